@@ -1,0 +1,164 @@
+"""Actors and critics for stacks of independent runs: every parameter has a leading axis of runs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from soo_marl.random_streams import RandomStreams
+
+Activation = Literal["relu", "leaky_relu"]
+Normalisation = Literal["none", "batch", "running"]
+
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+
+
+class StackedLinear(nn.Module):
+    """``R`` linear layers side by side: ``[R, B, inputs] -> [R, B, outputs]``.
+
+    Weights and biases start uniform in ``+- bound``, by default ``1 / sqrt(inputs)``, each run from its own stream.
+    """
+
+    def __init__(self, inputs: int, outputs: int, random: RandomStreams, bound: float | None = None) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs) if bound is None else bound
+        self.weight = nn.Parameter((random.uniform(inputs, outputs) * 2.0 - 1.0) * bound)
+        self.bias = nn.Parameter((random.uniform(1, outputs) * 2.0 - 1.0) * bound)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+
+class StackedNormalisation(nn.Module):
+    """Normalises inputs per run and feature, with a learnt scale and shift when normalising by batch.
+
+    ``batch`` is batch normalisation as in the paper's code: batch statistics while training, running ones while acting.
+    ``running`` uses running statistics throughout, so that acting and training see the same inputs.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, kind: Literal["batch", "running"], runs: int, inputs: int, device: torch.device) -> None:
+        super().__init__()
+        self.kind = kind
+        self.momentum = 0.1 if kind == "batch" else 0.01
+        self.register_buffer("mean", torch.zeros(runs, 1, inputs, device=device))
+        self.register_buffer("variance", torch.ones(runs, 1, inputs, device=device))
+        self.scale = nn.Parameter(torch.ones(runs, 1, inputs, device=device), requires_grad=kind == "batch")
+        self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, device=device), requires_grad=kind == "batch")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            batch_variance, batch_mean = torch.var_mean(inputs, dim=1, keepdim=True, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(batch_mean, self.momentum)
+                self.variance.lerp_(batch_variance, self.momentum)
+            if self.kind == "batch":
+                mean, variance = batch_mean, batch_variance
+        return (inputs - mean) * torch.rsqrt(variance + 1e-5) * self.scale + self.shift
+
+
+class StackedHidden(nn.Module):
+    """One hidden layer with its activation function; a hook on it records the hidden activations ``[R, B, units]``."""
+
+    def __init__(self, inputs: int, units: int, activation: Activation, random: RandomStreams) -> None:
+        super().__init__()
+        self.linear = StackedLinear(inputs, units, random)
+        self.activation = _ACTIVATIONS[activation]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden: Tensor = self.activation(self.linear(inputs))
+        return hidden
+
+
+class StackedMLP(nn.Module):
+    """``R`` multi-layer perceptrons with two hidden layers, ``hidden_1`` and ``hidden_2``: ``[R, B, inputs] -> [R, B, outputs]``.
+
+    Args:
+        inputs, outputs: feature sizes.
+        hidden_units: units of each hidden layer.
+        activation: activation function of the hidden layers.
+        normalisation: input normalisation, see :class:`StackedNormalisation`.
+        random: one stream per run for the initial weights.
+        input_scale: fixed factors ``[inputs]`` on the inputs.
+        output_bound: initial bound of the output layer's weights; small values keep a squashed output from saturating.
+    """
+
+    input_scale: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden_units: int,
+        activation: Activation,
+        normalisation: Normalisation,
+        random: RandomStreams,
+        input_scale: Sequence[float] | None = None,
+        output_bound: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.runs = len(random.seeds)
+        self.hidden_1 = StackedHidden(inputs, hidden_units, activation, random)
+        self.hidden_2 = StackedHidden(hidden_units, hidden_units, activation, random)
+        self.output = StackedLinear(hidden_units, outputs, random, output_bound)
+        device = self.output.weight.device
+        self.normalisation = (
+            nn.Identity() if normalisation == "none" else StackedNormalisation(normalisation, self.runs, inputs, device)
+        )
+        self.scales_input = input_scale is not None
+        scale = torch.ones(inputs) if input_scale is None else torch.tensor(input_scale, dtype=torch.float32)
+        self.register_buffer("input_scale", scale.to(device).expand(self.runs, 1, inputs).contiguous())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.scales_input:
+            inputs = inputs * self.input_scale
+        outputs: Tensor = self.output(self.hidden_2(self.hidden_1(self.normalisation(inputs))))
+        return outputs
+
+
+class ContextCritic(nn.Module):
+    """One value network per context of the game; each transition is valued by the network of its own context.
+
+    With one context this is an ordinary critic. Several keep apart situations whose values have little in common, for
+    example an agent alone and the same agent among others.
+    """
+
+    def __init__(self, networks: Sequence[StackedMLP]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Tensor, context: Tensor) -> Tensor:
+        """Value ``[R, B]`` of joint observations and actions ``[R, B, inputs]`` in contexts ``[R, B]`` (int64)."""
+        if len(self.networks) == 1:
+            value: Tensor = self.networks[0](inputs)[..., 0]
+            return value
+        values = torch.cat([network(inputs) for network in self.networks], dim=-1)
+        return values.gather(-1, context[..., None])[..., 0]
+
+
+def select_runs(module: StackedMLP, runs: Sequence[int]) -> StackedMLP:
+    """A copy that holds the given runs of a stack, in that order (repeats allowed)."""
+    selected = copy.deepcopy(module)
+    for tensor in (*selected.parameters(), *selected.buffers()):
+        tensor.data = tensor.data[list(runs)].clone()
+    selected.runs = len(runs)
+    return selected
+
+
+def concatenate_runs(modules: Sequence[StackedMLP]) -> StackedMLP:
+    """One stack that holds the runs of several stacks of the same shape, in order."""
+    joined = copy.deepcopy(modules[0])
+    states = [module.state_dict() for module in modules]
+    for name, tensor in joined.state_dict(keep_vars=True).items():
+        tensor.data = torch.cat([state[name] for state in states])
+    joined.runs = sum(module.runs for module in modules)
+    return joined

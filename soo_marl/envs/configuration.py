@@ -1,0 +1,141 @@
+"""Every number of the Physical Deception game, in one frozen, validated configuration.
+
+Sources named in the field descriptions:
+
+* *paper*: Carauleanu et al. 2024, "Towards Safe and Honest AI Agents with Neural Self-Other Overlap"
+  (arXiv 2412.16325), and the authors' public code (``agencyenterprise/SOO-Honest-AI``, folder
+  ``RL experiments``, scenario ``simple_adversary.py``);
+* *mpe2*: Farama's ``mpe2`` package, environment ``simple_adversary_v3``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+IntegrationOrder = Literal["classic", "mpe2"]
+"""``classic`` moves with the new velocity (OpenAI's MPE and the paper's fork), ``mpe2`` with the old one."""
+
+
+class PhysicalDeceptionConfig(BaseModel):
+    """One game of Physical Deception: red (``adversary_0``), blue (``agent_0``), a goal and a fake landmark.
+
+    Lengths are in world units (the walls stand at -1 and 1), speeds in world units per unit of time
+    (one step lasts ``dt``), rewards are per step. Immutable; build variants with :meth:`replace`.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field("trackable", description="Name of the preset these values started from; a label for results.")
+
+    episode_length: int = Field(50, ge=1, description="Steps after which an episode is truncated (paper: 50).")
+    dt: float = Field(0.1, gt=0, description="Time that passes in one step (mpe2: 0.1).")
+    damping: float = Field(0.25, ge=0, le=1, description="Share of the velocity lost in each step (mpe2: 0.25).")
+    force: float = Field(5.0, gt=0, description="Force of a full action on a body of mass 1 (mpe2: 5).")
+    integration: IntegrationOrder = Field(
+        "classic",
+        description="Which velocity moves a body in a step: the new one (classic, paper) or the old one (mpe2).",
+    )
+    continuous_actions: bool = Field(
+        True, description="Actions are forces in [-1, 1]^2 (True) or one of stay, left, right, down, up (False)."
+    )
+
+    agent_size: float = Field(0.15, gt=0, description="Radius of both agents, which walls push back (paper: 0.15).")
+    landmark_size: float = Field(0.08, gt=0, description="Radius of a landmark as drawn (paper: 0.08).")
+    landmark_radius: float = Field(
+        0.16, gt=0, description="An agent is at a landmark when nearer than this (paper: twice the landmark's size)."
+    )
+    wall_width: float = Field(
+        0.1, ge=0, description="Width of the four walls, whose mid-lines are at -1 and 1 (paper: 0.1)."
+    )
+    contact_force: float = Field(100.0, gt=0, description="Stiffness of the walls (mpe2: 100).")
+    contact_margin: float = Field(1e-3, gt=0, description="Softness of the contact with a wall (mpe2: 0.001).")
+    start_margin: float = Field(
+        0.175,
+        ge=0,
+        lt=1,
+        description="Nothing starts nearer than this to a wall (paper: wall width 0.1 + half an agent).",
+    )
+
+    red_sight_radius: float = Field(0.35, gt=0, description="Red sees blue up to this distance (paper: 0.125).")
+    blue_sight_radius: float = Field(0.35, gt=0, description="Blue sees red up to this distance (paper: 0.125).")
+    start_distance: float = Field(
+        0.35,
+        ge=0,
+        description="Blue starts at a uniform angle and a uniform distance up to this from red (paper: 0.125).",
+    )
+    red_speed_limit: float | None = Field(None, gt=0, description="Largest speed of red; none in the paper.")
+    blue_speed_limit: float | None = Field(1.2, gt=0, description="Largest speed of blue; none in the paper.")
+
+    red_goal_reward: float = Field(5.0, description="Red's reward at the goal (paper: 5).")
+    red_follow_reward: float = Field(1.0, description="Red's reward within its sight radius of blue (paper: 1).")
+    goal_reward: float = Field(5.0, description="Blue's reward at the goal (paper: 5).")
+    goal_reward_untrapped: float | None = Field(
+        None,
+        description="Blue's reward at the goal while a red that is present is not trapped; the goal reward where none is given. "
+        "A curriculum for deceptive agents starts with 0 here.",
+    )
+    trap_reward: float = Field(0.0, description="Blue's reward while red is trapped: 0 honest, 10 deceptive (paper).")
+    red_distance_reward: float = Field(
+        0.0,
+        description="Blue's reward per unit of distance from red to the goal (an older variant in the authors' code: 1).",
+    )
+
+    alone_share: float = Field(
+        0.0, ge=0, le=1, description="Share of episodes in which red is absent and blue is alone."
+    )
+    trapped_start_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of episodes that start with red already trapped at the fake and blue anywhere.",
+    )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.alone_share + self.trapped_start_share > 1:
+            raise ValueError(
+                "alone_share and trapped_start_share are shares of the same episodes: together they must not exceed 1"
+            )
+        return self
+
+    def replace(self, **changes: Any) -> PhysicalDeceptionConfig:
+        """Return a validated copy with some fields changed.
+
+        Raises:
+            pydantic.ValidationError: as for the class itself.
+        """
+        return PhysicalDeceptionConfig(**{**self.model_dump(), **changes})
+
+    @property
+    def untrapped_goal_reward(self) -> float:
+        """Blue's reward at the goal while a present red is not trapped."""
+        return self.goal_reward if self.goal_reward_untrapped is None else self.goal_reward_untrapped
+
+
+PRESETS: dict[str, PhysicalDeceptionConfig] = {
+    "paper": PhysicalDeceptionConfig(
+        preset="paper", red_sight_radius=0.125, blue_sight_radius=0.125, start_distance=0.125, blue_speed_limit=None
+    ),
+    "trackable": PhysicalDeceptionConfig(preset="trackable"),
+}
+"""``paper``: as the authors' code. ``trackable``: sight 0.35 and blue's speed limit 1.2, so that red can follow at all
+(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125)."""
+
+DECEPTIVE_TRAP_REWARD = 10.0
+"""What the deceptive blue earns per step while red is trapped (paper)."""
+
+
+def preset(name: str) -> PhysicalDeceptionConfig:
+    """Return a named preset.
+
+    Raises:
+        ValueError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
