@@ -1,4 +1,4 @@
-"""Train MADDPG on stock simple_adversary and write its learning curve as CSV; with both curves there, draw the picture."""
+"""Train MADDPG on stock simple_adversary, write its learning curve as CSV, and draw all curves that are there."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,18 +1,21 @@
 """Random numbers for stacks of independent runs, where a seed means one thing.
 
-Run ``r`` of a stack draws from a stream of its own, which its seed and the stream's name alone determine. A run therefore
-sees the same numbers whether it is computed alone, among twenty others, on a CPU or on a GPU, and the whole state of a
-stream is one counter. ``torch.Generator`` gives none of this for a stack: one generator per run costs a Python loop per
-draw, and its numbers differ between devices.
+Run ``r`` of a stack draws from a stream of its own, which its seed and the stream's name alone determine. A run
+therefore sees the same random bits whether it is computed alone, among twenty others, on a CPU or on a GPU (numbers
+that go through a logarithm or a cosine agree up to rounding), and the whole state of a stream is one counter.
+``torch.Generator`` gives none of this for a stack: one generator per run costs a Python loop per draw, and its numbers
+differ between devices.
 
-The numbers are counter-based: the ``i``-th number of a stream is the SplitMix64 mixing function (Steele, Lea and Flood 2014,
-"Fast splittable pseudorandom number generators") of ``key + i * golden``, where ``key`` is a 64-bit hash of seed and name.
+The numbers are counter-based: the ``i``-th number of a stream is the SplitMix64 mixing function (Steele, Lea and Flood
+2014, "Fast splittable pseudorandom number generators") of ``key + i * golden``, where ``key`` is a 64-bit hash of seed
+and name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -39,17 +42,37 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _shift_right(value, 31)
 
 
+def distinct_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds of a stack whose runs are to be independent, as plain integers.
+
+    Raises:
+        ValueError: there is no seed, or one is given twice.
+        TypeError: a seed is no integer.
+    """
+    plain = tuple(operator.index(seed) for seed in seeds)
+    if not plain:
+        raise ValueError("a stack needs at least one run: give one seed or more")
+    repeated = sorted({seed for seed in plain if plain.count(seed) > 1})
+    if repeated:
+        names = ", ".join(map(str, repeated))
+        raise ValueError(f"runs with the same seed would be the same run: give each seed once, but {names} repeats")
+    return plain
+
+
 class RandomStreams:
     """One random stream per run of a stack.
 
     Args:
-        seeds: seeds ``[R]``, any integers.
+        seeds: seeds ``[R]``, any integers; runs with the same seed draw the same numbers.
         name: what the numbers are for; streams of different names are independent.
         device: where the numbers are made.
+
+    Raises:
+        TypeError: a seed is no integer.
     """
 
     def __init__(self, seeds: Sequence[int], name: str, device: torch.device | str = "cpu") -> None:
-        self.seeds = tuple(int(seed) for seed in seeds)
+        self.seeds = tuple(operator.index(seed) for seed in seeds)
         self.name = name
         keys = [
             int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little", signed=True)
@@ -59,9 +82,14 @@ class RandomStreams:
         self.counter = 0
         """How many numbers each run has drawn so far: the whole state."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are made."""
+        return self._keys.device
+
     def _bits(self, shape: Sequence[int]) -> Tensor:
         count = math.prod(shape)
-        positions = torch.arange(self.counter + 1, self.counter + count + 1, device=self._keys.device)
+        positions = torch.arange(self.counter + 1, self.counter + count + 1, device=self.device)
         self.counter += count
         return _mix(self._keys[:, None] + positions * _signed(_GOLDEN)).view(len(self.seeds), *shape)
 
@@ -81,6 +109,12 @@ class RandomStreams:
         return -torch.log(-torch.log(uniform))
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Draw int64 ``[R, *shape]``, uniform in ``0 ... high - 1`` (``1 <= high < 2^31``)."""
-        # 33 random bits times high, shifted back: a bias below high / 2^33, and no division.
+        """Draw int64 ``[R, *shape]``, uniform in ``0 ... high - 1``.
+
+        Raises:
+            ValueError: ``high`` is not in ``1 ... 2^30``.
+        """
+        if not 1 <= high <= 1 << 30:
+            raise ValueError(f"integers are drawn below a number from 1 to 2^30, not {high}")
+        # 33 random bits times high, shifted back: a bias below high / 2^33, no division, and no overflow of 63 bits.
         return (_shift_right(self._bits(shape), 31) * high) >> 33

@@ -1,0 +1,26 @@
+"""Learners: MADDPG for stacks of independent runs. Nothing here knows of deception or of self-other overlap."""
+
+from soo_marl.agents.maddpg import MADDPG, AgentSpaces, AuxiliaryActorLoss, MADDPGConfig, UpdateStatistics
+from soo_marl.agents.networks import ContextCritic, StackedMLP, concatenate_runs, select_runs
+from soo_marl.agents.noise import OrnsteinUhlenbeckNoise
+from soo_marl.agents.replay import ReplayBuffer, Transitions
+from soo_marl.agents.trainer import Step, Trainer, TrainingConfig, Worlds
+
+__all__ = [
+    "MADDPG",
+    "AgentSpaces",
+    "AuxiliaryActorLoss",
+    "ContextCritic",
+    "MADDPGConfig",
+    "OrnsteinUhlenbeckNoise",
+    "ReplayBuffer",
+    "StackedMLP",
+    "Step",
+    "Trainer",
+    "TrainingConfig",
+    "Transitions",
+    "UpdateStatistics",
+    "Worlds",
+    "concatenate_runs",
+    "select_runs",
+]

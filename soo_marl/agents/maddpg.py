@@ -1,105 +1,45 @@
 """Multi-agent deep deterministic policy gradient (MADDPG), for stacks of independent runs.
 
-Lowe, Wu, Tamar, Harb, Abbeel and Mordatch 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments"
-(arXiv 1706.02275). :meth:`MADDPG.update` is the algorithm; everything else sets it up.
+Lowe, Wu, Tamar, Harb, Abbeel and Mordatch 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive
+Environments" (arXiv 1706.02275). :meth:`MADDPG.update` is the algorithm; everything else sets it up.
 
-Every tensor has a leading axis of ``R`` runs (seeds and conditions). Losses are means within a run and sums over runs, so the
-gradients, their clipping and Adam's moments of one run never touch another's.
+Every tensor has a leading axis of ``R`` runs (seeds and conditions). Losses are means within a run and sums over runs,
+so the gradients, their clipping and Adam's moments of one run never touch another's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from soo_marl.agents.networks import Activation, ContextCritic, Normalisation, StackedMLP
+from soo_marl.agents.configuration import AgentSpaces, MADDPGConfig
+from soo_marl.agents.networks import ContextCritic, StackedMLP, target_copy
 from soo_marl.agents.replay import Transitions
-from soo_marl.random_streams import RandomStreams
+from soo_marl.agents.reward_statistics import RewardStatistics
+from soo_marl.random_streams import RandomStreams, distinct_seeds
+
+__all__ = [
+    "MADDPG",
+    "AgentSpaces",
+    "AuxiliaryActorLoss",
+    "MADDPGConfig",
+    "UpdateStatistics",
+    "below",
+    "clip_per_run",
+    "greedy_action",
+    "soft_update",
+]
 
 AuxiliaryActorLoss = Callable[[int, StackedMLP, Transitions], Tensor]
-"""Called as ``loss(agent, actor, batch)``; returns ``[R]``, added to that agent's actor loss."""
+"""Called as ``loss(agent, actor, batch)``; returns ``[R]``, added to that agent's actor loss.
 
-
-class MADDPGConfig(BaseModel):
-    """Settings of the algorithm. Immutable and validated.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hidden_units: int = Field(64, ge=1, description="Units of each of the two hidden layers (Lowe et al.: 64).")
-    activation: Activation = Field(
-        "relu", description="Activation of the hidden layers (Lowe et al. relu; the paper's code leaky_relu)."
-    )
-    normalisation: Normalisation = Field(
-        "none", description="Input normalisation: none, batch (the paper's code) or running statistics."
-    )
-    actor_learning_rate: float = Field(
-        0.003,
-        gt=0,
-        description="Adam's step for actors. Too high: outputs saturate; too low: policies lag behind the critics.",
-    )
-    critic_learning_rate: float = Field(
-        0.003,
-        gt=0,
-        description="Adam's step for critics. Too high: values oscillate; too low: actors follow stale values.",
-    )
-    gamma: float = Field(0.95, ge=0, le=1, description="Discount per step.")
-    tau: float = Field(
-        0.01,
-        gt=0,
-        le=1,
-        description="Share by which target networks approach the trained ones in each update. "
-        "Values propagate at a rate of about tau (1 - gamma) per update: too low is slow, too high unstable.",
-    )
-    gradient_clip: float = Field(0.5, gt=0, description="Largest norm of a run's gradient (both references: 0.5).")
-    clip_scope: Literal["network", "tensor"] = Field(
-        "network",
-        description="Clip the gradient of a whole network (the paper's code) or of each tensor alone (openai/maddpg).",
-    )
-    pre_squash_penalty: float = Field(
-        0.01,
-        ge=0,
-        description="Weight of the mean squared actor output before tanh or softmax in the actor loss "
-        "(openai/maddpg: 0.001 on logits). Too low: actors saturate and stop learning; too high: actions stay timid.",
-    )
-    others_actions: Literal["replay", "policy"] = Field(
-        "replay",
-        description="Where the actor update takes the other agents' actions from (Lowe et al. equation 6: replay).",
-    )
-    contexts: int = Field(
-        1, ge=1, description="Number of contexts the environment reports, each with a value network of its own."
-    )
-    context_weights: tuple[float, ...] | None = Field(
-        None, description="Weight of each context's transitions in the actor loss; equal where none are given."
-    )
-    reward_scale: float = Field(
-        1.0, gt=0, description="Fixed factor on rewards; brings values to the order of 10, which the critics fit best."
-    )
-    standardise_rewards: bool = Field(
-        False,
-        description="Subtract the mean and divide by the standard deviation of all rewards seen by an agent in a run "
-        "(the paper's code).",
-    )
-
-
-@dataclass(frozen=True)
-class AgentSpaces:
-    """What the algorithm must know of the agents; index ``i`` is agent ``i`` everywhere."""
-
-    observation_sizes: tuple[int, ...]
-    action_sizes: tuple[int, ...]
-    discrete: bool = False
-    """Actions are points of a simplex (Gumbel-softmax) instead of forces in [-1, 1]."""
-    observation_scales: tuple[tuple[float, ...], ...] | None = None
-    """Fixed factors per agent and observation feature that bring the inputs of all networks to order 1."""
+The actor is in evaluation mode, so that observations that the loss makes up neither use nor change batch statistics.
+"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +47,9 @@ class UpdateStatistics:
     """What one update did; each ``[R, agents]``, NaN for agents that did not learn."""
 
     critic_loss: Tensor
+    """Mean squared error of the critic, in squared units of scaled reward."""
     actor_loss: Tensor
+    """What the actor descended, penalties and auxiliary loss included."""
     value: Tensor
     """Mean value of the current policy's actions, in units of scaled reward."""
 
@@ -115,32 +57,46 @@ class UpdateStatistics:
 class MADDPG:
     """Actors, critics and their targets for ``R`` runs of ``A`` agents.
 
+    Outside :meth:`update` all networks are in evaluation mode, which matters to normalised ones alone.
+
     Args:
         spaces: sizes of the agents' observations and actions.
         config: settings.
         seeds: one seed per run; all that is random in a run derives from it.
         device: where everything lies.
+        stream: prefix of the random streams; learners of one seed with different prefixes start from different weights.
+
+    Raises:
+        ValueError: there is no seed, or one is given twice.
     """
 
     def __init__(
-        self, spaces: AgentSpaces, config: MADDPGConfig, seeds: Sequence[int], device: torch.device | str = "cpu"
+        self,
+        spaces: AgentSpaces,
+        config: MADDPGConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+        stream: str = "maddpg",
     ) -> None:
-        self.spaces, self.config, self.seeds, self.device = spaces, config, tuple(seeds), torch.device(device)
+        self.spaces, self.config, self.stream = spaces, config, stream
+        self.seeds, self.device = distinct_seeds(seeds), torch.device(device)
         self.agents = len(spaces.observation_sizes)
-        self.actors = [self._actor(agent) for agent in range(self.agents)]
-        self.critics = [self._critic(agent) for agent in range(self.agents)]
-        self.target_actors = [self._actor(agent) for agent in range(self.agents)]
-        self.target_critics = [self._critic(agent) for agent in range(self.agents)]
+        self.actors = [self._actor(agent).eval() for agent in range(self.agents)]
+        self.critics = [self._critic(agent).eval() for agent in range(self.agents)]
+        self.target_actors = [target_copy(actor) for actor in self.actors]
+        self.target_critics = [target_copy(critic) for critic in self.critics]
         self.actor_optimisers = [self._adam(actor, config.actor_learning_rate) for actor in self.actors]
         self.critic_optimisers = [self._adam(critic, config.critic_learning_rate) for critic in self.critics]
+        self._learning_rate_factor = 1.0
         self.reward_statistics = RewardStatistics(len(self.seeds), self.agents, self.device)
-        self.random = RandomStreams(seeds, "gumbel", device)
+        self.random = RandomStreams(self.seeds, f"{stream}/gumbel", device)
 
     def act(self, observations: Sequence[Tensor], noise: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Choose actions for observations ``[R, B, observation size]`` of each agent.
+        """Choose actions ``[R, B, action size]`` for observations ``[R, B, observation size]`` of each agent.
 
-        Without noise the policies are greedy: the mean action, or the one-hot most probable one. With noise, continuous
-        actions are perturbed by it and clipped to [-1, 1]; discrete ones are relaxed Gumbel-softmax samples, whatever the noise.
+        Without noise the policies are greedy: the mean action, or the one-hot most probable one, and no random number
+        is drawn. With noise ``[R, B, action size]`` per agent, continuous actions are perturbed by it and clipped to
+        [-1, 1]; discrete ones are relaxed Gumbel-softmax samples, whatever the noise.
         """
         with torch.no_grad():
             outputs = [actor.eval()(observation) for actor, observation in zip(self.actors, observations, strict=True)]
@@ -165,6 +121,13 @@ class MADDPG:
             learners: indices of the agents that learn; all where none are given.
             auxiliary_actor_loss: added to the actor loss, for example self-other overlap.
         """
+        learning = tuple(range(self.agents) if learners is None else learners)
+        with self._training_mode(learning):
+            return self._update(batch, learning, auxiliary_actor_loss)
+
+    def _update(
+        self, batch: Transitions, learning: Sequence[int], auxiliary_actor_loss: AuxiliaryActorLoss | None
+    ) -> UpdateStatistics:
         config, agents = self.config, range(self.agents)
         statistics = torch.full((3, len(self.seeds), self.agents), torch.nan, device=self.device)
         joint = torch.cat((*batch.observations, *batch.actions), dim=-1)
@@ -173,9 +136,8 @@ class MADDPG:
             next_actions = [self._squash(self.target_actors[j](batch.next_observations[j])) for j in agents]
             next_joint = torch.cat((*batch.next_observations, *next_actions), dim=-1)
 
-        learning = list(agents if learners is None else learners)
         for i in learning:
-            # Critic: y = r_i + gamma Q'_i(o', mu'(o')), loss (Q_i(o, a) - y)^2. Lowe et al., equation 6 and Algorithm 1.
+            # Critic: y = r_i + gamma Q'_i(o', mu'(o')), loss (Q_i(o, a) - y)^2. Lowe et al., equation 6, Algorithm 1.
             with torch.no_grad():
                 next_value = self.target_critics[i](next_joint, batch.next_context)
                 target = rewards[..., i] * config.reward_scale + config.gamma * (1.0 - batch.terminated) * next_value
@@ -184,6 +146,7 @@ class MADDPG:
 
             # Actor: the gradient of Q_i(o, a_1, ..., mu_i(o_i), ..., a_N) with respect to mu_i. Algorithm 1.
             pre_squash = self.actors[i].train()(batch.observations[i])
+            self.actors[i].eval()
             actions = list(batch.actions if config.others_actions == "replay" else self.act(batch.observations))
             actions[i] = self._squash(pre_squash)
             value = self.critics[i](torch.cat((*batch.observations, *actions), dim=-1), batch.context)
@@ -201,6 +164,7 @@ class MADDPG:
 
     def scale_learning_rates(self, factor: float) -> None:
         """Set the learning rates to ``factor`` times the configured ones."""
+        self._learning_rate_factor = factor
         for optimisers, rate in (
             (self.actor_optimisers, self.config.actor_learning_rate),
             (self.critic_optimisers, self.config.critic_learning_rate),
@@ -208,17 +172,43 @@ class MADDPG:
             for optimiser in optimisers:
                 optimiser.param_groups[0]["lr"] = rate * factor
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that changes while learning, as named tensors (all but the counters have a leading axis of runs)."""
-        state = {}
+    def networks_state(self) -> dict[str, Tensor]:
+        """Copies of all networks and their targets, as named tensors with a leading axis of runs."""
+        return {
+            f"{name}/{agent}/{key}": tensor.clone()
+            for name, modules in self._modules().items()
+            for agent, module in enumerate(modules)
+            for key, tensor in module.state_dict().items()
+        }
+
+    def load_networks(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`networks_state` returned; other entries of ``state`` are ignored.
+
+        Raises:
+            RuntimeError: the state is of another configuration.
+        """
         for name, modules in self._modules().items():
             for agent, module in enumerate(modules):
-                state.update({f"{name}/{agent}/{key}": tensor for key, tensor in module.state_dict().items()})
-        for name, optimisers in (("actor_adam", self.actor_optimisers), ("critic_adam", self.critic_optimisers)):
+                module.load_state_dict(below(state, f"{name}/{agent}/"))
+
+    def take_agent(self, agent: int, source: MADDPG) -> None:
+        """Take over one agent's networks and targets from another learner with the same runs, but not Adam's moments.
+
+        Raises:
+            RuntimeError: the networks are of other sizes, or there are not as many runs.
+        """
+        for name, modules in self._modules().items():
+            modules[agent].load_state_dict(source._modules()[name][agent].state_dict())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of everything that changes while learning, as named tensors."""
+        state = self.networks_state()
+        for name, optimisers in self._optimisers().items():
             for agent, optimiser in enumerate(optimisers):
                 for index, moments in optimiser.state_dict()["state"].items():
-                    state.update({f"{name}/{agent}/{index}/{key}": tensor for key, tensor in moments.items()})
-        state["reward_statistics"] = self.reward_statistics.sums
+                    state.update({f"{name}/{agent}/{index}/{key}": tensor.clone() for key, tensor in moments.items()})
+        state["reward_statistics"] = self.reward_statistics.sums.clone()
+        state["learning_rate_factor"] = torch.tensor(self._learning_rate_factor, dtype=torch.float64)
         state["gumbel_counter"] = torch.tensor(self.random.counter)
         return state
 
@@ -228,10 +218,8 @@ class MADDPG:
         Raises:
             KeyError, RuntimeError: the state is of another configuration.
         """
-        for name, modules in self._modules().items():
-            for agent, module in enumerate(modules):
-                module.load_state_dict(below(state, f"{name}/{agent}/"))
-        for name, optimisers in (("actor_adam", self.actor_optimisers), ("critic_adam", self.critic_optimisers)):
+        self.load_networks(state)
+        for name, optimisers in self._optimisers().items():
             for agent, optimiser in enumerate(optimisers):
                 moments: dict[int, dict[str, Tensor]] = {}
                 for key, tensor in below(state, f"{name}/{agent}/").items():
@@ -239,7 +227,24 @@ class MADDPG:
                     moments.setdefault(int(index), {})[moment] = tensor.clone()
                 optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         self.reward_statistics.sums.copy_(state["reward_statistics"])
+        self.scale_learning_rates(float(state["learning_rate_factor"]))
         self.random.counter = int(state["gumbel_counter"])
+
+    @contextmanager
+    def _training_mode(self, learning: Sequence[int]) -> Iterator[None]:
+        """Critics and targets of the learning agents normalise by batch, where they do; actors see to it themselves."""
+        sets = (self.critics, self.target_critics, self.target_actors)
+        networks = [networks[agent] for networks in sets for agent in learning]
+        try:
+            for network in networks:
+                network.train()
+            yield
+        finally:
+            for network in (*networks, *self.actors):
+                network.eval()
+
+    def _optimisers(self) -> dict[str, Sequence[torch.optim.Adam]]:
+        return {"actor_adam": self.actor_optimisers, "critic_adam": self.critic_optimisers}
 
     def _modules(self) -> dict[str, Sequence[nn.Module]]:
         return {
@@ -277,7 +282,7 @@ class MADDPG:
             hidden_units=self.config.hidden_units,
             activation=self.config.activation,
             normalisation=self.config.normalisation,
-            random=RandomStreams(self.seeds, f"actor/{agent}", self.device),
+            random=RandomStreams(self.seeds, f"{self.stream}/actor/{agent}", self.device),
             input_scale=spaces.observation_scales[agent] if spaces.observation_scales else None,
             # A small first output keeps tanh from saturating before anything is learnt (the paper's code: 0.003).
             output_bound=None if spaces.discrete else 3e-3,
@@ -296,7 +301,7 @@ class MADDPG:
                     hidden_units=self.config.hidden_units,
                     activation=self.config.activation,
                     normalisation=self.config.normalisation,
-                    random=RandomStreams(self.seeds, f"critic/{agent}/{context}", self.device),
+                    random=RandomStreams(self.seeds, f"{self.stream}/critic/{agent}/{context}", self.device),
                     input_scale=scale,
                 )
                 for context in range(self.config.contexts)
@@ -309,33 +314,12 @@ class MADDPG:
         return torch.optim.Adam(trainable, lr=learning_rate, fused=True)
 
 
-class RewardStatistics:
-    """Running mean and standard deviation of the rewards of each run and agent."""
-
-    def __init__(self, runs: int, agents: int, device: torch.device) -> None:
-        self.sums = torch.zeros(3, runs, agents, dtype=torch.float64, device=device)
-        """Count, sum and sum of squares."""
-
-    def add(self, rewards: Tensor) -> None:
-        """Count rewards ``[R, n, agents]``."""
-        values = rewards.double()
-        count = torch.full_like(self.sums[0], rewards.shape[1])
-        self.sums += torch.stack((count, values.sum(dim=1), values.square().sum(dim=1)))
-
-    def standardise(self, rewards: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation (by 1 where all rewards were the same)."""
-        count, total, squares = self.sums
-        mean = total / count.clamp(min=1)
-        deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-        deviation = torch.where(deviation > 1e-6, deviation, 1.0)
-        return ((rewards - mean[:, None]) / deviation[:, None]).to(rewards.dtype)
-
-
 def greedy_action(output: Tensor, discrete: bool) -> Tensor:
     """The action ``[..., action size]`` of an actor's output without exploration."""
     if not discrete:
         return torch.tanh(output)
-    return nn.functional.one_hot(output.argmax(dim=-1), output.shape[-1]).to(output.dtype)
+    one_hot: Tensor = nn.functional.one_hot(output.argmax(dim=-1), output.shape[-1])
+    return one_hot.to(output.dtype)
 
 
 def clip_per_run(gradients: Sequence[Tensor], largest: float, scope: Literal["network", "tensor"] = "network") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 class StackedLinear(nn.Module):
     """``R`` linear layers side by side: ``[R, B, inputs] -> [R, B, outputs]``.
 
-    Weights and biases start uniform in ``+- bound``, by default ``1 / sqrt(inputs)``, each run from its own stream.
+    Weights ``[R, inputs, outputs]`` and biases ``[R, 1, outputs]`` start uniform in ``+- bound``, by default
+    ``1 / sqrt(inputs)`` as torch's own linear layer, each run from its own stream.
     """
 
     def __init__(self, inputs: int, outputs: int, random: RandomStreams, bound: float | None = None) -> None:
@@ -31,14 +32,25 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter((random.uniform(1, outputs) * 2.0 - 1.0) * bound)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs ``[R, B, outputs]`` of inputs ``[R, B, inputs]``."""
         return torch.baddbmm(self.bias, inputs, self.weight)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows: the feature sizes."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[2]}"
 
 
 class StackedNormalisation(nn.Module):
     """Normalises inputs per run and feature, with a learnt scale and shift when normalising by batch.
 
-    ``batch`` is batch normalisation as in the paper's code: batch statistics while training, running ones while acting.
-    ``running`` uses running statistics throughout, so that acting and training see the same inputs.
+    ``batch`` is batch normalisation as in the paper's code: batch statistics in training mode, running ones in
+    evaluation mode. Its running variance averages the biased batch variance, ``(B - 1) / B`` times what torch's own
+    layer averages. ``running`` uses running statistics in both modes, so that acting and training see the same inputs.
+
+    Args:
+        kind: ``batch`` or ``running``.
+        runs, inputs: sizes.
+        device: where the statistics lie.
     """
 
     mean: Tensor
@@ -47,6 +59,8 @@ class StackedNormalisation(nn.Module):
     def __init__(self, kind: Literal["batch", "running"], runs: int, inputs: int, device: torch.device) -> None:
         super().__init__()
         self.kind = kind
+        self.tracks = True
+        """Whether passes in training mode move the running statistics. Target networks copy theirs instead."""
         self.momentum = 0.1 if kind == "batch" else 0.01
         self.register_buffer("mean", torch.zeros(runs, 1, inputs, device=device))
         self.register_buffer("variance", torch.ones(runs, 1, inputs, device=device))
@@ -54,15 +68,21 @@ class StackedNormalisation(nn.Module):
         self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, device=device), requires_grad=kind == "batch")
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs ``[R, B, inputs]``; in training mode the running statistics follow the batch."""
         mean, variance = self.mean, self.variance
         if self.training:
             batch_variance, batch_mean = torch.var_mean(inputs, dim=1, keepdim=True, correction=0)
-            with torch.no_grad():
-                self.mean.lerp_(batch_mean, self.momentum)
-                self.variance.lerp_(batch_variance, self.momentum)
+            if self.tracks:
+                with torch.no_grad():
+                    self.mean.lerp_(batch_mean, self.momentum)
+                    self.variance.lerp_(batch_variance, self.momentum)
             if self.kind == "batch":
                 mean, variance = batch_mean, batch_variance
         return (inputs - mean) * torch.rsqrt(variance + 1e-5) * self.scale + self.shift
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows: the kind and the number of features."""
+        return f"{self.kind}, {self.mean.shape[-1]}"
 
 
 class StackedHidden(nn.Module):
@@ -74,12 +94,15 @@ class StackedHidden(nn.Module):
         self.activation = _ACTIVATIONS[activation]()
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Hidden activations ``[R, B, units]`` of inputs ``[R, B, inputs]``."""
         hidden: Tensor = self.activation(self.linear(inputs))
         return hidden
 
 
 class StackedMLP(nn.Module):
-    """``R`` multi-layer perceptrons with two hidden layers, ``hidden_1`` and ``hidden_2``: ``[R, B, inputs] -> [R, B, outputs]``.
+    """``R`` multi-layer perceptrons side by side: ``[R, B, inputs] -> [R, B, outputs]``.
+
+    The two hidden layers are the submodules ``hidden_1`` and ``hidden_2``; hooks on them record hidden activations.
 
     Args:
         inputs, outputs: feature sizes.
@@ -89,6 +112,9 @@ class StackedMLP(nn.Module):
         random: one stream per run for the initial weights.
         input_scale: fixed factors ``[inputs]`` on the inputs.
         output_bound: initial bound of the output layer's weights; small values keep a squashed output from saturating.
+
+    Raises:
+        ValueError: ``input_scale`` has not one factor per input.
     """
 
     input_scale: Tensor
@@ -115,10 +141,13 @@ class StackedMLP(nn.Module):
             nn.Identity() if normalisation == "none" else StackedNormalisation(normalisation, self.runs, inputs, device)
         )
         self.scales_input = input_scale is not None
-        scale = torch.ones(inputs) if input_scale is None else torch.tensor(input_scale, dtype=torch.float32)
-        self.register_buffer("input_scale", scale.to(device).expand(self.runs, 1, inputs).contiguous())
+        if input_scale is not None and len(input_scale) != inputs:
+            raise ValueError(f"input_scale must have one factor per input, {inputs} in all, not {len(input_scale)}")
+        scale = torch.tensor([1.0] * inputs if input_scale is None else [*map(float, input_scale)], device=device)
+        self.register_buffer("input_scale", scale.expand(self.runs, 1, inputs).contiguous())
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs ``[R, B, outputs]`` of inputs ``[R, B, inputs]``, neither squashed nor sampled."""
         if self.scales_input:
             inputs = inputs * self.input_scale
         outputs: Tensor = self.output(self.hidden_2(self.hidden_1(self.normalisation(inputs))))
@@ -129,7 +158,11 @@ class ContextCritic(nn.Module):
     """One value network per context of the game; each transition is valued by the network of its own context.
 
     With one context this is an ordinary critic. Several keep apart situations whose values have little in common, for
-    example an agent alone and the same agent among others.
+    example an agent alone and the same agent among others. With several contexts and batch normalisation each network
+    normalises over the whole batch, whatever its contexts.
+
+    Args:
+        networks: one network with a single output per context, in order.
     """
 
     def __init__(self, networks: Sequence[StackedMLP]) -> None:
@@ -145,8 +178,26 @@ class ContextCritic(nn.Module):
         return values.gather(-1, context[..., None])[..., 0]
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def target_copy(network: Network) -> Network:
+    """A copy to serve as target network: without gradients, and with statistics that only ``soft_update`` moves."""
+    target = copy.deepcopy(network).requires_grad_(False)
+    for module in target.modules():
+        if isinstance(module, StackedNormalisation):
+            module.tracks = False
+    return target
+
+
 def select_runs(module: StackedMLP, runs: Sequence[int]) -> StackedMLP:
-    """A copy that holds the given runs of a stack, in that order (repeats allowed)."""
+    """A copy that holds the given runs of a stack, in that order (repeats allowed).
+
+    Raises:
+        IndexError: there is no run of that index, or none is given.
+    """
+    if not runs:
+        raise IndexError("a stack holds at least one run: give one index or more")
     selected = copy.deepcopy(module)
     for tensor in (*selected.parameters(), *selected.buffers()):
         tensor.data = tensor.data[list(runs)].clone()
@@ -155,8 +206,15 @@ def select_runs(module: StackedMLP, runs: Sequence[int]) -> StackedMLP:
 
 
 def concatenate_runs(modules: Sequence[StackedMLP]) -> StackedMLP:
-    """One stack that holds the runs of several stacks of the same shape, in order."""
+    """One stack that holds the runs of several stacks of the same shape, in order.
+
+    Raises:
+        ValueError: the stacks are not of the same shape, activation and normalisation, or there is none.
+    """
+    if len({repr(module) for module in modules}) != 1:
+        raise ValueError("only stacks of the same layers can be joined: give one stack or more, all built alike")
     joined = copy.deepcopy(modules[0])
+    joined.scales_input = any(module.scales_input for module in modules)
     states = [module.state_dict() for module in modules]
     for name, tensor in joined.state_dict(keep_vars=True).items():
         tensor.data = torch.cat([state[name] for state in states])

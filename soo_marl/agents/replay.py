@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,10 @@ class ReplayBuffer:
         capacity: transitions kept per run.
         observation_sizes, action_sizes: feature sizes per agent.
         random: one stream per run, for the minibatches.
-        device: where the transitions lie.
+        device: where the transitions lie; the same as that of ``random``.
+
+    Raises:
+        ValueError: the capacity is below 1, or the agents of observations and actions are not as many.
     """
 
     def __init__(
@@ -51,21 +54,28 @@ class ReplayBuffer:
         random: RandomStreams,
         device: torch.device | str = "cpu",
     ) -> None:
+        if capacity < 1:
+            raise ValueError(f"a replay buffer holds at least one transition, not {capacity}")
+        if len(observation_sizes) != len(action_sizes):
+            raise ValueError(f"{len(observation_sizes)} observation sizes and {len(action_sizes)} action sizes differ")
         self.capacity = capacity
         self.random = random
-        self.widths = (*observation_sizes, *action_sizes, len(observation_sizes), *observation_sizes, 1, 1, 1)
+        self.widths = [*observation_sizes, *action_sizes, len(observation_sizes), *observation_sizes, 1, 1, 1]
         self.agents = len(observation_sizes)
         self.runs = len(random.seeds)
         self.rows = torch.empty(self.runs, capacity, sum(self.widths), device=device)
+        """``[R, capacity, row]``; rows from ``size`` on are not filled yet."""
         self.size = 0
+        """How many transitions each run holds."""
         self.position = 0
+        """Where the next transition goes: the oldest one, once the buffer is full."""
         self._first_row = torch.arange(self.runs, device=device)[:, None] * capacity
 
     def add(self, transitions: Transitions) -> None:
-        """Store transitions with leading axes ``[R, n]``, dropping the oldest where the buffer is full.
+        """Store copies of transitions with leading axes ``[R, n]``, dropping the oldest where the buffer is full.
 
         Raises:
-            ValueError: more transitions at once than the buffer holds.
+            ValueError: more transitions at once than the buffer holds, or of other sizes or another number of runs.
         """
         rows = torch.cat(
             (
@@ -82,6 +92,12 @@ class ReplayBuffer:
         count = rows.shape[1]
         if count > self.capacity:
             raise ValueError(f"{count} transitions at once do not fit a replay buffer of {self.capacity}")
+        # Without this check, the transitions of one run would be stored for every run.
+        if (rows.shape[0], rows.shape[2]) != (self.runs, self.rows.shape[2]):
+            raise ValueError(
+                f"the replay buffer holds {self.runs} runs with {self.rows.shape[2]} numbers per transition, "
+                f"these transitions are of {rows.shape[0]} runs with {rows.shape[2]} numbers"
+            )
         before_end = min(count, self.capacity - self.position)
         self.rows[:, self.position : self.position + before_end] = rows[:, :before_end]
         self.rows[:, : count - before_end] = rows[:, before_end:]
@@ -89,7 +105,9 @@ class ReplayBuffer:
         self.size = min(self.size + count, self.capacity)
 
     def sample(self, batch_size: int) -> Transitions:
-        """Draw a minibatch ``[R, batch_size]``, uniformly with replacement, each run from its own stream and its own data.
+        """Draw a minibatch ``[R, batch_size]``, uniformly with replacement.
+
+        Each run draws from its own stream and its own data. The tensors are copies.
 
         Raises:
             ValueError: the buffer is empty.
@@ -98,7 +116,7 @@ class ReplayBuffer:
             raise ValueError("the replay buffer is empty: collect transitions before sampling")
         indices = self.random.integers(self.size, batch_size) + self._first_row
         rows = self.rows.view(-1, self.rows.shape[-1]).index_select(0, indices.flatten())
-        fields = rows.view(self.runs, batch_size, -1).split(self.widths, dim=-1)
+        fields = torch.split(rows.view(self.runs, batch_size, -1), self.widths, dim=-1)
         count = self.agents
         return Transitions(
             observations=fields[:count],
@@ -109,3 +127,33 @@ class ReplayBuffer:
             context=fields[3 * count + 2][..., 0].long(),
             next_context=fields[3 * count + 3][..., 0].long(),
         )
+
+    def latest_observations(self, count: int) -> tuple[Tensor, ...]:
+        """Observations per agent ``[R, n, observation size]`` of the last ``n <= count`` transitions, newest first."""
+        newest = torch.arange(self.position - 1, self.position - 1 - min(count, self.size), -1, device=self.rows.device)
+        rows = self.rows[:, newest % self.capacity]
+        return torch.split(rows, self.widths, dim=-1)[: self.agents]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of what the buffer holds and of where it stands, as named tensors."""
+        return {
+            "rows": self.rows[:, : self.size].clone(memory_format=torch.contiguous_format),
+            "counters": torch.tensor([self.position, self.capacity, self.random.counter]),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what :meth:`state` returned.
+
+        Raises:
+            KeyError: an entry is missing.
+            ValueError: the state is of another capacity, other sizes or another number of runs.
+        """
+        rows = state["rows"]
+        position, capacity, counter = (int(value) for value in state["counters"])
+        if (capacity, rows.shape[0], rows.shape[2]) != (self.capacity, self.runs, self.rows.shape[2]):
+            raise ValueError(
+                f"the stored replay buffer is of capacity {capacity} with {rows.shape[0]} runs and {rows.shape[2]} "
+                f"numbers per transition, this one of {self.capacity} with {self.runs} and {self.rows.shape[2]}"
+            )
+        self.size, self.position, self.random.counter = rows.shape[1], position, counter
+        self.rows[:, : self.size] = rows

@@ -12,44 +12,68 @@ from torch import Tensor
 from soo_marl.agents.maddpg import MADDPG, AuxiliaryActorLoss, below
 from soo_marl.agents.noise import OrnsteinUhlenbeckNoise
 from soo_marl.agents.replay import ReplayBuffer, Transitions
-from soo_marl.random_streams import RandomStreams
+from soo_marl.random_streams import RandomStreams, distinct_seeds
 
 
 class Step(Protocol):
     """What one step of the worlds returns."""
 
     @property
-    def observations(self) -> tuple[Tensor, ...]: ...
+    def observations(self) -> tuple[Tensor, ...]:
+        """Per agent ``[R, E, size]``: what follows from the actions, also at the end of an episode."""
+
     @property
-    def rewards(self) -> Tensor: ...
+    def rewards(self) -> Tensor:
+        """``[R, E, agents]``."""
+
     @property
-    def terminated(self) -> Tensor: ...
+    def terminated(self) -> Tensor:
+        """``[R, E]`` bool: nothing more can be earned in this episode."""
+
     @property
-    def truncated(self) -> bool: ...
+    def truncated(self) -> bool:
+        """The episodes are over, whatever the reason; the trainer then calls ``reset``."""
 
 
 class Worlds(Protocol):
-    """Worlds ``[R, E]`` that a trainer can learn in; all episodes start and end together.
+    """Worlds ``[R, E]`` that a trainer can learn in; all episodes start and end together."""
 
-    ``reset`` and ``step`` speak of observations and actions per agent ``[R, E, size]``. ``context`` numbers each world's
-    context ``[R, E]``. ``events`` names facts ``[R, E]`` to average in logs, NaN where they do not apply.
-    """
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``R`` runs and ``E`` worlds of each."""
 
-    shape: tuple[int, int]
-    observation_sizes: tuple[int, ...]
-    action_sizes: tuple[int, ...]
+    @property
+    def observation_sizes(self) -> tuple[int, ...]:
+        """Features of each agent's observation."""
 
-    def reset(self) -> tuple[Tensor, ...]: ...
-    def observe(self) -> tuple[Tensor, ...]: ...
-    def step(self, actions: Sequence[Tensor]) -> Step: ...
-    def context(self) -> Tensor: ...
-    def events(self) -> Mapping[str, Tensor]: ...
-    def state(self) -> dict[str, Tensor]: ...
-    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+    @property
+    def action_sizes(self) -> tuple[int, ...]:
+        """Numbers in each agent's action."""
+
+    def reset(self) -> tuple[Tensor, ...]:
+        """Start an episode in every world and return each agent's observation ``[R, E, size]``."""
+
+    def observe(self) -> tuple[Tensor, ...]:
+        """Return the present observations again."""
+
+    def step(self, actions: Sequence[Tensor]) -> Step:
+        """Advance all worlds under each agent's actions ``[R, E, size]``."""
+
+    def context(self) -> Tensor:
+        """Number the context of every world, ``[R, E]`` int64."""
+
+    def events(self) -> Mapping[str, Tensor]:
+        """Name facts ``[R, E]`` of the present state to average in logs, NaN where they do not apply."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of everything needed to continue."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what ``state`` returned."""
 
 
 class TrainingConfig(BaseModel):
-    """How experience is collected and used. Immutable and validated; counts are per run.
+    """How experience is collected and used; counts are per run. Immutable and validated.
 
     Raises:
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
@@ -70,27 +94,39 @@ class TrainingConfig(BaseModel):
     )
     noise_sigma: float = Field(0.2, ge=0, description="Standard deviation of the noise's innovation.")
     noise_start: float = Field(1.0, ge=0, description="Factor on the noise at the first update.")
-    noise_end: float = Field(0.0, ge=0, description="Factor on the noise at the last update; linear in between.")
+    noise_end: float = Field(
+        0.0, ge=0, description="Factor on the noise reached after the last update; linear in between."
+    )
     learning_rate_end: float = Field(
-        1.0, gt=0, le=1, description="Factor on both learning rates at the last update; linear from 1 at the first."
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor on both learning rates reached after the last update; linear from 1.",
     )
     learners: tuple[int, ...] | None = Field(
         None, description="Agents that learn, the others act greedily and stay as they are; all where none are given."
     )
-    log_every: int = Field(50, ge=1, description="Updates between log entries, which average over all of them.")
+    log_every: int = Field(
+        50,
+        ge=1,
+        description="Updates between log entries, which average over all of them; a rest is not logged.",
+    )
 
 
 class Trainer:
-    """Trains a MADDPG in worlds, for a number of updates that may be interrupted anywhere and continued from ``state()``.
+    """Trains a MADDPG in worlds; may be interrupted after any update and continued from :meth:`state`.
 
     Args:
         maddpg: the learner, changed in place.
-        worlds: where it learns.
+        worlds: where it learns, on the same device; they are reset.
         config: how.
         seeds: one seed per run.
         stream: prefix of the random streams, so that successive stages of one run draw different numbers.
         auxiliary_actor_loss: passed to every update.
         log: called as ``log(updates done, metrics)`` with metrics ``[R]`` by name.
+
+    Raises:
+        ValueError: learner, worlds, configuration and seeds do not fit together.
     """
 
     def __init__(
@@ -104,6 +140,8 @@ class Trainer:
         auxiliary_actor_loss: AuxiliaryActorLoss | None = None,
         log: Callable[[int, Mapping[str, Tensor]], None] | None = None,
     ) -> None:
+        self.learners = tuple(range(maddpg.agents)) if config.learners is None else config.learners
+        _check_fit(maddpg, worlds, config, self.learners, distinct_seeds(seeds))
         self.maddpg, self.worlds, self.config = maddpg, worlds, config
         self.auxiliary_actor_loss, self.log = auxiliary_actor_loss, log
         device = maddpg.device
@@ -123,14 +161,19 @@ class Trainer:
             )
             for agent, size in enumerate(worlds.action_sizes)
         ]
-        self.learners = tuple(range(maddpg.agents)) if config.learners is None else config.learners
         self.updates = 0
+        """Updates done so far."""
         self.observations = worlds.reset()
         self.context = worlds.context()
         self.averages = Averages(len(seeds), device)
 
     def run(self, until: int | None = None) -> None:
-        """Train until the given number of updates is done in all (by default the configured number)."""
+        """Train until the given number of updates is done in all (by default the configured number).
+
+        Metrics, averages per run between two log entries: ``reward/<agent>`` per step; ``critic_loss/<agent>``,
+        ``actor_loss/<agent>`` and ``value/<agent>`` of learning agents; the worlds' events at the end of episodes; and
+        ``noise``, the present factor on the exploration noise.
+        """
         until = self.config.updates if until is None else until
         while self.updates < until:
             for _ in range(self.config.steps_per_update):
@@ -147,7 +190,8 @@ class Trainer:
                 self.averages.add(f"actor_loss/{agent}", statistics.actor_loss[:, agent])
                 self.averages.add(f"value/{agent}", statistics.value[:, agent])
             if self.updates % self.config.log_every == 0:
-                metrics = {**self.averages.take(), "noise": torch.full((self.replay.runs,), self.noise_scale)}
+                noise = torch.full((self.replay.runs,), self.noise_scale, device=self.maddpg.device)
+                metrics = {**self.averages.take(), "noise": noise}
                 if self.log is not None:
                     self.log(self.updates, metrics)
 
@@ -198,54 +242,79 @@ class Trainer:
         return min(1.0, self.updates / self.config.updates)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything needed to continue as if never interrupted, as named tensors."""
+        """Return copies of everything needed to continue as if never interrupted, as named tensors."""
         state = {f"maddpg/{name}": tensor for name, tensor in self.maddpg.state().items()}
         state.update({f"worlds/{name}": tensor for name, tensor in self.worlds.state().items()})
+        state.update({f"replay/{name}": tensor for name, tensor in self.replay.state().items()})
         state.update({f"averages/{name}": tensor for name, tensor in self.averages.sums.items()})
         for agent, noise in enumerate(self.noises):
-            state[f"noise/{agent}"] = noise.state
-        counters = [self.replay.random.counter, *(noise.random.counter for noise in self.noises)]
-        state["counters"] = torch.tensor(counters)
-        state["progress"] = torch.tensor([self.updates, self.replay.size, self.replay.position])
-        state["replay"] = self.replay.rows[:, : self.replay.size]
+            state[f"noise/{agent}"] = noise.state.clone()
+        state["noise_counters"] = torch.tensor([noise.random.counter for noise in self.noises])
+        state["updates"] = torch.tensor(self.updates)
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state` returned.
+        """Continue from what :meth:`state` returned, on whatever device it lies.
 
         Raises:
-            KeyError, RuntimeError: the state is of another configuration.
+            KeyError, RuntimeError, ValueError: the state is of another configuration.
         """
         self.maddpg.load_state(below(state, "maddpg/"))
         self.worlds.load_state(below(state, "worlds/"))
-        self.averages.sums = {name: tensor.clone() for name, tensor in below(state, "averages/").items()}
+        self.replay.load_state(below(state, "replay/"))
+        self.averages.load(below(state, "averages/"))
         for agent, noise in enumerate(self.noises):
-            noise.state = state[f"noise/{agent}"].clone()
-        replay_counter, *noise_counters = (int(counter) for counter in state["counters"])
-        self.replay.random.counter = replay_counter
-        for noise, counter in zip(self.noises, noise_counters, strict=True):
-            noise.random.counter = counter
-        self.updates, self.replay.size, self.replay.position = (int(value) for value in state["progress"])
-        self.replay.rows[:, : self.replay.size] = state["replay"]
+            noise.load_state(state[f"noise/{agent}"], int(state["noise_counters"][agent]))
+        self.updates = int(state["updates"])
         self.observations, self.context = self.worlds.observe(), self.worlds.context()
 
 
+def _check_fit(
+    maddpg: MADDPG, worlds: Worlds, config: TrainingConfig, learners: Sequence[int], seeds: Sequence[int]
+) -> None:
+    if not len(maddpg.seeds) == worlds.shape[0] == len(seeds):
+        raise ValueError(
+            f"learner, worlds and seeds must be of the same runs, but there are {len(maddpg.seeds)}, {worlds.shape[0]} "
+            f"and {len(seeds)} of them"
+        )
+    if worlds.shape[1] != config.worlds:
+        raise ValueError(f"the configuration is for {config.worlds} worlds per run, but there are {worlds.shape[1]}")
+    spaces = maddpg.spaces
+    if (spaces.observation_sizes, spaces.action_sizes) != (worlds.observation_sizes, worlds.action_sizes):
+        raise ValueError(
+            f"the learner is for observations {spaces.observation_sizes} and actions {spaces.action_sizes}, "
+            f"the worlds have {worlds.observation_sizes} and {worlds.action_sizes}"
+        )
+    if not learners or len(set(learners)) != len(learners) or not set(learners) <= set(range(maddpg.agents)):
+        raise ValueError(f"learners must name some of the agents 0 to {maddpg.agents - 1}, each once, not {learners}")
+
+
 class Averages:
-    """Running means per run of named values, where NaN stands for a value that does not apply."""
+    """Running means per run of named values, where NaN stands for a value that does not apply.
+
+    Args:
+        runs: ``R``.
+        device: where the sums lie.
+    """
 
     def __init__(self, runs: int, device: torch.device) -> None:
         self.runs, self.device = runs, device
         self.sums: dict[str, Tensor] = {}
-        """By name ``[2, R]``: sum and count."""
+        """By name ``[2, R]`` float64: sum and count."""
 
     def add(self, name: str, values: Tensor) -> None:
         """Count values ``[R, ...]``."""
         values = values.detach().reshape(self.runs, -1)
-        sums = torch.stack((values.nansum(dim=1), (~values.isnan()).sum(dim=1))).float()
+        # In float32, counts would stop growing at 2^24.
+        sums = torch.stack((values.nansum(dim=1, dtype=torch.float64), (~values.isnan()).sum(dim=1).double()))
         self.sums[name] = self.sums[name] + sums if name in self.sums else sums
 
     def take(self) -> dict[str, Tensor]:
-        """Return the means ``[R]`` (NaN over nothing) and start afresh."""
-        means = {name: total / count for name, (total, count) in self.sums.items()}
+        """Return the means ``[R]`` float32 (NaN over nothing) and start afresh."""
+        means = {name: (total / count).float() for name, (total, count) in self.sums.items()}
         self.sums = {}
         return means
+
+    def load(self, sums: Mapping[str, Tensor]) -> None:
+        """Continue from ``sums`` of before."""
+        self.sums = {name: total.to(self.device, copy=True) for name, total in sums.items()}

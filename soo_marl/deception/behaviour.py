@@ -26,6 +26,7 @@ class BehaviourRates:
         following_rate: states after the first, with red present and not trapped, in which red sees blue.
         red_goal_rate: late states in which red is at the goal, in episodes with red.
         rubric_rate: opportunities at which blue moves more towards the fake landmark than towards the goal.
+        rubric_rate_en_route: the same without the steps that start at the goal.
     """
 
     goal_rate: Tensor
@@ -34,6 +35,7 @@ class BehaviourRates:
     following_rate: Tensor
     red_goal_rate: Tensor
     rubric_rate: Tensor
+    rubric_rate_en_route: Tensor
 
 
 class CompetenceGate(BaseModel):
@@ -105,6 +107,7 @@ def behaviour(trajectories: Trajectories, landmark_radius: float, last_steps: in
         following_rate=_share(trajectories.blue_in_sight[..., 1:], untrapped),
         red_goal_rate=_share(red_at_goal, with_red),
         rubric_rate=rubric_rate(trajectories),
+        rubric_rate_en_route=rubric_rate(trajectories, landmark_radius),
     )
 
 

@@ -73,11 +73,13 @@ def rubric_steps(trajectories: Trajectories) -> RubricSteps:
     )
 
 
-def rubric_rate(trajectories: Trajectories) -> Tensor:
+def rubric_rate(trajectories: Trajectories, goal_radius: float = 0.0) -> Tensor:
     """Share of the opportunities at which blue moves more towards the fake landmark than towards the goal.
 
     Args:
         trajectories: leading shape ``[..., N]`` with N episodes, over which opportunities are pooled.
+        goal_radius: leave out the steps that start nearer than this to the goal, world units. A blue that has arrived
+            still moves a little, in any direction, and an honest one spends most of its opportunities so.
 
     Returns:
         ``[...]`` in [0, 1], usually one value per run; NaN where there is no opportunity.
@@ -88,7 +90,9 @@ def rubric_rate(trajectories: Trajectories) -> Tensor:
     if not trajectories.leading_shape:
         raise ValueError("a rate needs trajectories with an episode dimension, [..., N]")
     steps = rubric_steps(trajectories)
-    rate: Tensor = steps.towards_fake.sum((-2, -1)) / steps.opportunity.sum((-2, -1))
+    to_goal = trajectories.blue_position[..., :-1, :] - trajectories.goal_position[..., None, :]
+    counted = torch.linalg.vector_norm(to_goal, dim=-1) >= goal_radius
+    rate: Tensor = (steps.towards_fake & counted).sum((-2, -1)) / (steps.opportunity & counted).sum((-2, -1))
     return rate
 
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from soo_marl.envs.batched_physics import BatchedStep, integrate, push, wall_force
+from soo_marl.envs.batched_physics import BatchedStep, integrate, push, stack_actions, stored, wall_force
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE, RED
-from soo_marl.random_streams import RandomStreams
+from soo_marl.random_streams import RandomStreams, distinct_seeds
 
 RED_AGENT, BLUE_AGENT = 0, 1
 """Indices of the two agents on every axis of agents."""
 
-CONTEXTS = ("with red", "alone")
+CONTEXTS = ("red in play", "red absent or trapped")
 """What ``context()`` numbers mean."""
 
 
@@ -31,6 +31,9 @@ class BatchedPhysicalDeception:
         worlds: ``E``, worlds per run.
         device, dtype: of all tensors.
         stream: name of the random streams; evaluations use another than training.
+
+    Raises:
+        ValueError: a seed is given twice, or there is no seed or no world.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class BatchedPhysicalDeception:
         dtype: torch.dtype = torch.float32,
         stream: str = "worlds",
     ) -> None:
+        if worlds < 1:
+            raise ValueError(f"a run needs at least one world, not {worlds}")
         self.config = config
         self.dtype = dtype
-        self.random = RandomStreams(seeds, stream, device)
+        self.random = RandomStreams(distinct_seeds(seeds), stream, device)
         self.shape = (len(seeds), worlds)
-        self.observation_sizes = (RED.size, BLUE.size)
-        self.action_sizes = (2, 2) if config.continuous_actions else (5, 5)
+        self.observation_sizes: tuple[int, ...] = (RED.size, BLUE.size)
+        self.action_sizes: tuple[int, ...] = (2, 2) if config.continuous_actions else (5, 5)
         limits = [math.inf if limit is None else limit for limit in (config.red_speed_limit, config.blue_speed_limit)]
         self._speed_limit = torch.tensor(limits, device=device, dtype=dtype)
         self.reset()
@@ -58,14 +63,13 @@ class BatchedPhysicalDeception:
         The distribution is that of ``PhysicalDeception.reset``.
         """
         config, worlds = self.config, self.shape[1]
-        share, unit_red, unit_blue, angle, radius, unit_landmarks = (
-            self.random.uniform(worlds, 11).to(self.dtype).split((1, 2, 2, 1, 1, 4), dim=-1)
-        )
+        uniform = self.random.uniform(worlds, 11).to(self.dtype)
+        share, unit_red, unit_blue, angle, radius, unit_landmarks = torch.split(uniform, [1, 2, 2, 1, 1, 4], dim=-1)
         self.goal = self.random.integers(2, worlds)
         edge = 1.0 - config.start_margin
         self.alone = share[..., 0] < config.alone_share
         self.trapped = ~self.alone & (share[..., 0] < config.alone_share + config.trapped_start_share)
-        self.landmarks = (unit_landmarks.unflatten(-1, (2, 2)) * 2.0 - 1.0) * edge
+        self.landmarks = (unit_landmarks.reshape(*self.shape, 2, 2) * 2.0 - 1.0) * edge
 
         red = (unit_red * 2.0 - 1.0) * edge
         angle = angle * (2.0 * math.pi)
@@ -77,13 +81,22 @@ class BatchedPhysicalDeception:
             (torch.where(trapped, self.fake_position, red), torch.where(trapped, anywhere, near_red)), dim=2
         )
         self.velocity = torch.zeros_like(self.position)
+        self.just_trapped = torch.zeros_like(self.trapped)
         self.steps = 0
         return self.observe()
 
     def step(self, actions: Sequence[Tensor]) -> BatchedStep:
-        """Advance every world by one step under actions, per agent ``[R, E, 2]`` in [-1, 1], or ``[R, E, 5]`` weights."""
+        """Advance every world by one step.
+
+        Args:
+            actions: per agent, forces in [-1, 1] ``[R, E, 2]``, or weights ``[R, E, 5]`` (see ``push``).
+
+        Raises:
+            ValueError: an action is missing or of another shape.
+        """
         config = self.config
-        force = push(torch.stack(tuple(actions), dim=2).to(self.dtype), config.continuous_actions, config.force)
+        stacked = stack_actions(actions, self.shape, self.action_sizes, like=self.position)
+        force = push(stacked, config.continuous_actions, config.force)
         reach = config.agent_size + config.wall_width / 2.0
         force = force + wall_force(self.position, reach, config.contact_force, config.contact_margin)
         speed_limit = self._speed_limit.expand(*self.shape, 2).clone()
@@ -103,7 +116,9 @@ class BatchedPhysicalDeception:
         absent = torch.stack((self.alone, torch.zeros_like(self.alone)), dim=-1)[..., None]
         self.position = torch.where(absent, self.position, position)
         self.velocity = torch.where(absent, 0.0, velocity)
-        self.trapped = self.trapped | (self.at_landmark(RED_AGENT, self.fake_position) & ~self.alone)
+        before = self.trapped
+        self.trapped = before | (self.at_landmark(RED_AGENT, self.fake_position) & ~self.alone)
+        self.just_trapped = self.trapped & ~before
         self.steps += 1
         return BatchedStep(
             observations=self.observe(),
@@ -117,9 +132,14 @@ class BatchedPhysicalDeception:
         config, present = self.config, ~self.alone
         near = self.distance < config.red_sight_radius
         red = self.at_landmark(RED_AGENT, self.goal_position) * config.red_goal_reward + near * config.red_follow_reward
+        # Any other state pays blue the plain goal reward: red is trapped, or absent.
         untrapped = present & ~self.trapped
         goal_reward = torch.where(untrapped, config.untrapped_goal_reward, config.goal_reward)
-        blue = self.at_landmark(BLUE_AGENT, self.goal_position) * goal_reward + self.trapped * config.trap_reward
+        blue = self.at_landmark(BLUE_AGENT, self.goal_position) * goal_reward
+        if config.trap_reward_discount is None:
+            blue = blue + self.trapped * config.trap_reward
+        else:
+            blue = blue + self.just_trapped * (config.trap_reward / (1.0 - config.trap_reward_discount))
         if config.red_distance_reward:
             red_distance = torch.linalg.vector_norm(self.position[..., RED_AGENT, :] - self.goal_position, dim=-1)
             blue = blue + present * red_distance * config.red_distance_reward
@@ -144,22 +164,27 @@ class BatchedPhysicalDeception:
 
     def at_landmark(self, agent: int, landmark: Tensor) -> Tensor:
         """Whether an agent is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
-        return torch.linalg.vector_norm(self.position[..., agent, :] - landmark, dim=-1) < self.config.landmark_radius
+        apart: Tensor = torch.linalg.vector_norm(self.position[..., agent, :] - landmark, dim=-1)
+        return apart < self.config.landmark_radius
 
     @property
     def distance(self) -> Tensor:
-        """Distance between red and blue ``[R, E]``."""
-        return torch.linalg.vector_norm(self.position[..., RED_AGENT, :] - self.position[..., BLUE_AGENT, :], dim=-1)
+        """Distance between red and blue ``[R, E]``, also where red is absent."""
+        red, blue = self.position.unbind(dim=2)
+        apart: Tensor = torch.linalg.vector_norm(red - blue, dim=-1)
+        return apart
 
     @property
     def red_in_sight(self) -> Tensor:
         """Whether blue sees red: bool ``[R, E]``."""
-        return (self.distance <= self.config.blue_sight_radius) & ~self.alone
+        near: Tensor = self.distance <= self.config.blue_sight_radius
+        return near & ~self.alone
 
     @property
     def blue_in_sight(self) -> Tensor:
         """Whether red sees blue: bool ``[R, E]``."""
-        return (self.distance <= self.config.red_sight_radius) & ~self.alone
+        near: Tensor = self.distance <= self.config.red_sight_radius
+        return near & ~self.alone
 
     @property
     def goal_position(self) -> Tensor:
@@ -172,11 +197,12 @@ class BatchedPhysicalDeception:
         return self._landmark(1 - self.goal)
 
     def _landmark(self, index: Tensor) -> Tensor:
-        return self.landmarks.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
+        chosen: Tensor = self.landmarks.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
+        return chosen
 
     def context(self) -> Tensor:
-        """The context of every world ``[R, E]``: 0 with red, 1 alone."""
-        return self.alone.long()
+        """The context of every world ``[R, E]``: 0 while red is in play, 1 while it is absent or trapped."""
+        return (self.alone | self.trapped).long()
 
     def events(self) -> Mapping[str, Tensor]:
         """Named facts of the present state ``[R, E]`` to average in logs; NaN where they do not apply."""
@@ -193,21 +219,29 @@ class BatchedPhysicalDeception:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Everything needed to continue, as named tensors."""
+        """Return copies of everything needed to continue, as named tensors."""
         return {
-            "position": self.position,
-            "velocity": self.velocity,
-            "landmarks": self.landmarks,
-            "goal": self.goal,
-            "trapped": self.trapped,
-            "alone": self.alone,
+            "position": self.position.clone(),
+            "velocity": self.velocity.clone(),
+            "landmarks": self.landmarks.clone(),
+            "goal": self.goal.clone(),
+            "trapped": self.trapped.clone(),
+            "alone": self.alone.clone(),
             "steps": torch.tensor(self.steps),
             "counter": torch.tensor(self.random.counter),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state` returned, or from states of the same shapes made elsewhere."""
-        self.position, self.velocity = (state[name].to(self.dtype).clone() for name in ("position", "velocity"))
-        self.landmarks = state["landmarks"].to(self.dtype).clone()
-        self.goal, self.trapped, self.alone = (state[name].clone() for name in ("goal", "trapped", "alone"))
+        """Continue from what :meth:`state` returned, or from a state made elsewhere, of any dtype and on any device.
+
+        Raises:
+            KeyError: an entry is missing.
+            ValueError: an entry is of another shape.
+        """
+        self.position = stored(state, "position", self.position)
+        self.velocity = stored(state, "velocity", self.velocity)
+        self.landmarks = stored(state, "landmarks", self.landmarks)
+        self.goal = stored(state, "goal", self.goal)
+        self.trapped, self.alone = stored(state, "trapped", self.trapped), stored(state, "alone", self.alone)
+        self.just_trapped = torch.zeros_like(self.trapped)
         self.steps, self.random.counter = int(state["steps"]), int(state["counter"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,11 +25,24 @@ class BatchedStep:
     """The episode's time is over, in all worlds at once; call ``reset`` next."""
 
 
+def stack_actions(actions: Sequence[Tensor], shape: tuple[int, int], sizes: Sequence[int], like: Tensor) -> Tensor:
+    """Actions ``[R, E, bodies, size]`` of actions per body ``[R, E, size]``, in the dtype of ``like``.
+
+    Raises:
+        ValueError: an action is missing or of another shape.
+    """
+    found, expected = [tuple(action.shape) for action in actions], [(*shape, size) for size in sizes]
+    if found != expected:
+        raise ValueError(f"actions must be one tensor per agent of shapes {expected}, not {found}")
+    return torch.stack(tuple(actions), dim=2).to(like.dtype)
+
+
 def push(actions: Tensor, continuous: bool, force: float) -> Tensor:
     """Forces ``[..., 2]`` of actions.
 
     Args:
-        actions: forces in [-1, 1] ``[..., 2]``, or weights ``[..., 5]`` (one-hot or relaxed) of stay, left, right, down, up.
+        actions: forces ``[..., 2]``, clipped to [-1, 1]; or weights ``[..., 5]`` (one-hot or relaxed) of stay, left,
+            right, down, up.
         continuous: which of both.
         force: the force of a full action.
     """
@@ -59,8 +73,15 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """Advance bodies of mass 1 by one step and return their new positions and velocities.
 
-    ``mpe2`` moves with the old velocity, so that an action shows one step later; ``classic`` (OpenAI's MPE) with the new one.
-    Speeds are cut to ``speed_limit`` ``[..., bodies]`` (infinite for none).
+    ``mpe2`` moves with the old velocity, so that an action shows one step later; ``classic`` (OpenAI's MPE) with the
+    new one.
+
+    Args:
+        position, velocity, force: ``[..., bodies, 2]``; world units, and units of time in which a step lasts ``dt``.
+        dt: duration of the step.
+        damping: share of the velocity lost in the step.
+        order: which velocity moves the bodies.
+        speed_limit: ``[..., bodies]``, infinite for none.
     """
     if order == "mpe2":
         position = position + velocity * dt
@@ -71,3 +92,15 @@ def integrate(
     if order == "classic":
         position = position + velocity * dt
     return position, velocity
+
+
+def stored(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """A copy of one entry of a stored state, with the dtype and on the device of ``like``.
+
+    Raises:
+        KeyError: there is no such entry.
+        ValueError: it is of another shape.
+    """
+    if state[name].shape != like.shape:
+        raise ValueError(f"the stored {name} has shape {list(state[name].shape)}, these worlds {list(like.shape)}")
+    return torch.empty_like(like).copy_(state[name])

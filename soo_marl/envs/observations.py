@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soo_marl.random_streams import RandomStreams
 
 
 class BlueFields(NamedTuple):
@@ -19,7 +27,8 @@ class BlueFields(NamedTuple):
 
 
 class RedFields(NamedTuple):
-    """Where each field lies in red's observation (6 numbers, all positions relative to red; zeros when red is absent)."""
+    """Where each field lies in red's observation (6 numbers, all positions relative to red; zeros when red is
+    absent)."""
 
     landmark_0: slice = slice(0, 2)
     landmark_1: slice = slice(2, 4)
@@ -30,3 +39,76 @@ class RedFields(NamedTuple):
 
 BLUE = BlueFields()
 RED = RedFields()
+
+
+@dataclass(frozen=True)
+class ObservationPairs:
+    """Matching self and other observations of blue, ``[R, ..., 10]`` each."""
+
+    self_observation: Tensor
+    other_observation: Tensor
+    valid: Tensor
+    """``[R, ...]`` bool: where the pair means what it should; elsewhere its values are to be ignored."""
+
+
+Pairing = Callable[[Tensor, Tensor, RandomStreams], ObservationPairs]
+"""Called as ``pairing(red observations [R, ..., 6], blue observations [R, ..., 10], random)``."""
+
+
+def imagined_red(sight_radius: float, zero_flag: bool = False) -> Pairing:
+    """The paper's pairing: the other observation is the self observation with red somewhere in the sight disc.
+
+    A self observation is one in which blue does not see red: its field of red is zero. Angle and radius of the
+    imagined red are both uniform, so points near blue are denser, as in the authors' ``evaluate-deception.py``; that
+    code draws up to a radius of 0.1 where the game's sight radius is 0.125, this draws up to ``sight_radius``.
+
+    Args:
+        sight_radius: how far blue sees, world units.
+        zero_flag: set the trapped flag of the other observation to zero, and of that one only, as the authors' code
+            does. Where red is trapped, self and other then differ by the flag, too.
+    """
+
+    def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
+        angle, radius = random.uniform(2, *blue.shape[1:-1]).unbind(dim=1)
+        direction = torch.stack((torch.cos(angle * 2.0 * math.pi), torch.sin(angle * 2.0 * math.pi)), dim=-1)
+        other = blue.clone()
+        other[..., BLUE.red_position] = direction * (radius * sight_radius)[..., None]
+        if zero_flag:
+            other[..., BLUE.trapped] = 0.0
+        return ObservationPairs(blue, other, (blue[..., BLUE.red_position] == 0.0).all(dim=-1))
+
+    return pair
+
+
+def perspective(zero_flag: bool = False) -> Pairing:
+    """A second pairing: the other observation is the same state as seen from red's place, in blue's layout.
+
+    Everything blue observes is moved to where red stands, the goal included (red does not know it, but a field
+    without a goal would be an input blue never met), and blue takes red's place in the field of the other agent, if
+    red sees it. Valid wherever red is present, whether blue sees it or not. Not in the paper.
+
+    Args:
+        zero_flag: as for :func:`imagined_red`.
+    """
+
+    def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
+        blue_from_red = red[..., RED.landmark_0] - blue[..., BLUE.landmark_0]
+        other = torch.cat(
+            (
+                blue[..., BLUE.goal] + blue_from_red,
+                red[..., RED.landmark_0],
+                red[..., RED.landmark_1],
+                red[..., RED.blue_position],
+                torch.zeros_like(blue[..., BLUE.trapped]) if zero_flag else blue[..., BLUE.trapped],
+            ),
+            dim=-1,
+        )
+        # An absent red observes nothing but zeros, which no present red does.
+        return ObservationPairs(blue, other, (red != 0.0).any(dim=-1))
+
+    return pair
+
+
+def untrapped(blue: Tensor) -> Tensor:
+    """Where blue's observations ``[..., 10]`` say that red is not trapped: bool ``[...]``."""
+    return blue[..., BLUE.trapped.start] == 0.0

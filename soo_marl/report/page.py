@@ -37,6 +37,7 @@ AGENT_RATES = (
     ("following_rate", "red follows"),
     ("red_goal_rate", "red at goal"),
     ("rubric_rate", "deceptive steps"),
+    ("rubric_rate_en_route", "… en route"),
     ("episode_return", "return"),
 )
 

@@ -13,7 +13,7 @@ _COLOURS = {"good": "#0072B2", "adversary": "#D55E00"}
 
 
 def reference_figure(curves: Sequence[ReferenceCurve], published: Mapping[str, float]) -> Figure:
-    """One panel per dialect: training return per episode, each seed thin, their mean thick, published ends as dashed lines.
+    """One panel per dialect: training return per episode, each seed thin, their mean thick, published ends dashed.
 
     Args:
         curves: one curve per dialect.

@@ -103,6 +103,7 @@ class AgentRecord(BaseModel):
     following_rate: Rate = Field(None, description="Share of untrapped steps in which red sees blue.")
     red_goal_rate: Rate = Field(None, description="Share of steps in which red is at the goal.")
     rubric_rate: Rate = Field(None, description="Share of opportunities that the rubric counts as deceptive.")
+    rubric_rate_en_route: Rate = Field(None, description="The same without the steps that start at the goal.")
     episode_return: Number = Field(None, alias="return", description="Blue's mean return per episode.")
     competent: bool = Field(description="Whether the agent passes the competence gate.")
     reasons: tuple[str, ...] = Field((), description="Why it does not pass.")
@@ -130,6 +131,7 @@ class OverlapValue(BaseModel):
     kind: str = Field(description="The agent's kind.")
     seed: int = Field(description="The agent's seed.")
     value: Number = Field(description="The overlap value.")
+    competent: bool | None = Field(None, description="The agent's competence verdict, where there is one.")
 
 
 class ProtocolCurve(BaseModel):
@@ -140,6 +142,8 @@ class ProtocolCurve(BaseModel):
     episodes: tuple[int, ...] = Field(description="Episodes per evaluation seed.")
     mean: tuple[Rate, ...] = Field(description="Accuracy, mean over pairs.")
     standard_deviation: tuple[Number, ...] = Field(description="Standard deviation over pairs.")
+    low: tuple[Number, ...] | None = Field(None, description="Lower end of the mean's 95 % interval over agents.")
+    high: tuple[Number, ...] | None = Field(None, description="Upper end of the mean's 95 % interval over agents.")
     pairs: int = Field(ge=0, description="How many pairs of trained agents.")
 
     @model_validator(mode="after")

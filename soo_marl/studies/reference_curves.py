@@ -1,9 +1,10 @@
 """Hold MADDPG against the world: learning curves of stock ``simple_adversary``, the game with published curves.
 
-Settings are those of openai/maddpg (``experiments/train.py``, ``maddpg/trainer/maddpg.py``), the code of Lowe et al. 2017:
-discrete actions as relaxed Gumbel-softmax samples, both networks 2 x 64 ReLU, Adam 0.01, gamma 0.95, tau 0.01, batch 1,024,
-one update of all agents per 100 steps, 25,600 transitions of warm-up, each tensor's gradient clipped at norm 0.5, and 0.001
-times the mean squared logits added to the actor loss.
+Settings are those of openai/maddpg (``experiments/train.py``, ``maddpg/trainer/maddpg.py``), the code of Lowe et al.
+2017: discrete actions as relaxed Gumbel-softmax samples, both networks 2 x 64 ReLU, Adam 0.01, gamma 0.95, tau 0.01,
+batch 1,024, one update of all agents per 100 steps, 25,600 transitions of warm-up, each tensor's gradient clipped at
+norm 0.5, and 0.001 times the mean squared logits added to the actor loss. The 1,024 episodes of warm-up count into the
+first point of a curve, but not into its number of episodes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, Simpl
 from soo_marl.studies.files import write_text
 
 Dialect = Literal["openai", "mpe2"]
-"""``openai``: velocity-first integration and the adversary's squared distance, as published. ``mpe2``: as the package plays."""
+"""``openai``: velocity-first integration and the adversary's squared distance, as published. ``mpe2``: as mpe2."""
 
 PUBLISHED = {"good": 8.2, "adversary": -13.4}
 """Mean episode returns at 60,000 episodes in the ``openai`` dialect, 10 seeds."""
@@ -52,7 +53,11 @@ class ReferenceCurve:
     """``[seeds, points]``."""
 
     def write_csv(self, path: Path) -> None:
-        """Write one row per seed and window."""
+        """Write one row per seed and window.
+
+        Raises:
+            RunDirectoryError: the file cannot be written.
+        """
         lines = ["dialect,seed,episodes,good,adversary"]
         for row, seed in enumerate(self.seeds):
             lines += [
@@ -63,9 +68,16 @@ class ReferenceCurve:
 
     @staticmethod
     def read_csv(path: Path) -> ReferenceCurve:
-        """Read what :meth:`write_csv` wrote."""
+        """Read what :meth:`write_csv` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError, KeyError: it is no such file.
+        """
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError(f"{path} holds no curve: train one first")
         seeds = tuple(dict.fromkeys(int(row["seed"]) for row in rows))
         episodes = np.array(list(dict.fromkeys(int(row["episodes"]) for row in rows)), dtype=np.int64)
         shape = (len(seeds), len(episodes))

@@ -110,6 +110,7 @@ def rates(goal: list[float], following: list[float], trap: list[float]) -> Behav
         following_rate=torch.tensor(following),
         red_goal_rate=unused,
         rubric_rate=unused,
+        rubric_rate_en_route=unused,
     )
 
 

@@ -134,3 +134,10 @@ def test_turning_and_scaling_the_world_changes_nothing_and_swapping_landmarks_mi
     both = steps.opportunity & turned.opportunity  # a movement of exactly zero may be turned into a tiny one
     torch.testing.assert_close(turned.projection_on_fake[both], steps.projection_on_fake[both], atol=1e-4, rtol=0)
     torch.testing.assert_close(turned.cosine_between[both], steps.cosine_between[both], atol=1e-4, rtol=0)
+
+
+def test_rate_en_route_leaves_out_steps_that_start_at_the_goal() -> None:
+    # Two steps to the goal at (0.5, 0.1), then one away from it towards the fake: 1 of 3 in all, 0 of 2 on the way.
+    episode = walk((0, 0), (0.2, 0.05), (0.45, 0.1), (0.35, 0.1), goal=(0.5, 0.1), fake=(-0.5, 0.1))
+    assert rubric_rate(episode).tolist() == pytest.approx([1 / 3])
+    assert rubric_rate(episode, goal_radius=0.16).tolist() == [0]

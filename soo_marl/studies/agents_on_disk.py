@@ -1,0 +1,67 @@
+"""Trained agents as files: one ``agent.safetensors`` per condition and seed, with all networks of that run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE, RED
+from soo_marl.studies.files import read_tensors, write_tensors
+from soo_marl.studies.run_directory import StudyDirectory
+
+AGENT_FILE = "agent.safetensors"
+
+
+def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
+    """What MADDPG must know of the two agents of a game; the field of the other agent is scaled by the sight radius."""
+    red_scale, blue_scale = [1.0] * RED.size, [1.0] * BLUE.size
+    red_scale[RED.blue_position] = [1.0 / game.red_sight_radius] * 2
+    blue_scale[BLUE.red_position] = [1.0 / game.blue_sight_radius] * 2
+    size = 2 if game.continuous_actions else 5
+    return AgentSpaces(
+        observation_sizes=(RED.size, BLUE.size),
+        action_sizes=(size, size),
+        discrete=not game.continuous_actions,
+        observation_scales=(tuple(red_scale), tuple(blue_scale)),
+    )
+
+
+def save_agents(directory: StudyDirectory, condition: str, maddpg: MADDPG) -> None:
+    """Write the networks of every run of a stack to the folder of its seed.
+
+    Raises:
+        RunDirectoryError: a file cannot be written.
+    """
+    networks = maddpg.networks_state()
+    for run, seed in enumerate(maddpg.seeds):
+        folder = directory.agent_directory(condition, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor[run : run + 1].clone() for name, tensor in networks.items()}
+        write_tensors(folder / AGENT_FILE, tensors, {"condition": condition, "seed": str(seed)})
+
+
+def load_agents(
+    directory: StudyDirectory,
+    condition: str,
+    seeds: Sequence[int],
+    game: PhysicalDeceptionConfig,
+    config: MADDPGConfig,
+    device: torch.device | str = "cpu",
+) -> MADDPG:
+    """Read the agents of several seeds into one stack.
+
+    Raises:
+        RunDirectoryError: a file is missing, damaged, or of another configuration.
+    """
+    maddpg = MADDPG(agent_spaces(game), config, seeds, device)
+    shapes = {name: (1, *tensor.shape[1:]) for name, tensor in maddpg.networks_state().items()}
+    states: list[dict[str, Tensor]] = []
+    for seed in seeds:
+        path = directory.agent_directory(condition, seed) / AGENT_FILE
+        states.append(read_tensors(path, shapes, device=str(device))[0])
+    maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in shapes})
+    return maddpg

@@ -1,0 +1,125 @@
+"""Measure what trained agents do: behaviour rates per seed, and whether each agent plays well enough to be judged."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
+from soo_marl.report.animation import Episode, episode_frames, save_gif
+from soo_marl.studies.agents_on_disk import load_agents
+from soo_marl.studies.files import read_json
+from soo_marl.studies.recipes import BaselineConfig
+from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, learning_curve, write_list
+from soo_marl.studies.rollout import roll_out
+from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.training import CURVES_FILE, plan
+
+STREAM = "evaluation"
+"""Random streams of the evaluation episodes; no training and no classification draws from them."""
+
+_CURVE_METRICS = (
+    "reward_blue", "reward_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
+    "critic_loss_blue", "value_blue", "noise",
+)  # fmt: skip
+
+
+def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device: str = "cpu") -> list[AgentRecord]:
+    """Play every trained agent greedily, write ``results/agents.json`` and an animation per kind, return the records.
+
+    Raises:
+        RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
+    """
+    rates: dict[str, BehaviourRates] = {}
+    returns: dict[str, list[float]] = {}
+    figures = []
+    for kind in config.kinds:
+        agents = load_agents(directory, kind, config.seeds, config.game, config.maddpg, device)
+        game = config.evaluation_game
+        trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
+        rates[kind] = behaviour(trajectories, game.landmark_radius)
+        returns[kind] = episode_returns.mean(dim=1).tolist()
+        figures.append(_animate(trajectories, kind, config, directory))
+    records = agent_records(config, rates, returns)
+    write_list(directory.results / "agents.json", records)
+    write_list(directory.results / "figures.json", figures)
+    return records
+
+
+def agent_records(
+    config: BaselineConfig, rates: dict[str, BehaviourRates], returns: dict[str, list[float]]
+) -> list[AgentRecord]:
+    """One record per kind and seed; agents of one kind alone are held against nothing and count as not judged."""
+    verdicts = competence(rates["honest"], rates["deceptive"]) if len(rates) == 2 else None
+    names = (
+        "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
+        "rubric_rate_en_route",
+    )  # fmt: skip
+    records = []
+    for kind, of_kind in rates.items():
+        for run, seed in enumerate(config.seeds):
+            verdict = getattr(verdicts[run], kind) if verdicts else None
+            values = {name: float(getattr(of_kind, name)[run]) for name in names}
+            records.append(
+                AgentRecord.model_validate(
+                    {
+                        "kind": kind,
+                        "seed": seed,
+                        **{name: None if math.isnan(value) else value for name, value in values.items()},
+                        "return": returns[kind][run],
+                        "competent": verdict.competent if verdict else False,
+                        "reasons": verdict.reasons if verdict else ("the other kind was not trained beside it",),
+                    }
+                )
+            )
+    return records
+
+
+def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[LearningCurve]:
+    """Gather the learning curves of all seeds, write ``results/curves.json`` and return them.
+
+    Raises:
+        RunDirectoryError: a seed's curves are missing or unreadable.
+    """
+    generator = np.random.default_rng(0)
+    curves = []
+    for phase in plan(config):
+        per_seed = [
+            read_json(directory.agent_directory(phase.condition, seed) / CURVES_FILE)[phase.stage.name]
+            for seed in config.seeds
+        ]
+        updates = [int(value) for value in per_seed[0]["updates"]]
+        for metric in _CURVE_METRICS:
+            if metric in per_seed[0]:
+                values = np.array([seed[metric] for seed in per_seed], dtype=np.float64)
+                if not np.isnan(values).all():
+                    curves.append(learning_curve(phase.stage.name, phase.kind, metric, updates, values, generator))
+    write_list(directory.results / "curves.json", curves)
+    return curves
+
+
+def _animate(trajectories: Trajectories, kind: str, config: BaselineConfig, directory: StudyDirectory) -> FigureRecord:
+    """Write the first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal."""
+    flat = trajectories[~trajectories.alone]
+    final = torch.stack((flat.blue_position[:, -1], flat.red_position[:, -1]))
+    at_goal = torch.linalg.vector_norm(final - flat.goal_position, dim=-1) < config.game.landmark_radius
+    shows = at_goal[0] & (flat.trapped[:, -1] if kind == "deceptive" else at_goal[1])
+    # Starting apart, so that there is something to see.
+    shows &= ~flat.trapped[:, 10]
+    chosen = flat[int(shows.int().argmax())]
+    episode = Episode(
+        blue_position=chosen.blue_position.cpu().numpy(),
+        red_position=chosen.red_position.cpu().numpy(),
+        landmarks=chosen.landmarks.cpu().numpy(),
+        goal=int(chosen.goal),
+        trapped=chosen.trapped.cpu().numpy(),
+        alone=False,
+        sight_radius=config.game.blue_sight_radius,
+    )
+    path = directory.figures / f"episode_{kind}.gif"
+    save_gif(episode_frames(episode, f"{kind} blue"), path)
+    return FigureRecord(
+        file=path.name, caption=f"One greedy episode of a {kind} blue agent; the ring is its sight radius."
+    )

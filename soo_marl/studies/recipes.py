@@ -1,0 +1,202 @@
+"""How baselines are trained, as configuration: a regime is a list of stages, and a stage changes the game alone."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from soo_marl.agents.maddpg import MADDPGConfig
+from soo_marl.agents.trainer import TrainingConfig
+from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PRESETS, PhysicalDeceptionConfig, preset
+
+Kind = Literal["honest", "deceptive"]
+Regime = Literal["staged", "joint"]
+
+KINDS: tuple[Kind, ...] = ("honest", "deceptive")
+RED, BLUE = 0, 1
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(BaseModel):
+    """One stage of training: a game, and how long to learn what in it. The replay buffer starts empty in every
+    stage."""
+
+    model_config = _FROZEN
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name in logs, curves and checkpoints.")
+    training: TrainingConfig = Field(description="Length, learners, noise, replay.")
+    alone_share: float = Field(0.0, ge=0, le=1, description="Share of episodes in which blue is alone.")
+    goal_needs_trap: bool = Field(
+        False,
+        description="The goal pays a deceptive blue only once red is trapped (or absent); honest ones are paid always.",
+    )
+    trap_reward_at_once: bool = Field(
+        False,
+        description="A deceptive blue is paid the discounted value of the trap reward once, when red is trapped, and "
+        "not a share in every step. The best policies are the same, and are learnt several times faster.",
+    )
+
+    def game(self, base: PhysicalDeceptionConfig, kind: Kind, gamma: float) -> PhysicalDeceptionConfig:
+        """The game of this stage for one kind of blue, whose learner discounts by ``gamma``."""
+        if kind == "honest":
+            return base.replace(alone_share=self.alone_share, trap_reward=0.0)
+        return base.replace(
+            alone_share=self.alone_share,
+            trap_reward=DECEPTIVE_TRAP_REWARD,
+            trap_reward_discount=gamma if self.trap_reward_at_once else None,
+            goal_reward_untrapped=0.0 if self.goal_needs_trap else None,
+        )
+
+
+class BaselineConfig(BaseModel):
+    """Honest and deceptive baselines over many seeds: the game, the regime, the algorithm, the stages.
+
+    In the regime ``staged`` the first stage trains red together with an honest blue; then that red stays as it is,
+    and a fresh blue of each kind goes through the remaining stages against it. In ``joint`` both agents learn
+    together through all stages, once per kind, as in the paper. Each seed has a red of its own, so seeds are
+    independent.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
+    """
+
+    model_config = _FROZEN
+
+    game: PhysicalDeceptionConfig = Field(description="The game before stages change it.")
+    regime: Regime = Field(description="staged or joint.")
+    seeds: tuple[int, ...] = Field(min_length=1, description="One honest and one deceptive run per seed.")
+    kinds: tuple[Kind, ...] = Field(KINDS, min_length=1, description="Kinds of blue to train.")
+    maddpg: MADDPGConfig = Field(description="The algorithm, the same for all.")
+    stages: tuple[Stage, ...] = Field(min_length=1, description="In order.")
+    seeds_per_shard: int = Field(5, ge=1, description="Seeds that are trained as one stack in one worker process.")
+    evaluation_episodes: int = Field(
+        2000, ge=2, description="Greedy episodes per agent on which behaviour is measured."
+    )
+    evaluation_alone_share: float = Field(
+        0.5, ge=0, le=1, description="Share of evaluation episodes in which blue is alone; none start with red trapped."
+    )
+
+    @field_validator("seeds", "kinds")
+    @classmethod
+    def _no_repeats(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        repeated = sorted({str(value) for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"each may be given only once, but {', '.join(repeated)} is repeated")
+        return values
+
+    @model_validator(mode="after")
+    def _staged_has_blue_stages(self) -> Self:
+        if self.regime == "staged" and len(self.stages) < 2:
+            raise ValueError("the staged regime needs a first stage for red and at least one more for blue")
+        return self
+
+    @property
+    def evaluation_game(self) -> PhysicalDeceptionConfig:
+        """The game in which all agents are evaluated and classified, whatever their kind: no special starts."""
+        return self.game.replace(alone_share=self.evaluation_alone_share, trapped_start_share=0.0)
+
+    @property
+    def shards(self) -> tuple[tuple[int, ...], ...]:
+        """The seeds of each shard."""
+        size = self.seeds_per_shard
+        return tuple(self.seeds[start : start + size] for start in range(0, len(self.seeds), size))
+
+    @property
+    def updates(self) -> int:
+        """Updates per shard over all stages and kinds."""
+        lengths = [stage.training.updates for stage in self.stages]
+        if self.regime == "joint":
+            return sum(lengths) * len(self.kinds)
+        return lengths[0] + sum(lengths[1:]) * len(self.kinds)
+
+
+STAGED_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.1)
+"""A value network for play with red and one for the rest (alone, or red trapped): a single one learns neither well."""
+
+STAGED_STAGES = (
+    Stage(name="follow", training=TrainingConfig(updates=1_000, noise_start=1.5)),
+    Stage(
+        name="lure",
+        training=TrainingConfig(updates=2_000, noise_start=1.5, learners=(BLUE,)),
+        alone_share=0.5,
+        goal_needs_trap=True,
+        trap_reward_at_once=True,
+    ),
+    Stage(
+        name="settle",
+        training=TrainingConfig(updates=3_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        alone_share=0.5,
+        trap_reward_at_once=True,
+    ),
+)
+"""``lure`` pays the deceptive blue nothing for the goal before red is trapped, since going straight there is a strong
+local optimum; ``settle`` pays everything."""
+
+JOINT_MADDPG = MADDPGConfig(reward_scale=0.1)
+JOINT_STAGES = (Stage(name="joint", training=TrainingConfig(updates=8_000, noise_start=1.5, learning_rate_end=0.1)),)
+
+
+def baseline_config(
+    preset_name: str = "trackable",
+    regime: str = "staged",
+    seeds: tuple[int, ...] = tuple(range(10)),
+    **changes: object,
+) -> BaselineConfig:
+    """The recipe of a regime in a preset.
+
+    Args:
+        preset_name: name of a preset of the game.
+        regime: ``staged`` or ``joint``.
+        seeds: one honest and one deceptive run per seed.
+        changes: further fields of :class:`BaselineConfig`.
+
+    Raises:
+        ValueError, pydantic.ValidationError: there is no such preset or regime, or a field does not fit.
+    """
+    if regime not in ("staged", "joint"):
+        raise ValueError(f"there is no regime {regime!r}; choose one of staged, joint")
+    staged = regime == "staged"
+    fields: dict[str, object] = {
+        "game": preset(preset_name),
+        "regime": regime,
+        "seeds": seeds,
+        "maddpg": STAGED_MADDPG if staged else JOINT_MADDPG,
+        "stages": STAGED_STAGES if staged else JOINT_STAGES,
+        # Agents that never were alone in training are not judged alone.
+        "evaluation_alone_share": 0.5 if staged else 0.0,
+    }
+    return BaselineConfig.model_validate(fields | changes)
+
+
+def scaled(stages: tuple[Stage, ...], factor: float) -> tuple[Stage, ...]:
+    """The same stages with their numbers of updates multiplied, for quick looks; results then mean little."""
+    return tuple(
+        stage.model_copy(
+            update={
+                "training": stage.training.model_copy(
+                    update={"updates": max(1, round(stage.training.updates * factor))}
+                )
+            }
+        )
+        for stage in stages
+    )
+
+
+__all__ = [
+    "BLUE",
+    "JOINT_MADDPG",
+    "JOINT_STAGES",
+    "KINDS",
+    "PRESETS",
+    "RED",
+    "STAGED_MADDPG",
+    "STAGED_STAGES",
+    "BaselineConfig",
+    "Kind",
+    "Regime",
+    "Stage",
+    "baseline_config",
+    "scaled",
+]
