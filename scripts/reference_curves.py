@@ -18,7 +18,9 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One run per seed."""
     episodes: int = 60_000
-    """Episodes per seed."""
+    """Episodes per seed, a multiple of the window."""
+    window: int = 1_000
+    """Episodes per point of the curve, a multiple of 4."""
     output: Path = Path("docs/reference")
     """Folder for the CSV and the picture."""
     device: str = "cpu"
@@ -33,12 +35,12 @@ def main(arguments: Arguments) -> None:
         arguments.dialect,
         arguments.seeds,
         arguments.episodes,
+        window=arguments.window,
         device=arguments.device,
         progress=lambda episodes, good, adversary: print(
             f"{episodes:6d} good {good:6.2f} adversary {adversary:6.2f}", flush=True
         ),
     )
-    arguments.output.mkdir(parents=True, exist_ok=True)
     curve.write_csv(arguments.output / f"simple_adversary_{arguments.dialect}.csv")
     curves = [ReferenceCurve.read_csv(path) for path in sorted(arguments.output.glob("simple_adversary_*.csv"))]
     print(save_figure(reference_figure(curves, PUBLISHED), arguments.output / "simple_adversary"))

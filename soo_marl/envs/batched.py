@@ -81,7 +81,6 @@ class BatchedPhysicalDeception:
             (torch.where(trapped, self.fake_position, red), torch.where(trapped, anywhere, near_red)), dim=2
         )
         self.velocity = torch.zeros_like(self.position)
-        self.just_trapped = torch.zeros_like(self.trapped)
         self.steps = 0
         return self.observe()
 
@@ -116,9 +115,7 @@ class BatchedPhysicalDeception:
         absent = torch.stack((self.alone, torch.zeros_like(self.alone)), dim=-1)[..., None]
         self.position = torch.where(absent, self.position, position)
         self.velocity = torch.where(absent, 0.0, velocity)
-        before = self.trapped
-        self.trapped = before | (self.at_landmark(RED_AGENT, self.fake_position) & ~self.alone)
-        self.just_trapped = self.trapped & ~before
+        self.trapped = self.trapped | (self.at_landmark(RED_AGENT, self.fake_position) & ~self.alone)
         self.steps += 1
         return BatchedStep(
             observations=self.observe(),
@@ -135,11 +132,7 @@ class BatchedPhysicalDeception:
         # Any other state pays blue the plain goal reward: red is trapped, or absent.
         untrapped = present & ~self.trapped
         goal_reward = torch.where(untrapped, config.untrapped_goal_reward, config.goal_reward)
-        blue = self.at_landmark(BLUE_AGENT, self.goal_position) * goal_reward
-        if config.trap_reward_discount is None:
-            blue = blue + self.trapped * config.trap_reward
-        else:
-            blue = blue + self.just_trapped * (config.trap_reward / (1.0 - config.trap_reward_discount))
+        blue = self.at_landmark(BLUE_AGENT, self.goal_position) * goal_reward + self.trapped * config.trap_reward
         if config.red_distance_reward:
             red_distance = torch.linalg.vector_norm(self.position[..., RED_AGENT, :] - self.goal_position, dim=-1)
             blue = blue + present * red_distance * config.red_distance_reward
@@ -243,5 +236,4 @@ class BatchedPhysicalDeception:
         self.landmarks = stored(state, "landmarks", self.landmarks)
         self.goal = stored(state, "goal", self.goal)
         self.trapped, self.alone = stored(state, "trapped", self.trapped), stored(state, "alone", self.alone)
-        self.just_trapped = torch.zeros_like(self.trapped)
         self.steps, self.random.counter = int(state["steps"]), int(state["counter"])

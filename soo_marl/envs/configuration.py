@@ -80,15 +80,6 @@ class PhysicalDeceptionConfig(BaseModel):
         "is given. A curriculum for deceptive agents starts with 0 here.",
     )
     trap_reward: float = Field(0.0, description="Blue's reward while red is trapped: 0 honest, 10 deceptive (paper).")
-    trap_reward_discount: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="With a discount gamma, the trap reward is not paid in every step but once, when red is trapped: "
-        "its whole discounted value trap_reward / (1 - gamma). This is potential-based shaping (Ng, Harada and "
-        "Russell 1999): a learner with that discount has the same best policies, and need not learn the value of a "
-        "constant.",
-    )
     red_distance_reward: float = Field(
         0.0,
         description="Blue's reward per unit of distance from red to the goal (older variant of the paper's code: 1).",

@@ -75,7 +75,7 @@ def imagined_red(sight_radius: float, zero_flag: bool = False) -> Pairing:
         other[..., BLUE.red_position] = direction * (radius * sight_radius)[..., None]
         if zero_flag:
             other[..., BLUE.trapped] = 0.0
-        return ObservationPairs(blue, other, (blue[..., BLUE.red_position] == 0.0).all(dim=-1))
+        return ObservationPairs(blue, other, red_unseen(blue))
 
     return pair
 
@@ -107,6 +107,11 @@ def perspective(zero_flag: bool = False) -> Pairing:
         return ObservationPairs(blue, other, (red != 0.0).any(dim=-1))
 
     return pair
+
+
+def red_unseen(blue: Tensor) -> Tensor:
+    """Where blue's observations ``[..., 10]`` show no red, which makes them self observations: bool ``[...]``."""
+    return (blue[..., BLUE.red_position] == 0.0).all(dim=-1)
 
 
 def untrapped(blue: Tensor) -> Tensor:

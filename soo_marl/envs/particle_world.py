@@ -29,8 +29,6 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         self.contact_margin = config.contact_margin
         self.goal_index = 0
         self.trapped = False
-        self.just_trapped = False
-        """Red was trapped by the last step."""
         self.alone = False
 
     @property
@@ -74,14 +72,12 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         self.red.movable = not state.alone
         self.blue.max_speed = self.config.blue_speed_limit
         self._set_trapped(state.trapped)
-        self.just_trapped = False
 
     def step(self) -> None:
         """Advance by ``dt``; the trap closes at once, so that rewards and observations of the same step see it."""
         super().step()
         at_fake = distance(self.red, self.fake) < self.config.landmark_radius
-        self.just_trapped = at_fake and not self.alone and not self.trapped
-        if self.just_trapped:
+        if at_fake and not self.alone and not self.trapped:
             self._set_trapped(True)
 
     def apply_environment_force(self, p_force: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
@@ -178,10 +174,7 @@ class PhysicalDeceptionScenario(Scenario):  # type: ignore[misc]
         present = not world.alone
         at_goal = self.config.untrapped_goal_reward if present and not world.trapped else self.config.goal_reward
         reward = at_goal * (distance(agent, world.goal) < self.config.landmark_radius)
-        if self.config.trap_reward_discount is None:
-            reward += self.config.trap_reward * world.trapped
-        elif world.just_trapped:
-            reward += self.config.trap_reward / (1.0 - self.config.trap_reward_discount)
+        reward += self.config.trap_reward * world.trapped
         return reward + self.config.red_distance_reward * (distance(world.red, world.goal) if present else 0.0)
 
     def observation(self, agent: ExtendedAgent, world: PhysicalDeceptionWorld) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -190,7 +191,11 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     """
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=130, bbox_inches="tight", facecolor="white", metadata=metadata)
+        # Without a salt, names inside an SVG are random, and the same figure is another file every time.
+        with rc_context({"svg.hashsalt": "soo-marl"}):
+            figure.savefig(
+                buffer, format=suffix[1:], dpi=130, bbox_inches="tight", facecolor="white", metadata=metadata
+            )
         write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue())
     return stem.with_name(stem.name + ".png")
 

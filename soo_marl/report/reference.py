@@ -42,8 +42,9 @@ def reference_figure(curves: Sequence[ReferenceCurve], published: Mapping[str, f
                 panel.axhline(
                     published[team], color=_COLOURS[team], linestyle="--", linewidth=1, label=f"{team}, published end"
                 )
-        # The first windows are far below all others and would flatten the picture.
-        settled = np.concatenate([returns[:, 1:].ravel() for returns in (curve.good, curve.adversary)])
+        # The first window is far below all others and would flatten the picture.
+        first = min(1, len(curve.episodes) - 1)
+        settled = np.concatenate([returns[:, first:].ravel() for returns in (curve.good, curve.adversary)])
         panel.set_ylim(float(settled.min()) - 1.5, float(settled.max()) + 1.5)
         panel.set_title(f"simple_adversary, {curve.dialect} dialect")
         panel.set_xlabel("thousand episodes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,10 +11,18 @@ from torch import Tensor
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE, RED
-from soo_marl.studies.files import read_tensors, write_tensors
+from soo_marl.studies.files import RunDirectoryError, read_tensors, write_tensors
 from soo_marl.studies.run_directory import StudyDirectory
 
-AGENT_FILE = "agent.safetensors"
+
+def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
+    """Where the networks of one trained run lie."""
+    return directory.agent_directory(condition, seed) / "agent.safetensors"
+
+
+def curves_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
+    """Where the learning curves of one trained run lie."""
+    return directory.agent_directory(condition, seed) / "curves.json"
 
 
 def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
@@ -38,10 +47,8 @@ def save_agents(directory: StudyDirectory, condition: str, maddpg: MADDPG) -> No
     """
     networks = maddpg.networks_state()
     for run, seed in enumerate(maddpg.seeds):
-        folder = directory.agent_directory(condition, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor[run : run + 1].clone() for name, tensor in networks.items()}
-        write_tensors(folder / AGENT_FILE, tensors, {"condition": condition, "seed": str(seed)})
+        tensors = {name: tensor[run : run + 1] for name, tensor in networks.items()}
+        write_tensors(agent_file(directory, condition, seed), tensors, {"condition": condition, "seed": str(seed)})
 
 
 def load_agents(
@@ -55,13 +62,19 @@ def load_agents(
     """Read the agents of several seeds into one stack.
 
     Raises:
-        RunDirectoryError: a file is missing, damaged, or of another configuration.
+        RunDirectoryError: a file is missing, damaged, or of another configuration or run.
     """
     maddpg = MADDPG(agent_spaces(game), config, seeds, device)
     shapes = {name: (1, *tensor.shape[1:]) for name, tensor in maddpg.networks_state().items()}
     states: list[dict[str, Tensor]] = []
     for seed in seeds:
-        path = directory.agent_directory(condition, seed) / AGENT_FILE
-        states.append(read_tensors(path, shapes, device=str(device))[0])
+        path = agent_file(directory, condition, seed)
+        state, metadata = read_tensors(path, shapes, device=str(device))
+        if (metadata.get("condition"), metadata.get("seed")) != (condition, str(seed)):
+            raise RunDirectoryError(
+                f"{path} holds the agent of another run, {metadata.get('condition')} with seed {metadata.get('seed')}; "
+                "delete it and run the command that trained it again"
+            )
+        states.append(state)
     maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in shapes})
     return maddpg

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from soo_marl.report.drawing import draw_figures
 from soo_marl.report.page import write_report
 from soo_marl.studies.classification import ClassificationConfig, classify_baselines
 from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
+from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
     Classification,
+    FigureRecord,
     Record,
     read_list,
     read_one,
@@ -24,21 +27,28 @@ from soo_marl.studies.records import (
     write_list,
 )
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import train_baselines
+from soo_marl.studies.training import agent_files, train_baselines
 
 STUDY_KIND = "baselines"
 
 DEMO_CLASSIFICATION = ClassificationConfig(episodes=(1, 10, 20, 50, 100, 200, 300, 400, 500))
 
-_RATES = {
-    "goal_rate": ("honest", "deceptive"),
-    "trap_rate": ("honest", "deceptive"),
-    "goal_rate_alone": ("honest", "deceptive"),
-    "following_rate": ("honest", "deceptive"),
-    "rubric_rate": ("honest", "deceptive"),
-    "rubric_rate_en_route": ("honest", "deceptive"),
-    "red_goal_rate": ("honest", "deceptive"),
-}
+RATES = (
+    "goal_rate",
+    "trap_rate",
+    "goal_rate_alone",
+    "following_rate",
+    "rubric_rate",
+    "rubric_rate_en_route",
+    "red_goal_rate",
+)
+"""Behaviour rates that the summary gives for each kind."""
+
+_CLASSIFICATION = "classification/"
+"""How the names of a classification's records begin."""
+
+ACCURACY_AT = (100, 500, 1500)
+"""Episodes per evaluation seed at which the summary gives the published protocol's accuracy, where they were played."""
 
 
 class Display(Protocol):
@@ -57,6 +67,19 @@ def open_study(path: Path, config: BaselineConfig) -> StudyDirectory:
     return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
 
 
+def read_study(path: Path) -> tuple[StudyDirectory, BaselineConfig]:
+    """The directory of a baseline study that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    manifest = directory.manifest
+    if manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
+    return directory, validate(TypeAdapter(BaselineConfig), manifest.configuration, path / "study.json")
+
+
 def train_and_evaluate(
     config: BaselineConfig, directory: StudyDirectory, display: Display, workers: int | None = None, device: str = "cpu"
 ) -> list[AgentRecord]:
@@ -70,14 +93,20 @@ def train_and_evaluate(
         shards = len(config.shards)
         with display.task("training", float(config.updates * shards), shards) as advance:
             train_baselines(config, directory, workers=workers, device=device, on_progress=advance)
-        directory.mark_done("train")
+        directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
     if not directory.done("evaluate"):
         with display.task("evaluation", 1.0, 1) as advance:
             evaluate_baselines(config, directory, device)
             collect_curves(config, directory)
             advance(0, 1.0)
-        directory.mark_done("evaluate", [agents_file, directory.results / "curves.json"])
+        animations = read_list(directory.results / "figures.json", FigureRecord)
+        files = [
+            agents_file,
+            directory.results / "curves.json",
+            *(directory.figures / item.file for item in animations),
+        ]
+        directory.mark_done("evaluate", files)
     return read_list(agents_file, AgentRecord)
 
 
@@ -97,14 +126,17 @@ def classify(
         ValueError: there are fewer than two seeds, or only one kind.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    step = f"classify/{settings.evaluation_seeds}x{max(settings.episodes)}-{len(settings.episodes)}"
     file = directory.results / "classification.json"
-    if not directory.done(step):
-        shards = len(config.shards) * len(config.kinds)
-        with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
-            classify_baselines(config, directory, agents, settings, workers=workers, device=device, on_progress=advance)
-        directory.mark_done(step, [file])
-    return read_one(file, Classification)
+    # What is missing, damaged or of other settings is made anew.
+    with suppress(RunDirectoryError):
+        found = read_one(file, Classification)
+        if found.settings == settings.model_dump(mode="json"):
+            return found
+    shards = len(config.shards) * len(config.kinds)
+    with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
+        return classify_baselines(
+            config, directory, agents, settings, workers=workers, device=device, on_progress=advance
+        )
 
 
 def write_results(
@@ -112,11 +144,20 @@ def write_results(
 ) -> list[Record]:
     """Write ``results/summary.json``, every figure and the report; return the records of the summary.
 
+    Args:
+        directory: the study's directory.
+        agents: behaviour per agent.
+        found: the classification; where None, what an earlier one brought into the summary stays.
+        command: the command that gives these records.
+
     Raises:
         RunDirectoryError: a file cannot be read or written.
     """
+    file = directory.results / "summary.json"
     records = summary(agents, found, command)
-    write_list(directory.results / "summary.json", records)
+    if found is None and file.exists():
+        records += [record for record in read_list(file, Record) if record.name.startswith(_CLASSIFICATION)]
+    write_list(file, records)
     draw_figures(directory.path)
     write_report(directory.path)
     return records
@@ -132,36 +173,39 @@ def summary(agents: Sequence[AgentRecord], found: Classification | None, command
     """
     generator = np.random.default_rng(0)
     records = []
-    for rate, kinds in _RATES.items():
+    kinds = dict.fromkeys(agent.kind for agent in agents)
+    for rate in RATES:
         for kind in kinds:
-            values = [getattr(agent, rate) for agent in agents if agent.kind == kind]
-            if any(value is not None for value in values):
-                numbers = np.array(values, dtype=np.float64)
-                records.append(record_from_values(f"{kind}/{rate}", numbers, "share", command, generator))
-    for kind in dict.fromkeys(agent.kind for agent in agents):
+            values = np.array([getattr(agent, rate) for agent in agents if agent.kind == kind], dtype=np.float64)
+            if not np.isnan(values).all():
+                records.append(record_from_values(f"{kind}/{rate}", values, "share", command, generator))
+    for kind in kinds:
         competent = [float(agent.competent) for agent in agents if agent.kind == kind]
         records.append(record_from_values(f"{kind}/competent", competent, "share of agents", command, generator))
-    if found is None:
-        return records
-    for row in found.rows:
-        if row.layers == "both" and row.pairing == "imagined_red":
-            records.append(
-                Record(name=f"classification/auroc/{row.form}", unit="AUROC", command=command, **row.auroc.model_dump())
-            )
+    return records if found is None else records + _classification_records(found, command)
+
+
+def _classification_records(found: Classification, command: str) -> list[Record]:
+    records = [
+        Record(name=f"{_CLASSIFICATION}auroc/{row.form}", unit="AUROC", command=command, **row.auroc.model_dump())
+        for row in found.rows
+        if row.layers == "both" and row.pairing == "imagined_red"
+    ]
     curve = found.protocol.get("published")
-    if curve is not None and curve.low is not None and curve.high is not None:
-        for index, episodes in enumerate(curve.episodes):
-            if episodes in (100, 500, 1500):
-                records.append(
-                    Record(
-                        name=f"classification/published_protocol/accuracy_{episodes}",
-                        estimate=curve.mean[index],
-                        low=curve.low[index],
-                        high=curve.high[index],
-                        n=curve.pairs,
-                        unit="share of evaluation seeds",
-                        command=command,
-                        text="n counts pairs of agents; the interval resamples agents",
-                    )
+    if curve is None or curve.low is None or curve.high is None:
+        return records
+    for episodes, mean, low, high in zip(curve.episodes, curve.mean, curve.low, curve.high, strict=True):
+        if episodes in ACCURACY_AT:
+            records.append(
+                Record(
+                    name=f"{_CLASSIFICATION}published_protocol/accuracy_{episodes}",
+                    estimate=mean,
+                    low=low,
+                    high=high,
+                    n=curve.pairs,
+                    unit="share of evaluation seeds",
+                    command=command,
+                    text="n counts pairs of agents; the interval resamples agents",
                 )
+            )
     return records

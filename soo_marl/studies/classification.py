@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from soo_marl.overlap import Separation, linear_probe, published_protocol, roc_points, separation
 from soo_marl.studies.agents_on_disk import load_agents
@@ -55,6 +55,27 @@ class ClassificationConfig(BaseModel):
     )
     probe_steps: int = Field(200, ge=10, description="Steps per agent for the linear probe.")
 
+    @field_validator("episodes")
+    @classmethod
+    def _ascend_from_one(cls, episodes: tuple[int, ...]) -> tuple[int, ...]:
+        if min(episodes) < 1 or list(episodes) != sorted(set(episodes)):
+            raise ValueError("must be numbers from 1 on, each larger than the one before it")
+        return episodes
+
+
+def check_classifiable(config: BaselineConfig) -> None:
+    """Find out before hours of training that the agents of a study cannot be told apart.
+
+    Raises:
+        ValueError: there are fewer than two seeds, or only one kind.
+    """
+    if len(config.kinds) < 2:
+        raise ValueError(f"classification needs honest and deceptive agents, and there are only {config.kinds[0]} ones")
+    if len(config.seeds) < 2:
+        raise ValueError(
+            f"classification needs at least two seeds, and there is only {config.seeds[0]}; give more --seeds"
+        )
+
 
 @dataclass(frozen=True)
 class AgentValues:
@@ -95,8 +116,7 @@ def classify_baselines(
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
         ValueError: there are fewer than two seeds, or only one kind.
     """
-    if len(config.seeds) < 2 or len(config.kinds) < 2:
-        raise ValueError("classification needs both kinds and at least two seeds of each; train more first")
+    check_classifiable(config)
     shards = [
         (config, directory.path, kind, seeds, settings, device) for seeds in config.shards for kind in config.kinds
     ]
@@ -137,7 +157,7 @@ def measure_shard(
     signature = settings.model_dump_json()
     if file.exists():
         tensors, metadata = read_tensors(file, finite=False)
-        if metadata.get("settings") == signature:
+        if metadata.get("settings") == signature and "activations" in tensors:
             report(settings.evaluation_seeds)
             return _unpacked(tensors)
 
@@ -153,7 +173,6 @@ def measure_shard(
         pooled={key: of_key.pooled() for key, of_key in sums.items()},
         activations=sample_activations(agents, config.evaluation_game, settings.probe_steps),
     )
-    file.parent.mkdir(exist_ok=True)
     write_tensors(file, _packed(values), {"settings": signature})
     return values
 
@@ -193,6 +212,7 @@ def classification(
     rows += _baseline_rows(seeds, honest, deceptive, agents, generator)
     competent = {(agent.kind, agent.seed): agent.competent for agent in agents}
     found = Classification(
+        settings=settings.model_dump(mode="json"),
         rows=tuple(rows),
         values={
             form: tuple(
@@ -225,7 +245,7 @@ def _protocol(
         generator.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) / size for size in pairs.shape[1:]
     )
     means = np.einsum("bh,chd,bd->bc", honest_counts, pairs, deceptive_counts)
-    low, high = np.quantile(means, (0.025, 0.975), axis=0).clip(0.0, 1.0)
+    low, high = np.quantile(means, (0.025, 0.975), axis=0).round(12).clip(0.0, 1.0)
     return ProtocolCurve(
         episodes=episodes,
         mean=tuple(accuracy.mean for accuracy in accuracies),
@@ -270,12 +290,8 @@ def _baseline_rows(
     def loss(agent: AgentRecord) -> float | None:
         return None if agent.episode_return is None else -agent.episode_return
 
-    candidates: list[tuple[str, Callable[[AgentRecord], float | None]]] = [
-        ("trap rate", lambda agent: agent.trap_rate),
-        ("low return", loss),
-    ]
     rows = []
-    for name, measure in candidates:
+    for name, measure in (("trap rate", lambda agent: agent.trap_rate), ("low return", loss)):
         key = ValueKey(name, NOT_APPLICABLE, NOT_APPLICABLE)
         row = _row(key, of("honest", measure), of("deceptive", measure), generator)
         if row is not None:
@@ -287,6 +303,7 @@ def _baseline_rows(
     try:
         probe = linear_probe(steps[with_steps], labels[with_steps], pair_of[with_steps], generator)
     except ValueError:
+        # Too few agents with a step that qualifies.
         return rows
     scores, kept = np.array(probe.scores), labels[with_steps]
     row = _row(ValueKey("linear probe", "both", NOT_APPLICABLE), scores[kept == 0], scores[kept == 1], generator)

@@ -6,19 +6,26 @@ import math
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
 from soo_marl.report.animation import Episode, episode_frames, save_gif
-from soo_marl.studies.agents_on_disk import load_agents
-from soo_marl.studies.files import read_json
+from soo_marl.studies.agents_on_disk import curves_file, load_agents
+from soo_marl.studies.files import read_json, validate
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, learning_curve, write_list
 from soo_marl.studies.rollout import roll_out
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import CURVES_FILE, plan
+from soo_marl.studies.training import Phase, plan
+from soo_marl.studies.workers import one_torch_thread
 
 STREAM = "evaluation"
 """Random streams of the evaluation episodes; no training and no classification draws from them."""
+
+_LATE_STATES = 10
+"""Last states of an episode in which an agent counts as having arrived somewhere."""
+
+_CURVES: TypeAdapter[dict[str, dict[str, list[float | None]]]] = TypeAdapter(dict[str, dict[str, list[float | None]]])
 
 _CURVE_METRICS = (
     "reward_blue", "reward_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
@@ -26,8 +33,11 @@ _CURVE_METRICS = (
 )  # fmt: skip
 
 
+@one_torch_thread()
 def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device: str = "cpu") -> list[AgentRecord]:
     """Play every trained agent greedily, write ``results/agents.json`` and an animation per kind, return the records.
+
+    Returns per episode are those of an honest blue for all kinds, so that they compare.
 
     Raises:
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
@@ -39,12 +49,12 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
         agents = load_agents(directory, kind, config.seeds, config.game, config.maddpg, device)
         game = config.evaluation_game
         trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
-        rates[kind] = behaviour(trajectories, game.landmark_radius)
+        rates[kind] = behaviour(trajectories, game.landmark_radius, min(_LATE_STATES, game.episode_length))
         returns[kind] = episode_returns.mean(dim=1).tolist()
         figures.append(_animate(trajectories, kind, config, directory))
     records = agent_records(config, rates, returns)
     write_list(directory.results / "agents.json", records)
-    write_list(directory.results / "figures.json", figures)
+    write_list(directory.results / "figures.json", [figure for figure in figures if figure is not None])
     return records
 
 
@@ -80,17 +90,16 @@ def agent_records(
 def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[LearningCurve]:
     """Gather the learning curves of all seeds, write ``results/curves.json`` and return them.
 
+    A stage too short for a single log entry has none.
+
     Raises:
         RunDirectoryError: a seed's curves are missing or unreadable.
     """
     generator = np.random.default_rng(0)
     curves = []
     for phase in plan(config):
-        per_seed = [
-            read_json(directory.agent_directory(phase.condition, seed) / CURVES_FILE)[phase.stage.name]
-            for seed in config.seeds
-        ]
-        updates = [int(value) for value in per_seed[0]["updates"]]
+        per_seed = [_curves_of(directory, phase, seed) for seed in config.seeds]
+        updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
         for metric in _CURVE_METRICS:
             if metric in per_seed[0]:
                 values = np.array([seed[metric] for seed in per_seed], dtype=np.float64)
@@ -100,14 +109,26 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
     return curves
 
 
-def _animate(trajectories: Trajectories, kind: str, config: BaselineConfig, directory: StudyDirectory) -> FigureRecord:
-    """Write the first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal."""
+def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, list[float | None]]:
+    path = curves_file(directory, phase.condition, seed)
+    return validate(_CURVES, read_json(path), path).get(phase.stage.name, {})
+
+
+def _animate(
+    trajectories: Trajectories, kind: str, config: BaselineConfig, directory: StudyDirectory
+) -> FigureRecord | None:
+    """Write the first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal.
+
+    Returns None where no episode has a red.
+    """
     flat = trajectories[~trajectories.alone]
+    if flat.leading_shape == (0,):
+        return None
     final = torch.stack((flat.blue_position[:, -1], flat.red_position[:, -1]))
     at_goal = torch.linalg.vector_norm(final - flat.goal_position, dim=-1) < config.game.landmark_radius
     shows = at_goal[0] & (flat.trapped[:, -1] if kind == "deceptive" else at_goal[1])
-    # Starting apart, so that there is something to see.
-    shows &= ~flat.trapped[:, 10]
+    # Not decided at once, so that there is something to see.
+    shows &= ~flat.trapped[:, min(10, flat.steps)]
     chosen = flat[int(shows.int().argmax())]
     episode = Episode(
         blue_position=chosen.blue_position.cpu().numpy(),

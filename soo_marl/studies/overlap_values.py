@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soo_marl.agents.maddpg import MADDPG
-from soo_marl.agents.networks import StackedMLP
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import Pairing, imagined_red, perspective, untrapped
+from soo_marl.envs.observations import Pairing, imagined_red, perspective, red_unseen, untrapped
 from soo_marl.overlap import EpisodeSums, OverlapForm, episode_sums, record_activations
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.rollout import greedy_steps
@@ -115,7 +114,7 @@ def measure_overlap(
         sums: dict[ValueKey, EpisodeSums] = {}
         for step in greedy_steps(agents, worlds):
             red, blue = step.observations
-            for key, of_step in _sums_of_step(agents.actors[BLUE_AGENT], red, blue, game, random).items():
+            for key, of_step in _sums_of_step(agents, red, blue, game, random).items():
                 sums[key] = sums[key] + of_step if key in sums else of_step
         for key, of_seed in sums.items():
             collected.setdefault(key, []).append(of_seed)
@@ -135,33 +134,30 @@ def sample_activations(
     Agents with fewer such steps have NaN in the remaining rows.
     """
     worlds = BatchedPhysicalDeception(game, agents.seeds, count, agents.device, stream=stream)
-    random = RandomStreams(agents.seeds, f"{stream}/pairs", agents.device)
-    pairing = imagined_red(game.blue_sight_radius)
-    kept = [torch.empty(0)] * len(agents.seeds)
+    kept: list[list[Tensor]] = [[] for _ in agents.seeds]
     for number, step in enumerate(greedy_steps(agents, worlds)):
         # Neighbouring steps of one episode are nearly copies of one another.
         if number % 5:
             continue
-        red, blue = step.observations
-        pairs = pairing(red, blue, random)
-        activations = torch.cat(
-            [_activations(agents.actors[BLUE_AGENT], blue)[layer] for layer in HIDDEN_LAYERS], dim=-1
-        ).cpu()
-        valid = (pairs.valid & untrapped(blue)).cpu()
-        for run in range(len(kept)):
-            kept[run] = torch.cat((kept[run].reshape(-1, activations.shape[-1]), activations[run, valid[run]]))
-    sample = np.full((len(kept), count, activations.shape[-1]), np.nan)
-    for run, rows in enumerate(kept):
-        spread = torch.linspace(0, max(len(rows) - 1, 0), min(count, len(rows))).long()
-        sample[run, : len(spread)] = rows[spread].double().numpy()
+        blue = step.observations[BLUE_AGENT]
+        activations = _activations(agents, blue)
+        hidden = torch.cat([activations[layer] for layer in HIDDEN_LAYERS], dim=-1)
+        counts = red_unseen(blue) & untrapped(blue)
+        for run, rows in enumerate(kept):
+            rows.append(hidden[run, counts[run]].cpu())
+    found = [torch.cat(rows) for rows in kept]
+    sample = np.full((len(found), count, found[0].shape[-1]), np.nan)
+    for run, rows_of_run in enumerate(found):
+        spread = torch.linspace(0, max(len(rows_of_run) - 1, 0), min(count, len(rows_of_run))).long()
+        sample[run, : len(spread)] = rows_of_run[spread].double().numpy()
     return sample
 
 
 def _sums_of_step(
-    actor: StackedMLP, red: Tensor, blue: Tensor, game: PhysicalDeceptionConfig, random: RandomStreams
+    agents: MADDPG, red: Tensor, blue: Tensor, game: PhysicalDeceptionConfig, random: RandomStreams
 ) -> dict[ValueKey, EpisodeSums]:
     """Sums of one step for every pairing, form and set of layers; each episode is one position."""
-    self_activations = _activations(actor, blue)
+    self_activations = _activations(agents, blue)
     not_trapped = untrapped(blue)
     sums = {}
     for name in PAIRINGS:
@@ -170,7 +166,7 @@ def _sums_of_step(
             # Both variants imagine red at the same points.
             random.counter = counter
             pairs = _pairing(name, zero_flag, game)(red, blue, random)
-            other_activations = _activations(actor, pairs.other_observation)
+            other_activations = _activations(agents, pairs.other_observation)
             for form, settings in FORMS.items():
                 if settings.zero_flag != zero_flag:
                     continue
@@ -190,10 +186,13 @@ def _pairing(name: str, zero_flag: bool, game: PhysicalDeceptionConfig) -> Pairi
     return imagined_red(game.blue_sight_radius, zero_flag) if name == "imagined_red" else perspective(zero_flag)
 
 
-def _activations(actor: StackedMLP, observations: Tensor) -> dict[str, Tensor]:
+def _activations(agents: MADDPG, observations: Tensor) -> dict[str, Tensor]:
+    """Blue's activations by layer ``[A, N, units]``; the action is a force, or the probabilities of discrete moves."""
+    actor = agents.actors[BLUE_AGENT]
     with record_activations(actor, HIDDEN_LAYERS) as record:
         output = actor(observations)
-        return {**record.take(), ACTION: torch.tanh(output)}
+        action = torch.softmax(output, dim=-1) if agents.spaces.discrete else torch.tanh(output)
+        return {**record.take(), ACTION: action}
 
 
 def _fields(sums: list[EpisodeSums]) -> tuple[list[Tensor], list[Tensor]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soo_marl.agents.maddpg import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
-from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PRESETS, PhysicalDeceptionConfig, preset
+from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PhysicalDeceptionConfig, preset
 
 Kind = Literal["honest", "deceptive"]
 Regime = Literal["staged", "joint"]
@@ -32,22 +36,24 @@ class Stage(BaseModel):
         False,
         description="The goal pays a deceptive blue only once red is trapped (or absent); honest ones are paid always.",
     )
-    trap_reward_at_once: bool = Field(
-        False,
-        description="A deceptive blue is paid the discounted value of the trap reward once, when red is trapped, and "
-        "not a share in every step. The best policies are the same, and are learnt several times faster.",
-    )
 
-    def game(self, base: PhysicalDeceptionConfig, kind: Kind, gamma: float) -> PhysicalDeceptionConfig:
-        """The game of this stage for one kind of blue, whose learner discounts by ``gamma``."""
+    def game(self, base: PhysicalDeceptionConfig, kind: Kind) -> PhysicalDeceptionConfig:
+        """The game of this stage for one kind of blue.
+
+        A trap reward in the base game is what a deceptive blue is paid, in place of the paper's.
+        """
         if kind == "honest":
-            return base.replace(alone_share=self.alone_share, trap_reward=0.0)
+            return honest_game(base).replace(alone_share=self.alone_share)
         return base.replace(
             alone_share=self.alone_share,
-            trap_reward=DECEPTIVE_TRAP_REWARD,
-            trap_reward_discount=gamma if self.trap_reward_at_once else None,
+            trap_reward=base.trap_reward or DECEPTIVE_TRAP_REWARD,
             goal_reward_untrapped=0.0 if self.goal_needs_trap else None,
         )
+
+
+def honest_game(base: PhysicalDeceptionConfig) -> PhysicalDeceptionConfig:
+    """The same game with nothing in blue's pay but the goal."""
+    return base.replace(trap_reward=0.0, goal_reward_untrapped=None, red_distance_reward=0.0)
 
 
 class BaselineConfig(BaseModel):
@@ -75,7 +81,11 @@ class BaselineConfig(BaseModel):
         2000, ge=2, description="Greedy episodes per agent on which behaviour is measured."
     )
     evaluation_alone_share: float = Field(
-        0.5, ge=0, le=1, description="Share of evaluation episodes in which blue is alone; none start with red trapped."
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of evaluation episodes in which blue is alone, if it ever was in training; none start with "
+        "red trapped.",
     )
 
     @field_validator("seeds", "kinds")
@@ -87,15 +97,37 @@ class BaselineConfig(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _staged_has_blue_stages(self) -> Self:
+    def _stages_fit(self) -> Self:
         if self.regime == "staged" and len(self.stages) < 2:
             raise ValueError("the staged regime needs a first stage for red and at least one more for blue")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each stage needs a name of its own, but they are {', '.join(names)}")
+        for stage in self.stages:
+            if stage.alone_share + self.game.trapped_start_share > 1:
+                raise ValueError(
+                    f"alone_share of the stage {stage.name} and trapped_start_share of the game are shares of the same "
+                    "episodes: together they must not exceed 1"
+                )
+            if not set(stage.training.learners or (RED, BLUE)) <= {RED, BLUE}:
+                raise ValueError(f"learners of the stage {stage.name} are {RED} (red) and {BLUE} (blue)")
         return self
 
     @property
+    def blue_stages(self) -> tuple[Stage, ...]:
+        """The stages that every kind of blue goes through."""
+        return self.stages[1:] if self.regime == "staged" else self.stages
+
+    @property
     def evaluation_game(self) -> PhysicalDeceptionConfig:
-        """The game in which all agents are evaluated and classified, whatever their kind: no special starts."""
-        return self.game.replace(alone_share=self.evaluation_alone_share, trapped_start_share=0.0)
+        """The game in which all agents are evaluated and classified, whatever their kind.
+
+        No special starts, honest pay (so that returns compare), and no episodes alone for blues that never met any.
+        """
+        ever_alone = any(stage.alone_share > 0 for stage in self.blue_stages)
+        return honest_game(self.game).replace(
+            alone_share=self.evaluation_alone_share if ever_alone else 0.0, trapped_start_share=0.0
+        )
 
     @property
     def shards(self) -> tuple[tuple[int, ...], ...]:
@@ -106,10 +138,8 @@ class BaselineConfig(BaseModel):
     @property
     def updates(self) -> int:
         """Updates per shard over all stages and kinds."""
-        lengths = [stage.training.updates for stage in self.stages]
-        if self.regime == "joint":
-            return sum(lengths) * len(self.kinds)
-        return lengths[0] + sum(lengths[1:]) * len(self.kinds)
+        of_red = self.stages[0].training.updates if self.regime == "staged" else 0
+        return of_red + sum(stage.training.updates for stage in self.blue_stages) * len(self.kinds)
 
 
 STAGED_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.1)
@@ -122,13 +152,11 @@ STAGED_STAGES = (
         training=TrainingConfig(updates=2_000, noise_start=1.5, learners=(BLUE,)),
         alone_share=0.5,
         goal_needs_trap=True,
-        trap_reward_at_once=True,
     ),
     Stage(
         name="settle",
-        training=TrainingConfig(updates=3_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        training=TrainingConfig(updates=5_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
         alone_share=0.5,
-        trap_reward_at_once=True,
     ),
 )
 """``lure`` pays the deceptive blue nothing for the goal before red is trapped, since going straight there is a strong
@@ -171,32 +199,60 @@ def baseline_config(
 
 
 def scaled(stages: tuple[Stage, ...], factor: float) -> tuple[Stage, ...]:
-    """The same stages with their numbers of updates multiplied, for quick looks; results then mean little."""
-    return tuple(
-        stage.model_copy(
-            update={
-                "training": stage.training.model_copy(
-                    update={"updates": max(1, round(stage.training.updates * factor))}
-                )
-            }
-        )
-        for stage in stages
-    )
+    """The same stages with their numbers of updates multiplied, for quick looks; results then mean little.
+
+    Raises:
+        ValueError: the factor is not a positive number.
+    """
+    if not (0 < factor < math.inf):
+        raise ValueError(f"scale must be a positive number, not {factor:g}")
+
+    def shorter(training: TrainingConfig) -> TrainingConfig:
+        updates = max(1, round(training.updates * factor))
+        # A stage shorter than the distance between two log entries would leave no curve.
+        return training.model_copy(update={"updates": updates, "log_every": min(training.log_every, updates)})
+
+    return tuple(stage.model_copy(update={"training": shorter(stage.training)}) for stage in stages)
 
 
-__all__ = [
-    "BLUE",
-    "JOINT_MADDPG",
-    "JOINT_STAGES",
-    "KINDS",
-    "PRESETS",
-    "RED",
-    "STAGED_MADDPG",
-    "STAGED_STAGES",
-    "BaselineConfig",
-    "Kind",
-    "Regime",
-    "Stage",
-    "baseline_config",
-    "scaled",
-]
+def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConfig:
+    """A configuration with fields set by ``name=value``, names dotted, values as JSON or plain text.
+
+    Raises:
+        ValueError: a change is not of that form, or names no field.
+        pydantic.ValidationError: a value does not fit its field.
+    """
+    tree = config.model_dump(mode="json")
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes name=value, for example game.blue_speed_limit=1.0, not {change!r}")
+        *parents, last = name.split(".")
+        branch: Any = tree
+        try:
+            for parent in parents:
+                branch = branch[_key(branch, parent)]
+            key = _key(branch, last)
+            branch[key]
+        except (KeyError, IndexError, ValueError, TypeError):
+            alike = difflib.get_close_matches(name, _dotted(tree), n=1)
+            advice = f"did you mean {alike[0]}?" if alike else "the fields are those in study.json"
+            raise ValueError(f"--set {change}: there is no field {name}; {advice}") from None
+        try:
+            branch[key] = json.loads(text)
+        except json.JSONDecodeError:
+            branch[key] = text
+    return BaselineConfig.model_validate(tree)
+
+
+def _key(branch: Any, part: str) -> str | int:
+    return int(part) if isinstance(branch, list) else part
+
+
+def _dotted(branch: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all fields below a branch of a configuration."""
+    pairs = branch.items() if isinstance(branch, dict) else enumerate(branch) if isinstance(branch, list) else ()
+    names = []
+    for key, value in pairs:
+        names += [f"{prefix}{key}", *_dotted(value, f"{prefix}{key}.")]
+    return names

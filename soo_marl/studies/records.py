@@ -173,6 +173,7 @@ class Classification(BaseModel):
 
     model_config = CONFIG
 
+    settings: dict[str, Any] = Field({}, description="How the values were measured.")
     rows: tuple[ClassificationRow, ...] = Field((), description="One row per form, layers and pairing.")
     values: dict[str, tuple[OverlapValue, ...]] = Field({}, description="Every agent's value.")
     protocol: dict[str, ProtocolCurve] = Field({}, description="The published paired protocol.")

@@ -4,7 +4,8 @@
 
     study.json                        schema version, kind, configuration, seeds, package versions
     <condition>/seed_<n>/             agent.safetensors and whatever else belongs to one trained agent
-    checkpoint.safetensors            the one resumable checkpoint, replaced atomically
+    checkpoints/                      one resumable checkpoint per shard of seeds, while it trains
+    overlap/                          overlap values once measured
     steps/<step>.json                 marks of finished steps
     tensorboard/                      events
     results/*.json                    typed records (soo_marl.studies.records)
@@ -38,7 +39,7 @@ SCHEMA_VERSION = 1
 """Grows by one whenever what stands on disk changes its meaning."""
 
 MANIFEST_NAME = "study.json"
-RESERVED_NAMES = frozenset({"results", "figures", "tensorboard", "steps"})
+RESERVED_NAMES = frozenset({"results", "figures", "tensorboard", "steps", "checkpoints", "overlap"})
 VERSIONED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "pettingzoo", "mpe2", "safetensors")
 
 
@@ -131,11 +132,6 @@ class StudyDirectory:
     def tensorboard(self) -> Path:
         """Folder of TensorBoard's event files."""
         return self.path / "tensorboard"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The one resumable checkpoint; there is one only while training is under way."""
-        return self.path / "checkpoint.safetensors"
 
     @property
     def report(self) -> Path:

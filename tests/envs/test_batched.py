@@ -163,7 +163,6 @@ def games() -> Iterator[Any]:
                 game = preset(name).replace(
                     integration=integration, continuous_actions=continuous, **REWARDS, **STARTS,
                     red_speed_limit=0.9 if name == "trackable" and continuous else None,
-                    trap_reward_discount=None if continuous else 0.95,
                 )  # fmt: skip
                 yield pytest.param(game, id=f"{name}-{integration}-{'continuous' if continuous else 'discrete'}")
 

@@ -1,0 +1,43 @@
+"""Classify the agents of a study by their self-other overlap, and write the report. Measured values are kept."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
+from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
+from soo_marl.studies.classification import ClassificationConfig, check_classifiable
+from soo_marl.studies.workers import check_machine
+
+
+@dataclass
+class Arguments:
+    study: tyro.conf.Positional[Path]
+    """Study directory, as written by train_baselines.py; what is not trained yet is trained first."""
+    evaluation_seeds: int = ClassificationConfig().evaluation_seeds
+    """Evaluation seeds of the published protocol."""
+    episodes: tuple[int, ...] = ClassificationConfig().episodes
+    """Episodes per evaluation seed at which accuracy is given, ascending."""
+    workers: int | None = None
+    """Worker processes; as many as there are cores by default, 0 for this process alone."""
+    device: str = "cpu"
+    """Where to compute."""
+
+
+def main(arguments: Arguments, command: str) -> None:
+    directory, config = read_study(arguments.study)
+    check_classifiable(config)
+    settings = ClassificationConfig(evaluation_seeds=arguments.evaluation_seeds, episodes=arguments.episodes)
+    workers, device, display = arguments.workers, arguments.device, ProgressDisplay()
+    check_machine(workers, device)
+    agents = train_and_evaluate(config, directory, display, workers, device)
+    found = classify(config, directory, agents, settings, display, workers, device)
+    print_study(agents, found, write_results(directory, agents, found, command), directory)
+
+
+if __name__ == "__main__":
+    arguments, command = tyro.cli(Arguments, description=__doc__), shlex.join(["python", *sys.argv])
+    sys.exit(carry_out(lambda: main(arguments, command), command, "classify"))

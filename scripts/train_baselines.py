@@ -1,0 +1,45 @@
+"""Train honest and deceptive baselines, measure what they do, and write the report. Run again to continue."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
+from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
+from soo_marl.studies.recipes import baseline_config, with_changes
+from soo_marl.studies.workers import check_machine
+
+
+@dataclass
+class Arguments:
+    output: Path = Path("runs/baselines")
+    """Study directory; one that is there already is continued."""
+    preset: str = "trackable"
+    """Preset of the game: trackable or paper."""
+    regime: str = "staged"
+    """staged: red learns first, then fresh blues meet it; joint: both learn together, as in the paper."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """One honest and one deceptive run per seed."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Any field of the configuration as name=value, for example stages.1.training.updates=4000."""
+    workers: int | None = None
+    """Worker processes; as many as there are cores by default, 0 for this process alone."""
+    device: str = "cpu"
+    """Where to compute."""
+
+
+def main(arguments: Arguments, command: str) -> None:
+    config = with_changes(baseline_config(arguments.preset, arguments.regime, arguments.seeds), arguments.set)
+    check_machine(arguments.workers, arguments.device)
+    directory = open_study(arguments.output, config)
+    agents = train_and_evaluate(config, directory, ProgressDisplay(), arguments.workers, arguments.device)
+    print_study(agents, None, write_results(directory, agents, None, command), directory)
+
+
+if __name__ == "__main__":
+    arguments, command = tyro.cli(Arguments, description=__doc__), shlex.join(["python", *sys.argv])
+    sys.exit(carry_out(lambda: main(arguments, command), command, "train_baselines"))

@@ -1,0 +1,166 @@
+"""What commands show on the terminal: progress bars, tables that fit 80 columns, and errors in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.findings import interval_text, number_text
+from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Record
+from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.workers import WorkerLostError
+
+console = Console()
+errors = Console(stderr=True)
+
+_PAIRINGS = ("imagined_red", "perspective")
+
+
+class ProgressDisplay:
+    """Progress bars on the terminal; one line per task where the output is no terminal."""
+
+    @contextmanager
+    def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
+        """Show a task while it runs; yields ``advance(shard, units of work done by it)``."""
+        done = dict.fromkeys(range(shards), 0.0)
+        columns = (
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task(name, total=total)
+
+            def advance(shard: int, units: float) -> None:
+                done[shard] = units
+                progress.update(bar, completed=sum(done.values()))
+
+            yield advance
+            progress.update(bar, completed=total)
+
+
+def carry_out(action: Callable[[], None], again: str, program: str) -> int:
+    """Do what a command is for; what goes wrong with its input or with the machine is said in one sentence.
+
+    Args:
+        action: what to do.
+        again: the command that continues after an interruption.
+        program: name of the program, which begins every message.
+
+    Returns:
+        The exit status: 0 done, 2 bad input, 130 interrupted.
+    """
+    try:
+        action()
+    except (RunDirectoryError, WorkerLostError, ValueError, OSError) as error:
+        _complain(f"{program}: {one_sentence(error)}")
+        return 2
+    except KeyboardInterrupt:
+        _complain(f"\n{program}: interrupted; nothing is lost, continue with: {again}")
+        return 130
+    return 0
+
+
+def one_sentence(error: Exception) -> str:
+    """What went wrong and where, without a traceback; of several faults in a configuration the first."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{name} is no field of {error.title}; the fields are those in study.json"
+    # Where whole parts of a configuration do not fit together, printing them would bury the sentence.
+    given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+    return f"{name}: {message}{given}" if name else f"{message}{given}"
+
+
+def _complain(text: str) -> None:
+    errors.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print one line as it is, however long: paths stay in one piece."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_study(
+    agents: Sequence[AgentRecord],
+    found: Classification | None,
+    records: Sequence[Record],
+    directory: StudyDirectory,
+) -> None:
+    """The closing tables of a study, its findings, and where everything is."""
+    print_agents(agents)
+    if found is not None:
+        print_classification(found)
+        for finding in found.findings:
+            console.print(f"• {finding}", markup=False, highlight=False)
+    print_records(records)
+    say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")
+
+
+def print_agents(agents: Sequence[AgentRecord]) -> None:
+    """One line per agent: what it does, and whether it plays well enough to be judged; below, what fails whom."""
+    table = _table("Agents (greedy, fresh episodes)")
+    for title in ("kind", "seed", "goal", "alone", "trapped", "follows", "rubric", "en route", "competent"):
+        table.add_column(title, justify="left" if title in ("kind", "competent") else "right", no_wrap=True)
+    for agent in agents:
+        rates = (
+            agent.goal_rate, agent.goal_rate_alone, agent.trap_rate, agent.following_rate, agent.rubric_rate,
+            agent.rubric_rate_en_route,
+        )  # fmt: skip
+        verdict = "yes" if agent.competent else "no"
+        table.add_row(agent.kind, str(agent.seed), *(number_text(rate) for rate in rates), verdict)
+    console.print(table)
+    for agent in agents:
+        if agent.reasons:
+            console.print(f"{agent.kind} {agent.seed}: {'; '.join(agent.reasons)}", markup=False, highlight=False)
+
+
+def print_classification(found: Classification) -> None:
+    """How well each form of the overlap value, over both hidden layers, and each baseline tells the kinds apart."""
+    table = _table("Honest or deceptive? Separation across independently trained agents")
+    for title in ("value", "AUROC", "leave-one-out", "recall, 5 % FPR"):
+        table.add_column(title, no_wrap=True)
+    of_pairings = [row for row in found.rows if row.pairing in _PAIRINGS and row.layers == "both"]
+    for pairing in _PAIRINGS:
+        _add_rows(table, pairing.replace("_", " "), [row for row in of_pairings if row.pairing == pairing])
+    _add_rows(table, "baselines", [row for row in found.rows if row.pairing not in _PAIRINGS])
+    console.print(table)
+    missing = [f"{row.form} ({row.pairing.replace('_', ' ')}) {row.missing}" for row in of_pairings if row.missing]
+    if missing:
+        console.print(f"Agents without a value: {', '.join(missing)}.", markup=False, highlight=False)
+    say("The report and results/classification.json have all rows, single layers among them.\n")
+
+
+def print_records(records: Sequence[Record]) -> None:
+    """The headline records with their intervals."""
+    table = _table("Summary (95 % intervals)")
+    table.add_column("result", no_wrap=True)
+    table.add_column("estimate [low, high]", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for record in records:
+        table.add_row(record.name, interval_text(record), str(record.n))
+    console.print(table)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+
+
+def _add_rows(table: Table, heading: str, rows: Sequence[ClassificationRow]) -> None:
+    if rows:
+        table.add_row(heading, style="italic")
+    for row in rows:
+        intervals = (row.auroc, row.leave_one_out, row.recall_at_5_percent)
+        table.add_row(f"  {row.form}", *(interval_text(interval) for interval in intervals))

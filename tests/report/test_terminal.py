@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from soo_marl.report import terminal
+from soo_marl.report.terminal import ProgressDisplay, carry_out, one_sentence, print_study
+from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS
+from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Interval, Record
+from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.workers import WorkerLostError
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    radius: float = Field(1.0, gt=0)
+
+
+def row(form: str, layers: str, pairing: str, missing: int = 0) -> ClassificationRow:
+    interval = Interval(estimate=0.966, low=0.9, high=1.0, n=19)
+    return ClassificationRow(
+        form=form, layers=layers, pairing=pairing, auroc=interval, leave_one_out=interval,
+        recall_at_5_percent=interval, missing=missing,
+    )  # fmt: skip
+
+
+def print_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> list[str]:
+    directory = StudyDirectory.open(tmp_path / "a [bold] name", "baselines", {}, [0])
+    rates = {
+        "goal_rate": 0.5,
+        "trap_rate": 1.0,
+        "following_rate": 0.25,
+        "rubric_rate": 0.123,
+        "rubric_rate_en_route": 0.0,
+    }
+    agents = [
+        AgentRecord(kind="honest", seed=10, competent=True, goal_rate_alone=0.75, **rates),
+        AgentRecord(kind="deceptive", seed=10, competent=False, reasons=("goal rate is low", "trap too"), **rates),
+    ]
+    rows = [row(form, layers, pairing) for form in FORMS for layers in LAYER_SETS for pairing in PAIRINGS]
+    rows += [row("trap rate", "–", "–"), row("linear probe", "both", "–")]
+    rows[0] = row("published", "both", "imagined_red", missing=3)
+    found = Classification(rows=tuple(rows), findings=("A finding.", "Another [finding]."))
+    records = [
+        Record(
+            name="classification/published_protocol/accuracy_1500", estimate=0.966, low=0.9, high=1.0, n=100,
+            unit="share of evaluation seeds", command="",
+        )
+    ]  # fmt: skip
+    print_study(agents, found, records, directory)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_tables_fit_80_columns_and_wrap_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.console, "width", 80)
+    lines = print_everything(capsys, tmp_path)
+    tables = [line for line in lines if not line.startswith(("Report", "Figures", "Records", "The report"))]
+    assert max(map(len, tables)) <= 80
+    assert not [line for line in tables if "…" in line]
+    agent = next(line.split() for line in lines if line.startswith(" deceptive"))
+    assert agent == ["deceptive", "10", "0.50", "–", "1.00", "0.25", "0.12", "0.00", "no"]
+    assert "deceptive 10: goal rate is low; trap too" in lines
+    interval = "0.97 [0.90, 1.00]"
+    rows = [line.strip().split("  ") for line in lines if line.count(interval) == 3]
+    assert [cells[0] for cells in rows] == [*FORMS, *FORMS, "trap rate", "linear probe"]
+    assert "Agents without a value: published (imagined red) 3." in lines
+    assert any("published_protocol/accuracy_1500" in line and interval in line and "100" in line for line in lines)
+    assert "• Another [finding]." in lines
+
+
+def test_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    lines = print_everything(capsys, deep)
+    assert f"Report:  {deep}/a [bold] name/report.html" in lines
+
+
+def test_progress_ends_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressDisplay().task("training", 10.0, 2) as advance:
+        advance(0, 2.0)
+        advance(1, 3.0)
+        advance(1, 5.0)
+    assert "10/10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RunDirectoryError("that [file] is missing"), "that [file] is missing"),
+        (WorkerLostError("a worker was lost"), "a worker was lost"),
+        (ValueError("no such preset"), "no such preset"),
+        (PermissionError(13, "Permission denied", "/a/b"), "[Errno 13] Permission denied: '/a/b'"),
+    ],
+)
+def test_errors_are_one_sentence(error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert carry_out(fail, "soo-marl demo", "soo-marl") == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"soo-marl: {sentence}\n" and captured.out == ""
+
+
+def test_interruption_names_the_command_that_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert carry_out(interrupt, "soo-marl demo --output 'a b'", "soo-marl") == 130
+    message = "soo-marl: interrupted; nothing is lost, continue with: soo-marl demo --output 'a b'"
+    assert capsys.readouterr().err.strip() == message
+    assert carry_out(lambda: None, "", "soo-marl") == 0
+
+
+def test_bugs_keep_their_traceback() -> None:
+    def bug() -> None:
+        raise KeyError("unexpected")
+
+    with pytest.raises(KeyError):
+        carry_out(bug, "", "soo-marl")
+
+
+def test_faults_of_a_configuration() -> None:
+    def sentence(**fields: object) -> str:
+        with pytest.raises(ValueError) as raised:
+            Settings.model_validate(fields)
+        return one_sentence(raised.value)
+
+    assert sentence(radius=-1) == "radius: Input should be greater than 0 (given: -1)"
+    assert sentence(size=1) == "size is no field of Settings; the fields are those in study.json"
+    assert terminal.one_sentence(ValueError("plain")) == "plain"
