@@ -28,8 +28,8 @@ _LATE_STATES = 10
 _CURVES: TypeAdapter[dict[str, dict[str, list[float | None]]]] = TypeAdapter(dict[str, dict[str, list[float | None]]])
 
 _CURVE_METRICS = (
-    "reward_blue", "reward_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
-    "critic_loss_blue", "value_blue", "noise",
+    "return_blue", "return_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
+    "critic_loss_blue", "value_blue",
 )  # fmt: skip
 
 

@@ -207,6 +207,7 @@ class _Session:
         worlds = BatchedPhysicalDeception(game, seeds, training.worlds, device, stream=f"{phase.stream}/worlds")
         self.trainer = Trainer(learner, worlds, training, seeds, stream=phase.stream, log=self.log)
         self.pairing = imagined_red(game.blue_sight_radius)
+        self.episode_length = game.episode_length
         self.overlap_random = RandomStreams(seeds, f"{phase.stream}/overlap", device)
         self.curves: dict[str, list[Tensor]] = {}
         self.writers: list[SummaryWriter] = []
@@ -266,11 +267,13 @@ class _Session:
         checkpoint.write(self.phase.number, self.trainer.updates, state)
 
     def log(self, updates: int, metrics: Mapping[str, Tensor]) -> None:
-        """Take a log entry of the trainer into the curves and the event files."""
+        """Take a log entry of the trainer into the curves and the event files; returns are per episode."""
         now = time.monotonic()
         speed = self.trainer.config.log_every / max(now - self.clock, 1e-9)
         self.clock = now
         named = {_METRIC_NAMES.get(name, name): values.cpu() for name, values in metrics.items()}
+        for agent in ("red", "blue"):
+            named[f"return_{agent}"] = named.pop(f"reward_{agent}") * self.episode_length
         named["overlap"] = self.overlap().cpu()
         self.add_to_curves(named | {"updates": torch.full((len(self.seeds),), float(updates))})
         step = self.phase.updates_before + updates

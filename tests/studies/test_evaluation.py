@@ -100,11 +100,11 @@ def test_curves_of_all_seeds_are_gathered(trained: Trained) -> None:
     assert {key[:2] for key in by_name} == {
         ("follow", "honest"), ("lure", "honest"), ("settle", "honest"), ("lure", "deceptive"), ("settle", "deceptive"),
     }  # fmt: skip
-    curve = by_name["settle", "deceptive", "reward_blue"]
+    curve = by_name["settle", "deceptive", "return_blue"]
     assert curve.updates == (2, 4, 6)
     for row, seed in zip(curve.values, config.seeds, strict=True):
         stored = read_json(directory.agent_directory("deceptive", seed) / "curves.json")
-        assert list(row) == stored["settle"]["reward_blue"]
+        assert list(row) == stored["settle"]["return_blue"]
     assert curve.mean == pytest.approx(np.mean(curve.values, axis=0))
     assert ("follow", "honest", "goal_rate_alone") not in by_name, "a metric without any value has no curve"
 

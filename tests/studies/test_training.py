@@ -289,7 +289,7 @@ def events(path: Path, condition: str, seed: int) -> EventAccumulator:
 
 
 BLUE_METRICS = {
-    "reward_red", "reward_blue", "critic_loss_blue", "actor_loss_blue", "value_blue", "goal_rate", "goal_rate_alone",
+    "return_red", "return_blue", "critic_loss_blue", "actor_loss_blue", "value_blue", "goal_rate", "goal_rate_alone",
     "trap_rate", "following_rate", "red_goal_rate", "overlap", "noise", "updates_per_second",
 }  # fmt: skip
 
@@ -313,9 +313,9 @@ def test_events_equal_the_curves_and_share_one_axis_per_condition(trained: Train
         curves = read_json(directory.path / kind / "seed_1" / "curves.json")
         scalars = events(directory.path, kind, 1)
         for stage, before in (("lure", 0), ("settle", 6)):
-            found = scalars.Scalars(f"{stage}/reward_blue")
+            found = scalars.Scalars(f"{stage}/return_blue")
             assert [event.step for event in found] == [before + 2, before + 4, before + 6]
-            assert [event.value for event in found] == pytest.approx(curves[stage]["reward_blue"])
+            assert [event.value for event in found] == pytest.approx(curves[stage]["return_blue"])
             assert curves[stage]["updates"] == [2.0, 4.0, 6.0]
 
 
@@ -337,7 +337,7 @@ def test_events_after_a_kill_have_no_double_steps(
         with pytest.raises(Killed):
             train(config, study)
     train(config, study)
-    steps = [event.step for event in events(study, "red", 0).Scalars("follow/reward_blue")]
+    steps = [event.step for event in events(study, "red", 0).Scalars("follow/return_blue")]
     assert steps == [2, 4, 6]
 
 
