@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from soo_marl.agents import MADDPG, AgentSpaces, MADDPGConfig, Trainer, TrainingConfig
 from soo_marl.envs import (
     BLUE,
     RED,
@@ -169,7 +170,7 @@ def games() -> Iterator[Any]:
 
 @pytest.mark.parametrize("config", list(games()))
 def test_batched_worlds_are_the_single_ones_step_by_step(config: PhysicalDeceptionConfig) -> None:
-    """64 episodes for each of eight games: every observation, reward, flag and state."""
+    """64 episodes for each of eight games, random and skilled: every observation, reward, flag and state."""
     seen: dict[str, int] = {}
     # Each game from starts of its own.
     for seed, play in enumerate(
@@ -184,6 +185,23 @@ def test_batched_worlds_are_the_single_ones_step_by_step(config: PhysicalDecepti
                 seen[name] = seen.get(name, 0) + int(values.sum())
     # The comparison means something: everything that can happen did.
     assert all(count > 0 for count in seen.values()), seen
+
+
+@pytest.mark.parametrize("integration", ["classic", "mpe2"])
+@pytest.mark.parametrize("name", ["paper", "trackable"])
+def test_batched_worlds_are_the_single_ones_under_trained_play(name: str, integration: str) -> None:
+    """128 episodes for each of four games, with agents that learnt a little and explore a little."""
+    config = preset(name).replace(integration=integration, trap_reward=10.0, alone_share=0.2)
+    seeds, training = (0, 1), TrainingConfig(updates=200, noise_start=1.5)
+    learner = MADDPG(AgentSpaces((RED.size, BLUE.size), (2, 2)), MADDPGConfig(tau=0.05, reward_scale=0.1), seeds)
+    Trainer(learner, BatchedPhysicalDeception(config, seeds, training.worlds), training, seeds).run()
+    worlds = Lockstep.start(config, (2, 64), seed=7)
+    generator = np.random.default_rng(7)
+    for _ in range(config.episode_length):
+        greedy = learner.act([observation.float() for observation in worlds.batched.observe()])
+        worlds.step(
+            tuple((a.double() + torch.tensor(generator.normal(0.0, 0.1, a.shape))).clamp(-1.0, 1.0) for a in greedy)
+        )
 
 
 @pytest.mark.parametrize("config", list(games()))
