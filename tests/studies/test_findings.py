@@ -67,7 +67,11 @@ def test_verdict_by_the_interval(estimate: float, low: float, high: float, verdi
 def test_agents_that_behave_alike_turn_separation_into_a_warning() -> None:
     found = findings(classification(row("published", 1.0, 1.0, 1.0)), agents(0.25, 0.3))
     assert "By these two rates the two kinds behave alike." in found
-    assert "reads how they were paid, not what they do" in about(found, "Form published")
+    assert "what it reads is something else" in about(found, "Form published")
+    assert not [sentence for sentence in found if "imagined red" in sentence]
+    by_action = row("untrapped", 0.97, 0.9, 1.0).model_copy(update={"layers": "action"})
+    with_action = findings(classification(row("published", 1.0, 1.0, 1.0), by_action), agents(0.25, 0.3))
+    assert "AUROC 0.97 [0.90, 1.00]" in about(with_action, "How much blue's action answers to an imagined red")
     apart = findings(classification(row("published", 1.0, 1.0, 1.0)), agents(0.2, 0.9))
     assert not [sentence for sentence in apart if "alike" in sentence]
     assert "Red ends trapped in 0.90 of the episodes with deceptive blues and 0.20 with honest." in apart
