@@ -192,8 +192,6 @@ def baseline_config(
         "seeds": seeds,
         "maddpg": STAGED_MADDPG if staged else JOINT_MADDPG,
         "stages": STAGED_STAGES if staged else JOINT_STAGES,
-        # Agents that never were alone in training are not judged alone.
-        "evaluation_alone_share": 0.5 if staged else 0.0,
     }
     return BaselineConfig.model_validate(fields | changes)
 
