@@ -1,7 +1,7 @@
 """Learners: MADDPG for stacks of independent runs. Nothing here knows of deception or of self-other overlap."""
 
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces, AuxiliaryActorLoss, MADDPGConfig, UpdateStatistics
-from soo_marl.agents.networks import ContextCritic, StackedMLP, concatenate_runs, select_runs
+from soo_marl.agents.networks import ContextCritic, StackedMLP
 from soo_marl.agents.noise import OrnsteinUhlenbeckNoise
 from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.agents.trainer import Step, Trainer, TrainingConfig, Worlds
@@ -21,6 +21,4 @@ __all__ = [
     "Transitions",
     "UpdateStatistics",
     "Worlds",
-    "concatenate_runs",
-    "select_runs",
 ]

@@ -188,35 +188,3 @@ def target_copy(network: Network) -> Network:
         if isinstance(module, StackedNormalisation):
             module.tracks = False
     return target
-
-
-def select_runs(module: StackedMLP, runs: Sequence[int]) -> StackedMLP:
-    """A copy that holds the given runs of a stack, in that order (repeats allowed).
-
-    Raises:
-        IndexError: there is no run of that index, or none is given.
-    """
-    if not runs:
-        raise IndexError("a stack holds at least one run: give one index or more")
-    selected = copy.deepcopy(module)
-    for tensor in (*selected.parameters(), *selected.buffers()):
-        tensor.data = tensor.data[list(runs)].clone()
-    selected.runs = len(runs)
-    return selected
-
-
-def concatenate_runs(modules: Sequence[StackedMLP]) -> StackedMLP:
-    """One stack that holds the runs of several stacks of the same shape, in order.
-
-    Raises:
-        ValueError: the stacks are not of the same shape, activation and normalisation, or there is none.
-    """
-    if len({repr(module) for module in modules}) != 1:
-        raise ValueError("only stacks of the same layers can be joined: give one stack or more, all built alike")
-    joined = copy.deepcopy(modules[0])
-    joined.scales_input = any(module.scales_input for module in modules)
-    states = [module.state_dict() for module in modules]
-    for name, tensor in joined.state_dict(keep_vars=True).items():
-        tensor.data = torch.cat([state[name] for state in states])
-    joined.runs = sum(module.runs for module in modules)
-    return joined

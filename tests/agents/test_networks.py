@@ -14,8 +14,6 @@ from soo_marl.agents.networks import (
     Normalisation,
     StackedMLP,
     StackedNormalisation,
-    concatenate_runs,
-    select_runs,
     target_copy,
 )
 from soo_marl.overlap import record_activations
@@ -158,50 +156,6 @@ def test_a_target_copy_has_statistics_and_weights_of_its_own() -> None:
     torch.testing.assert_close(target(inputs()), make(normalisation="batch")(inputs()))
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
     assert not any(parameter.requires_grad for parameter in target.parameters())
-
-
-@pytest.mark.parametrize("normalisation", ["none", "batch"])
-def test_selecting_and_concatenating_runs_are_each_others_inverse(normalisation: Normalisation) -> None:
-    network, batch = make(normalisation=normalisation, input_scale=(1.0, 2.0, 3.0, 4.0, 5.0)), inputs()
-    network(batch)
-    network.eval()
-    parts = [select_runs(network, [2]), select_runs(network, [0, 1])]
-    assert [part.runs for part in parts] == [1, 2]
-    joined = concatenate_runs(parts)
-    assert joined.runs == 3
-    torch.testing.assert_close(joined(batch), network(batch[[1, 2, 0]])[[2, 0, 1]])
-    back = select_runs(joined, [1, 2, 0])
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(back.state_dict()[name], tensor)
-
-
-def test_selected_runs_are_copies_that_can_learn() -> None:
-    network = make()
-    network(inputs()).sum().backward()
-    selected = select_runs(network, [1, 1])
-    selected(inputs(2)).sum().backward()
-    with torch.no_grad():
-        selected.output.weight.zero_()
-    assert bool(network.output.weight.any())
-    with pytest.raises(IndexError):
-        select_runs(network, [3])
-    with pytest.raises(IndexError, match="at least one"):
-        select_runs(network, [])
-
-
-def test_stacks_that_differ_cannot_be_joined() -> None:
-    for other in (make(normalisation="batch"), make(hidden_units=9), make(activation="leaky_relu")):
-        with pytest.raises(ValueError, match="all built alike"):
-            concatenate_runs([make(), other])
-    with pytest.raises(ValueError, match="one stack or more"):
-        concatenate_runs([])
-
-
-def test_joining_a_scaled_and_an_unscaled_stack_keeps_both_scales() -> None:
-    scaled, batch = make([1], input_scale=(2.0,) * 5), inputs(2)
-    joined = concatenate_runs([make([0]), scaled])
-    torch.testing.assert_close(joined(batch)[1:], scaled(batch[1:]))
-    torch.testing.assert_close(joined(batch)[:1], make([0])(batch[:1]))
 
 
 def test_hidden_layers_can_be_recorded_by_name() -> None:
