@@ -33,13 +33,14 @@ def _signed(value: int) -> int:
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:
     """Logical right shift; torch's own repeats the sign bit."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
+    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(value: Tensor) -> Tensor:
-    value = (value ^ _shift_right(value, 30)) * _signed(_MIX_1)
-    value = (value ^ _shift_right(value, 27)) * _signed(_MIX_2)
-    return value ^ _shift_right(value, 31)
+    """The mixing function, in place."""
+    value.bitwise_xor_(_shift_right(value, 30)).mul_(_signed(_MIX_1))
+    value.bitwise_xor_(_shift_right(value, 27)).mul_(_signed(_MIX_2))
+    return value.bitwise_xor_(_shift_right(value, 31))
 
 
 def distinct_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -95,13 +96,13 @@ class RandomStreams:
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw float32 ``[R, *shape]``, uniform in [0, 1), on a grid of 2^-24."""
-        return _shift_right(self._bits(shape), 40).to(torch.float32) * 2.0**-24
+        return _shift_right(self._bits(shape), 40).to(torch.float32).mul_(2.0**-24)
 
     def normal(self, *shape: int) -> Tensor:
         """Draw float32 ``[R, *shape]`` from the standard normal distribution (Box and Muller 1958)."""
         uniform = self.uniform(2, *shape)
-        radius = torch.sqrt(-2.0 * torch.log1p(-uniform[:, 0]))
-        return radius * torch.cos(2.0 * math.pi * uniform[:, 1])
+        radius = torch.log1p(-uniform[:, 0]).mul_(-2.0).sqrt_()
+        return torch.cos(2.0 * math.pi * uniform[:, 1]).mul_(radius)
 
     def gumbel(self, *shape: int) -> Tensor:
         """Draw float32 ``[R, *shape]`` from the standard Gumbel distribution."""

@@ -1,7 +1,8 @@
 """Multi-agent deep deterministic policy gradient (MADDPG), for stacks of independent runs.
 
 Lowe, Wu, Tamar, Harb, Abbeel and Mordatch 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive
-Environments" (arXiv 1706.02275). :meth:`MADDPG.update` is the algorithm; everything else sets it up.
+Environments" (arXiv 1706.02275). :meth:`MADDPG.update` is the algorithm, with its equations
+in :mod:`soo_marl.agents.gradients`; everything else sets it up.
 
 Every tensor has a leading axis of ``R`` runs (seeds and conditions). Losses are means within a run and sums over runs,
 so the gradients, their clipping and Adam's moments of one run never touch another's.
@@ -12,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from soo_marl.agents.adam import StackedAdam
+from soo_marl.agents.block_update import BlockGradients, RunBlock, run_blocks
 from soo_marl.agents.configuration import AgentSpaces, MADDPGConfig
-from soo_marl.agents.networks import ContextCritic, StackedMLP, target_copy
+from soo_marl.agents.gradients import AutogradGradients, Gradients, fill_gradients
+from soo_marl.agents.networks import ContextCritic, SoftUpdate, StackedMLP, target_copy
 from soo_marl.agents.replay import Transitions
 from soo_marl.agents.reward_statistics import RewardStatistics
 from soo_marl.random_streams import RandomStreams, distinct_seeds
@@ -30,9 +33,7 @@ __all__ = [
     "MADDPGConfig",
     "UpdateStatistics",
     "below",
-    "clip_per_run",
     "greedy_action",
-    "soft_update",
 ]
 
 AuxiliaryActorLoss = Callable[[int, StackedMLP, Transitions], Tensor]
@@ -83,11 +84,24 @@ class MADDPG:
         self.agents = len(spaces.observation_sizes)
         self.actors = [self._actor(agent).eval() for agent in range(self.agents)]
         self.critics = [self._critic(agent).eval() for agent in range(self.agents)]
-        self.target_actors = [target_copy(actor) for actor in self.actors]
-        self.target_critics = [target_copy(critic) for critic in self.critics]
         self.actor_optimisers = [self._adam(actor, config.actor_learning_rate) for actor in self.actors]
         self.critic_optimisers = [self._adam(critic, config.critic_learning_rate) for critic in self.critics]
+        self.target_actors = [target_copy(actor) for actor in self.actors]
+        self.target_critics = [target_copy(critic) for critic in self.critics]
+        self._soft_updates = [
+            (
+                SoftUpdate(self.target_critics[agent], self.critics[agent], self.critic_optimisers[agent].parameters),
+                SoftUpdate(self.target_actors[agent], self.actors[agent], self.actor_optimisers[agent].parameters),
+            )
+            for agent in range(self.agents)
+        ]
         self._learning_rate_factor = 1.0
+        self.gradients: type[AutogradGradients] | type[BlockGradients] = (
+            BlockGradients if config.normalisation == "none" else AutogradGradients
+        )
+        """How gradients are computed: both ways agree up to rounding."""
+        self._blocks: dict[int, list[RunBlock]] = {}
+        self.freeze(torch.zeros(len(self.seeds), dtype=torch.bool, device="cpu"))
         self.reward_statistics = RewardStatistics(len(self.seeds), self.agents, self.device)
         self.random = RandomStreams(self.seeds, f"{stream}/gumbel", device)
 
@@ -99,11 +113,11 @@ class MADDPG:
         [-1, 1]; discrete ones are relaxed Gumbel-softmax samples, whatever the noise.
         """
         with torch.no_grad():
-            outputs = [actor.eval()(observation) for actor, observation in zip(self.actors, observations, strict=True)]
+            outputs = [actor(observation) for actor, observation in zip(self.actors, observations, strict=True)]
             if noise is None:
                 return tuple(greedy_action(output, self.spaces.discrete) for output in outputs)
             if self.spaces.discrete:
-                return tuple(self._squash(output) for output in outputs)
+                return tuple(self.squash(output) for output in outputs)
             return tuple(
                 (torch.tanh(output) + extra).clamp_(-1.0, 1.0) for output, extra in zip(outputs, noise, strict=True)
             )
@@ -122,44 +136,23 @@ class MADDPG:
             auxiliary_actor_loss: added to the actor loss, for example self-other overlap.
         """
         learning = tuple(range(self.agents) if learners is None else learners)
-        with self._training_mode(learning):
-            return self._update(batch, learning, auxiliary_actor_loss)
-
-    def _update(
-        self, batch: Transitions, learning: Sequence[int], auxiliary_actor_loss: AuxiliaryActorLoss | None
-    ) -> UpdateStatistics:
-        config, agents = self.config, range(self.agents)
+        rewards = batch.rewards
+        if self.config.standardise_rewards:
+            rewards = self.reward_statistics.standardise(rewards)
         statistics = torch.full((3, len(self.seeds), self.agents), torch.nan, device=self.device)
-        joint = torch.cat((*batch.observations, *batch.actions), dim=-1)
-        with torch.no_grad():
-            rewards = self.reward_statistics.standardise(batch.rewards) if config.standardise_rewards else batch.rewards
-            next_actions = [self._squash(self.target_actors[j](batch.next_observations[j])) for j in agents]
-            next_joint = torch.cat((*batch.next_observations, *next_actions), dim=-1)
-
-        for i in learning:
-            # Critic: y = r_i + gamma Q'_i(o', mu'(o')), loss (Q_i(o, a) - y)^2. Lowe et al., equation 6, Algorithm 1.
-            with torch.no_grad():
-                next_value = self.target_critics[i](next_joint, batch.next_context)
-                target = rewards[..., i] * config.reward_scale + config.gamma * (1.0 - batch.terminated) * next_value
-            critic_loss = (self.critics[i](joint, batch.context) - target).square().mean(dim=1)
-            self._descend(self.critic_optimisers[i], critic_loss)
-
-            # Actor: the gradient of Q_i(o, a_1, ..., mu_i(o_i), ..., a_N) with respect to mu_i. Algorithm 1.
-            pre_squash = self.actors[i].train()(batch.observations[i])
-            self.actors[i].eval()
-            actions = list(batch.actions if config.others_actions == "replay" else self.act(batch.observations))
-            actions[i] = self._squash(pre_squash)
-            value = self.critics[i](torch.cat((*batch.observations, *actions), dim=-1), batch.context)
-            penalty = config.pre_squash_penalty * pre_squash.square().mean(dim=(1, 2))
-            actor_loss = -self._weigh_contexts(value, batch.context).mean(dim=1) + penalty
-            if auxiliary_actor_loss is not None:
-                actor_loss = actor_loss + auxiliary_actor_loss(i, self.actors[i], batch)
-            self._descend(self.actor_optimisers[i], actor_loss)
-            statistics[:, :, i] = torch.stack((critic_loss, actor_loss, value.mean(dim=1))).detach()
-
-        for i in learning:
-            soft_update(self.target_critics[i], self.critics[i], config.tau)
-            soft_update(self.target_actors[i], self.actors[i], config.tau)
+        with self._training_mode(learning), torch.no_grad():
+            gradients: Gradients = self.gradients(self, batch, rewards)
+            for i in learning:
+                critic_loss = gradients.critic(i)
+                self.critic_optimisers[i].step(self._frozen)
+                actor_loss, value = gradients.actor(i)
+                if auxiliary_actor_loss is not None:
+                    actor_loss += self._add_gradient(auxiliary_actor_loss, i, batch)
+                self.actor_optimisers[i].step(self._frozen)
+                statistics[:, :, i] = torch.stack((critic_loss, actor_loss, value))
+            for i in learning:
+                for soft_update in self._soft_updates[i]:
+                    soft_update(self.config.tau)
         return UpdateStatistics(*statistics.unbind())
 
     def scale_learning_rates(self, factor: float) -> None:
@@ -170,7 +163,7 @@ class MADDPG:
             (self.critic_optimisers, self.config.critic_learning_rate),
         ):
             for optimiser in optimisers:
-                optimiser.param_groups[0]["lr"] = rate * factor
+                optimiser.learning_rate = rate * factor
 
     def networks_state(self) -> dict[str, Tensor]:
         """Copies of all networks and their targets, as named tensors with a leading axis of runs."""
@@ -205,9 +198,9 @@ class MADDPG:
         state = self.networks_state()
         for name, optimisers in self._optimisers().items():
             for agent, optimiser in enumerate(optimisers):
-                for index, moments in optimiser.state_dict()["state"].items():
-                    state.update({f"{name}/{agent}/{index}/{key}": tensor.clone() for key, tensor in moments.items()})
-        state["reward_statistics"] = self.reward_statistics.sums.clone()
+                state.update({f"{name}/{agent}/{key}": tensor for key, tensor in optimiser.state().items()})
+        state["frozen"] = self.frozen.clone()
+        state["reward_statistics"] = self.reward_statistics.values.clone()
         state["learning_rate_factor"] = torch.tensor(self._learning_rate_factor, dtype=torch.float64)
         state["gumbel_counter"] = torch.tensor(self.random.counter)
         return state
@@ -221,18 +214,18 @@ class MADDPG:
         self.load_networks(state)
         for name, optimisers in self._optimisers().items():
             for agent, optimiser in enumerate(optimisers):
-                moments: dict[int, dict[str, Tensor]] = {}
-                for key, tensor in below(state, f"{name}/{agent}/").items():
-                    index, _, moment = key.partition("/")
-                    moments.setdefault(int(index), {})[moment] = tensor.clone()
-                optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-        self.reward_statistics.sums.copy_(state["reward_statistics"])
+                optimiser.load_state(below(state, f"{name}/{agent}/"))
+        self.freeze(state["frozen"].cpu())
+        self.reward_statistics.values.copy_(state["reward_statistics"])
         self.scale_learning_rates(float(state["learning_rate_factor"]))
         self.random.counter = int(state["gumbel_counter"])
 
     @contextmanager
     def _training_mode(self, learning: Sequence[int]) -> Iterator[None]:
         """Critics and targets of the learning agents normalise by batch, where they do; actors see to it themselves."""
+        if self.config.normalisation == "none":
+            yield
+            return
         sets = (self.critics, self.target_critics, self.target_actors)
         networks = [networks[agent] for networks in sets for agent in learning]
         try:
@@ -243,7 +236,7 @@ class MADDPG:
             for network in (*networks, *self.actors):
                 network.eval()
 
-    def _optimisers(self) -> dict[str, Sequence[torch.optim.Adam]]:
+    def _optimisers(self) -> dict[str, Sequence[StackedAdam]]:
         return {"actor_adam": self.actor_optimisers, "critic_adam": self.critic_optimisers}
 
     def _modules(self) -> dict[str, Sequence[nn.Module]]:
@@ -254,25 +247,35 @@ class MADDPG:
             "target_critic": self.target_critics,
         }
 
-    def _squash(self, output: Tensor) -> Tensor:
+    def squash(self, output: Tensor) -> Tensor:
         """Turn an actor's output into an action that carries gradients: tanh, or a Gumbel-softmax sample."""
         if not self.spaces.discrete:
             return torch.tanh(output)
         return torch.softmax(output + self.random.gumbel(*output.shape[1:]), dim=-1)
 
-    def _weigh_contexts(self, value: Tensor, context: Tensor) -> Tensor:
+    def context_weights(self, context: Tensor) -> Tensor | None:
+        """Weight of each transition in the actor loss, shaped as ``context``; None where all count the same."""
         if self.config.context_weights is None:
-            return value
-        return value * torch.tensor(self.config.context_weights, device=value.device)[context]
+            return None
+        return torch.tensor(self.config.context_weights, device=context.device)[context]
 
-    def _descend(self, optimiser: torch.optim.Adam, loss: Tensor) -> None:
-        """One Adam step on the sum of losses ``[R]``, the gradient of each run clipped by itself."""
-        parameters = optimiser.param_groups[0]["params"]
-        gradients = torch.autograd.grad(loss.sum(), parameters)
-        clip_per_run(gradients, self.config.gradient_clip, self.config.clip_scope)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimiser.step()
+    def blocks(self, batch_size: int) -> list[RunBlock]:
+        """The networks of all runs in blocks fit for minibatches of one size."""
+        if batch_size not in self._blocks:
+            self._blocks[batch_size] = run_blocks(self, batch_size)
+        return self._blocks[batch_size]
+
+    def freeze(self, runs: Tensor) -> None:
+        """Let no further update change actors and critics of these runs (bool ``[R]`` on the CPU), and of no others."""
+        self.frozen = runs
+        self._frozen = runs.to(self.device) if bool(runs.any()) else None
+
+    def _add_gradient(self, loss: AuxiliaryActorLoss, agent: int, batch: Transitions) -> Tensor:
+        """Add the gradient of a loss to that of an actor; returns the loss ``[R]``."""
+        with torch.enable_grad():
+            values = loss(agent, self.actors[agent], batch)
+        fill_gradients(self.actors[agent], values, add=True)
+        return values.detach()
 
     def _actor(self, agent: int) -> StackedMLP:
         spaces = self.spaces
@@ -308,10 +311,8 @@ class MADDPG:
             ]
         )
 
-    @staticmethod
-    def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
-        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(trainable, lr=learning_rate, fused=True)
+    def _adam(self, network: nn.Module, learning_rate: float) -> StackedAdam:
+        return StackedAdam(network, learning_rate, self.config.gradient_clip, self.config.clip_scope)
 
 
 def greedy_action(output: Tensor, discrete: bool) -> Tensor:
@@ -320,27 +321,6 @@ def greedy_action(output: Tensor, discrete: bool) -> Tensor:
         return torch.tanh(output)
     one_hot: Tensor = nn.functional.one_hot(output.argmax(dim=-1), output.shape[-1])
     return one_hot.to(output.dtype)
-
-
-def clip_per_run(gradients: Sequence[Tensor], largest: float, scope: Literal["network", "tensor"] = "network") -> None:
-    """Scale down in place the gradients ``[R, ...]`` of each run whose norm exceeds ``largest``.
-
-    The norm is taken over all tensors of a run (``network``) or over each tensor alone (``tensor``).
-    """
-    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients])
-    if scope == "network":
-        squares = squares.sum(dim=0, keepdim=True).expand(len(gradients), -1)
-    factors = (largest / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-    for gradient, factor in zip(gradients, factors, strict=True):
-        gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
-
-
-def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """Move target parameters towards the source's: ``target <- (1 - tau) target + tau source``; buffers are copied."""
-    with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
-        for target_buffer, source_buffer in zip(target.buffers(), source.buffers(), strict=True):
-            target_buffer.copy_(source_buffer)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

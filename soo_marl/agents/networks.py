@@ -21,23 +21,23 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 class StackedLinear(nn.Module):
     """``R`` linear layers side by side: ``[R, B, inputs] -> [R, B, outputs]``.
 
-    Weights ``[R, inputs, outputs]`` and biases ``[R, 1, outputs]`` start uniform in ``+- bound``, by default
+    Weights ``[R, outputs, inputs]`` and biases ``[R, 1, outputs]`` start uniform in ``+- bound``, by default
     ``1 / sqrt(inputs)`` as torch's own linear layer, each run from its own stream.
     """
 
     def __init__(self, inputs: int, outputs: int, random: RandomStreams, bound: float | None = None) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(inputs) if bound is None else bound
-        self.weight = nn.Parameter((random.uniform(inputs, outputs) * 2.0 - 1.0) * bound)
+        self.weight = nn.Parameter((random.uniform(outputs, inputs) * 2.0 - 1.0) * bound)
         self.bias = nn.Parameter((random.uniform(1, outputs) * 2.0 - 1.0) * bound)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs ``[R, B, outputs]`` of inputs ``[R, B, inputs]``."""
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        return torch.baddbmm(self.bias, inputs, self.weight.mT)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows: the feature sizes."""
-        return f"{self.weight.shape[1]}, {self.weight.shape[2]}"
+        return f"{self.weight.shape[2]}, {self.weight.shape[1]}"
 
 
 class StackedNormalisation(nn.Module):
@@ -64,8 +64,9 @@ class StackedNormalisation(nn.Module):
         self.momentum = 0.1 if kind == "batch" else 0.01
         self.register_buffer("mean", torch.zeros(runs, 1, inputs, device=device))
         self.register_buffer("variance", torch.ones(runs, 1, inputs, device=device))
-        self.scale = nn.Parameter(torch.ones(runs, 1, inputs, device=device), requires_grad=kind == "batch")
-        self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, device=device), requires_grad=kind == "batch")
+        if kind == "batch":
+            self.scale = nn.Parameter(torch.ones(runs, 1, inputs, device=device))
+            self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, device=device))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs ``[R, B, inputs]``; in training mode the running statistics follow the batch."""
@@ -78,7 +79,8 @@ class StackedNormalisation(nn.Module):
                     self.variance.lerp_(batch_variance, self.momentum)
             if self.kind == "batch":
                 mean, variance = batch_mean, batch_variance
-        return (inputs - mean) * torch.rsqrt(variance + 1e-5) * self.scale + self.shift
+        normalised = (inputs - mean) * torch.rsqrt(variance + 1e-5)
+        return normalised * self.scale + self.shift if self.kind == "batch" else normalised
 
     def extra_repr(self) -> str:
         """What ``repr`` shows: the kind and the number of features."""
@@ -133,6 +135,7 @@ class StackedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.runs = len(random.seeds)
+        self.activation: Activation = activation
         self.hidden_1 = StackedHidden(inputs, hidden_units, activation, random)
         self.hidden_2 = StackedHidden(hidden_units, hidden_units, activation, random)
         self.output = StackedLinear(hidden_units, outputs, random, output_bound)
@@ -181,6 +184,24 @@ class ContextCritic(nn.Module):
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def share_storage(network: nn.Module) -> Tensor:
+    """Move all parameters ``[R, ...]`` of a network into one tensor ``[R, P]``, of which they become views.
+
+    What is done to all parameters alike (Adam, clipping, soft updates) is then done once, not once per parameter.
+    """
+    parameters = list(network.parameters())
+    shared = torch.cat([parameter.detach().flatten(1) for parameter in parameters], dim=1)
+    for parameter, view in zip(parameters, views_of(shared, parameters), strict=True):
+        parameter.data = view
+    return shared
+
+
+def views_of(shared: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut ``[R, P]`` into views with the shapes of the given tensors ``[R, ...]``, in order."""
+    parts = torch.split(shared, [tensor[0].numel() for tensor in like], dim=1)
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
+
+
 def target_copy(network: Network) -> Network:
     """A copy to serve as target network: without gradients, and with statistics that only ``soft_update`` moves."""
     target = copy.deepcopy(network).requires_grad_(False)
@@ -188,3 +209,25 @@ def target_copy(network: Network) -> Network:
         if isinstance(module, StackedNormalisation):
             module.tracks = False
     return target
+
+
+class SoftUpdate:
+    """Lets a target network follow a trained one: ``target <- (1 - tau) target + tau source``; buffers are copied.
+
+    Args:
+        target: the network that follows; its parameters become views of one tensor.
+        source: the network that is followed.
+        parameters: all parameters of ``source``, from :func:`share_storage`.
+    """
+
+    def __init__(self, target: nn.Module, source: nn.Module, parameters: Tensor) -> None:
+        self.source = parameters
+        self.target = share_storage(target)
+        self.buffers = list(zip(target.buffers(), source.buffers(), strict=True))
+
+    @torch.no_grad()
+    def __call__(self, tau: float) -> None:
+        """Move the target by a share ``tau`` of its distance from the source."""
+        self.target.lerp_(self.source, tau)
+        for target, source in self.buffers:
+            target.copy_(source)

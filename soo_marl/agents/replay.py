@@ -30,6 +30,18 @@ class Transitions:
     next_context: Tensor
     """``[R, B]`` int64, the context of the next state."""
 
+    def of_runs(self, runs: slice) -> Transitions:
+        """The transitions of some runs, as views."""
+        return Transitions(
+            observations=tuple(observation[runs] for observation in self.observations),
+            actions=tuple(action[runs] for action in self.actions),
+            rewards=self.rewards[runs],
+            next_observations=tuple(observation[runs] for observation in self.next_observations),
+            terminated=self.terminated[runs],
+            context=self.context[runs],
+            next_context=self.next_context[runs],
+        )
+
 
 class ReplayBuffer:
     """Holds the last ``capacity`` transitions of each run, one row of floats per transition.
@@ -155,5 +167,9 @@ class ReplayBuffer:
                 f"the stored replay buffer is of capacity {capacity} with {rows.shape[0]} runs and {rows.shape[2]} "
                 f"numbers per transition, this one of {self.capacity} with {self.runs} and {self.rows.shape[2]}"
             )
-        self.size, self.position, self.random.counter = rows.shape[1], position, counter
+        size = rows.shape[1]
+        # While it fills, the next transition goes after the last one.
+        if size > capacity or not (0 <= position < capacity if size == capacity else position == size):
+            raise ValueError(f"the stored replay buffer of capacity {capacity} holds {size} transitions at {position}")
+        self.size, self.position, self.random.counter = size, position, counter
         self.rows[:, : self.size] = rows

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from soo_marl.agents.divergence import DivergenceWatch
 from soo_marl.agents.maddpg import MADDPG, AuxiliaryActorLoss, below
 from soo_marl.agents.noise import OrnsteinUhlenbeckNoise
 from soo_marl.agents.replay import ReplayBuffer, Transitions
@@ -124,6 +125,7 @@ class Trainer:
         stream: prefix of the random streams, so that successive stages of one run draw different numbers.
         auxiliary_actor_loss: passed to every update.
         log: called as ``log(updates done, metrics)`` with metrics ``[R]`` by name.
+        stopped: runs that were stopped in an earlier stage, as :attr:`stopped` of its trainer.
 
     Raises:
         ValueError: learner, worlds, configuration and seeds do not fit together.
@@ -139,6 +141,7 @@ class Trainer:
         stream: str = "training",
         auxiliary_actor_loss: AuxiliaryActorLoss | None = None,
         log: Callable[[int, Mapping[str, Tensor]], None] | None = None,
+        stopped: Tensor | None = None,
     ) -> None:
         self.learners = tuple(range(maddpg.agents)) if config.learners is None else config.learners
         _check_fit(maddpg, worlds, config, self.learners, distinct_seeds(seeds))
@@ -166,13 +169,21 @@ class Trainer:
         self.observations = worlds.reset()
         self.context = worlds.context()
         self.averages = Averages(len(seeds), device)
+        self.watch = DivergenceWatch(maddpg, stopped)
+
+    @property
+    def stopped(self) -> Tensor:
+        """Int64 ``[R]``: updates done at the last good state of a run that broke down, -1 for one that goes on."""
+        return self.watch.stopped
 
     def run(self, until: int | None = None) -> None:
         """Train until the given number of updates is done in all (by default the configured number).
 
+        A run that breaks down is stopped alone (see :class:`soo_marl.agents.divergence.DivergenceWatch`).
+
         Metrics, averages per run between two log entries: ``reward/<agent>`` per step; ``critic_loss/<agent>``,
         ``actor_loss/<agent>`` and ``value/<agent>`` of learning agents; the worlds' events at the end of episodes; and
-        ``noise``, the present factor on the exploration noise.
+        ``noise``, the present factor on the exploration noise. Those of stopped runs are NaN.
         """
         until = self.config.updates if until is None else until
         while self.updates < until:
@@ -189,11 +200,14 @@ class Trainer:
                 self.averages.add(f"critic_loss/{agent}", statistics.critic_loss[:, agent])
                 self.averages.add(f"actor_loss/{agent}", statistics.actor_loss[:, agent])
                 self.averages.add(f"value/{agent}", statistics.value[:, agent])
-            if self.updates % self.config.log_every == 0:
+            logging = self.updates % self.config.log_every == 0
+            if logging or self.updates == self.config.updates:
                 noise = torch.full((self.replay.runs,), self.noise_scale, device=self.maddpg.device)
                 metrics = {**self.averages.take(), "noise": noise}
-                if self.log is not None:
-                    self.log(self.updates, metrics)
+                self.watch.look(self.updates, torch.stack([metrics[f"value/{i}"] for i in self.learners], dim=1))
+                if logging and self.log is not None:
+                    goes_on = (self.stopped < 0).to(self.maddpg.device)
+                    self.log(self.updates, {k: torch.where(goes_on, v, torch.nan) for k, v in metrics.items()})
 
     def collect(self) -> None:
         """One step of all worlds into the replay buffer."""
@@ -247,6 +261,7 @@ class Trainer:
         state.update({f"worlds/{name}": tensor for name, tensor in self.worlds.state().items()})
         state.update({f"replay/{name}": tensor for name, tensor in self.replay.state().items()})
         state.update({f"averages/{name}": tensor for name, tensor in self.averages.sums.items()})
+        state.update({f"watch/{name}": tensor for name, tensor in self.watch.state().items()})
         for agent, noise in enumerate(self.noises):
             state[f"noise/{agent}"] = noise.state.clone()
         state["noise_counters"] = torch.tensor([noise.random.counter for noise in self.noises])
@@ -263,6 +278,7 @@ class Trainer:
         self.worlds.load_state(below(state, "worlds/"))
         self.replay.load_state(below(state, "replay/"))
         self.averages.load(below(state, "averages/"))
+        self.watch.load_state(below(state, "watch/"))
         for agent, noise in enumerate(self.noises):
             noise.load_state(state[f"noise/{agent}"], int(state["noise_counters"][agent]))
         self.updates = int(state["updates"])

@@ -8,13 +8,29 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from soo_marl.envs.batched_physics import BatchedStep, integrate, push, stack_actions, stored, wall_force
+from soo_marl.envs.batched_physics import (
+    BatchedStep,
+    accelerate,
+    as_planes,
+    as_points,
+    as_rows,
+    limit_speed,
+    move,
+    push,
+    stack_actions,
+    stored,
+    stored_index,
+    wall_force,
+)
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE, RED
 from soo_marl.random_streams import RandomStreams, distinct_seeds
 
 RED_AGENT, BLUE_AGENT = 0, 1
 """Indices of the two agents on every axis of agents."""
+
+_FAKE, _GOAL, _FIRST, _SECOND, _OTHER = range(5)
+"""Indices on an axis of points that agents see: the landmarks by what they are, the same by number, the other agent."""
 
 CONTEXTS = ("red in play", "red absent or trapped")
 """What ``context()`` numbers mean."""
@@ -23,7 +39,8 @@ CONTEXTS = ("red in play", "red absent or trapped")
 class BatchedPhysicalDeception:
     """``[R, E]`` worlds of Physical Deception; agent 0 is red, agent 1 is blue.
 
-    All worlds of all runs start and end their episodes together, and an episode never terminates before its time.
+    All worlds of all runs start and end their episodes together, and an episode never terminates before its time. The
+    properties are copies of the present state, which nothing but ``step``, ``reset`` and ``load_state`` changes.
 
     Args:
         config: the game, the same in all worlds.
@@ -53,8 +70,13 @@ class BatchedPhysicalDeception:
         self.shape = (len(seeds), worlds)
         self.observation_sizes: tuple[int, ...] = (RED.size, BLUE.size)
         self.action_sizes: tuple[int, ...] = (2, 2) if config.continuous_actions else (5, 5)
-        limits = [math.inf if limit is None else limit for limit in (config.red_speed_limit, config.blue_speed_limit)]
-        self._speed_limit = torch.tensor(limits, device=device, dtype=dtype)
+        self._speed_limits = (config.red_speed_limit, config.blue_speed_limit)
+
+        def both(red: float, blue: float) -> Tensor:
+            return torch.tensor((red, blue), device=device, dtype=dtype).view(2, 1, 1)
+
+        self._sight_radii = both(config.red_sight_radius, config.blue_sight_radius)
+        self._goal_rewards = both(config.red_goal_reward, config.goal_reward)
         self.reset()
 
     def reset(self) -> tuple[Tensor, ...]:
@@ -63,26 +85,41 @@ class BatchedPhysicalDeception:
         The distribution is that of ``PhysicalDeception.reset``.
         """
         config, worlds = self.config, self.shape[1]
-        uniform = self.random.uniform(worlds, 11).to(self.dtype)
-        share, unit_red, unit_blue, angle, radius, unit_landmarks = torch.split(uniform, [1, 2, 2, 1, 1, 4], dim=-1)
-        self.goal = self.random.integers(2, worlds)
+        uniform = self.random.uniform(worlds, 11).to(self.dtype).movedim(-1, 0).contiguous()
+        share, unit_red, unit_blue, angle, radius, unit_landmarks = torch.split(uniform, [1, 2, 2, 1, 1, 4])
         edge = 1.0 - config.start_margin
-        self.alone = share[..., 0] < config.alone_share
-        self.trapped = ~self.alone & (share[..., 0] < config.alone_share + config.trapped_start_share)
-        self.landmarks = (unit_landmarks.reshape(*self.shape, 2, 2) * 2.0 - 1.0) * edge
+        alone = share[0] < config.alone_share
+        trapped = ~alone & (share[0] < config.alone_share + config.trapped_start_share)
+        landmarks = ((unit_landmarks * 2.0 - 1.0) * edge).view(2, 2, *self.shape)
+        self._place(landmarks, self.random.integers(2, worlds), alone)
 
         red = (unit_red * 2.0 - 1.0) * edge
         angle = angle * (2.0 * math.pi)
-        offset = torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1) * (radius * config.start_distance)
+        offset = torch.cat((torch.cos(angle), torch.sin(angle))) * (radius * config.start_distance)
         near_red = (red + offset).clamp(-edge, edge)
         anywhere = (unit_blue * 2.0 - 1.0) * edge
-        trapped = self.trapped[..., None]
-        self.position = torch.stack(
-            (torch.where(trapped, self.fake_position, red), torch.where(trapped, anywhere, near_red)), dim=2
+        self._position = torch.stack(
+            (torch.where(trapped, self._places[_FAKE], red), torch.where(trapped, anywhere, near_red))
         )
-        self.velocity = torch.zeros_like(self.position)
+        self._trapped = trapped
+        self._velocity = torch.zeros_like(self._position)
         self.steps = 0
         return self.observe()
+
+    def _place(self, landmarks: Tensor, goal: Tensor, alone: Tensor) -> None:
+        """Set what stays as it is during an episode, and what follows from it.
+
+        Args:
+            landmarks: planes ``[2, 2, R, E]``.
+            goal: index of the goal, int64 ``[R, E]``.
+            alone: where red is absent, bool ``[R, E]``.
+        """
+        self._goal, self._alone = goal, alone
+        self._some_alone = bool(alone.any())
+        first, second = landmarks
+        fake_position = torch.where(goal == 1, first, second)
+        goal_position = torch.where(goal == 1, second, first)
+        self._places = torch.stack((fake_position, goal_position, first, second))
 
     def step(self, actions: Sequence[Tensor]) -> BatchedStep:
         """Advance every world by one step.
@@ -93,133 +130,173 @@ class BatchedPhysicalDeception:
         Raises:
             ValueError: an action is missing or of another shape.
         """
-        config = self.config
-        stacked = stack_actions(actions, self.shape, self.action_sizes, like=self.position)
-        force = push(stacked, config.continuous_actions, config.force)
-        reach = config.agent_size + config.wall_width / 2.0
-        force = force + wall_force(self.position, reach, config.contact_force, config.contact_margin)
-        speed_limit = self._speed_limit.expand(*self.shape, 2).clone()
-        speed_limit[..., RED_AGENT].masked_fill_(self.trapped, 0.0)
-        position, velocity = integrate(
-            self.position,
-            self.velocity,
-            force,
-            dt=config.dt,
-            damping=config.damping,
-            order=config.integration,
-            speed_limit=speed_limit,
-        )
-        # A fast body would tunnel through the soft walls in mpe2's order: its centre stops at their mid-lines.
-        velocity = torch.where(position.abs() > 1.0, 0.0, velocity)
-        position = position.clamp(-1.0, 1.0)
-        absent = torch.stack((self.alone, torch.zeros_like(self.alone)), dim=-1)[..., None]
-        self.position = torch.where(absent, self.position, position)
-        self.velocity = torch.where(absent, 0.0, velocity)
-        self.trapped = self.trapped | (self.at_landmark(RED_AGENT, self.fake_position) & ~self.alone)
+        # Fewer checks in every operation. What is handed out are copies made outside, and so ordinary tensors.
+        with torch.inference_mode():
+            stacked = stack_actions(actions, self.shape, self.action_sizes, like=self._position)
+            self._move(push(stacked, self.config.continuous_actions))
+            relative, distance = self._look()
+            self._trapped = self._trapped | (distance[RED_AGENT, _FAKE] < self.config.landmark_radius)
+            rewards, observations = self._rewards(distance), self._observations(relative, distance)
         self.steps += 1
         return BatchedStep(
-            observations=self.observe(),
-            rewards=self.rewards(),
-            terminated=torch.zeros_like(self.alone),
-            truncated=self.steps >= config.episode_length,
+            observations=tuple(as_rows(own) for own in observations),
+            rewards=as_rows(rewards),
+            terminated=torch.zeros(self.shape, dtype=torch.bool, device=self._position.device),
+            truncated=self.steps >= self.config.episode_length,
         )
+
+    def _move(self, direction: Tensor) -> None:
+        """Move both agents, who push in directions ``[2, 2, R, E]``."""
+        config = self.config
+        reach = config.agent_size + config.wall_width / 2.0
+        force = wall_force(self._position, reach, config.contact_force, config.contact_margin)
+        force.add_(direction, alpha=config.force)
+        velocity = accelerate(self._velocity, force, config.dt, config.damping)
+        for agent, limit in enumerate(self._speed_limits):
+            if limit is not None:
+                limit_speed(velocity[agent], limit)
+        velocity[RED_AGENT].masked_fill_(self._trapped | self._alone, 0.0)
+        position = move(self._position, self._velocity, velocity, config.dt, config.integration)
+        # A fast body would tunnel through the soft walls in mpe2's order: its centre stops at their mid-lines.
+        self._position = position.clamp(-1.0, 1.0)
+        self._velocity = velocity.mul_(self._position == position)
+
+    def _look(self) -> tuple[Tensor, Tensor]:
+        """What agents see relative to them ``[2, 5, 2, R, E]``, and how far away it is ``[2, 5, R, E]``.
+
+        An absent red is infinitely far from everything.
+        """
+        other = self._position.flip(0)[:, None]
+        points = torch.cat((self._places.expand(2, -1, -1, -1, -1), other), dim=1)
+        relative = points - self._position[:, None]
+        distance = torch.hypot(*relative.unbind(dim=2))
+        if self._some_alone:
+            distance[RED_AGENT].masked_fill_(self._alone, math.inf)
+        return relative, distance
 
     def rewards(self) -> Tensor:
         """Rewards ``[R, E, 2]`` of the present state."""
-        config, present = self.config, ~self.alone
-        near = self.distance < config.red_sight_radius
-        red = self.at_landmark(RED_AGENT, self.goal_position) * config.red_goal_reward + near * config.red_follow_reward
-        # Any other state pays blue the plain goal reward: red is trapped, or absent.
-        untrapped = present & ~self.trapped
-        goal_reward = torch.where(untrapped, config.untrapped_goal_reward, config.goal_reward)
-        blue = self.at_landmark(BLUE_AGENT, self.goal_position) * goal_reward + self.trapped * config.trap_reward
-        if config.red_distance_reward:
-            red_distance = torch.linalg.vector_norm(self.position[..., RED_AGENT, :] - self.goal_position, dim=-1)
-            blue = blue + present * red_distance * config.red_distance_reward
-        return torch.stack((red * present, blue), dim=-1).to(self.dtype)
+        _, distance = self._look()
+        return as_rows(self._rewards(distance))
 
-    def observe(self) -> tuple[Tensor, Tensor]:
+    def _rewards(self, distance: Tensor) -> Tensor:
+        """Rewards as planes ``[2, R, E]``."""
+        config = self.config
+        at_goal = distance[:, _GOAL] < config.landmark_radius
+        rewards = at_goal * self._goal_rewards
+        red, blue = rewards.unbind()
+        red.add_(distance[RED_AGENT, _OTHER] < config.red_sight_radius, alpha=config.red_follow_reward)
+        if config.goal_reward_untrapped is not None:
+            # Any other state pays blue the plain goal reward: red is trapped, or absent.
+            untrapped = ~(self._trapped | self._alone)
+            blue.masked_fill_(untrapped & at_goal[BLUE_AGENT], config.goal_reward_untrapped)
+        if config.trap_reward:
+            blue.add_(self._trapped, alpha=config.trap_reward)
+        if config.red_distance_reward:
+            red_distance = distance[RED_AGENT, _GOAL].masked_fill(self._alone, 0.0)
+            blue.add_(red_distance, alpha=config.red_distance_reward)
+        return rewards
+
+    def observe(self) -> tuple[Tensor, ...]:
         """Observations of red ``[R, E, 6]`` and blue ``[R, E, 10]``, see ``envs.observations``."""
-        red, blue = self.position.unbind(dim=2)
-        to_red = red - blue
-        landmarks_from_red = (self.landmarks - red[:, :, None]).flatten(2)
-        red_observation = torch.cat((landmarks_from_red, -to_red * self.blue_in_sight[..., None]), dim=-1)
-        blue_observation = torch.cat(
-            (
-                self.goal_position - blue,
-                (self.landmarks - blue[:, :, None]).flatten(2),
-                to_red * self.red_in_sight[..., None],
-                self.trapped[..., None].expand(-1, -1, 2).to(self.dtype),
-            ),
-            dim=-1,
-        )
-        return red_observation * ~self.alone[..., None], blue_observation
+        return tuple(as_rows(own) for own in self._observations(*self._look()))
+
+    def _observations(self, relative: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations as planes ``[points, 2, R, E]``; what is out of sight is overwritten in ``relative``."""
+        out_of_sight = distance[RED_AGENT, _OTHER] > self._sight_radii
+        relative[:, _OTHER].masked_fill_(out_of_sight[:, None], 0.0)
+        red, blue = relative[RED_AGENT, _FIRST:], relative[BLUE_AGENT, _GOAL:]
+        if self._some_alone:
+            red.masked_fill_(self._alone, 0.0)
+        return red, torch.cat((blue, self._trapped.expand(1, 2, *self.shape)))
 
     def at_landmark(self, agent: int, landmark: Tensor) -> Tensor:
-        """Whether an agent is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
-        apart: Tensor = torch.linalg.vector_norm(self.position[..., agent, :] - landmark, dim=-1)
+        """Whether an agent, also an absent one, is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
+        apart = torch.hypot(*(self.position[..., agent, :] - landmark).unbind(dim=-1))
         return apart < self.config.landmark_radius
 
     @property
     def distance(self) -> Tensor:
         """Distance between red and blue ``[R, E]``, also where red is absent."""
-        red, blue = self.position.unbind(dim=2)
-        apart: Tensor = torch.linalg.vector_norm(red - blue, dim=-1)
-        return apart
+        red, blue = self._position
+        return torch.hypot(*(red - blue))
 
     @property
     def red_in_sight(self) -> Tensor:
         """Whether blue sees red: bool ``[R, E]``."""
-        near: Tensor = self.distance <= self.config.blue_sight_radius
-        return near & ~self.alone
+        return (self.distance <= self.config.blue_sight_radius) & ~self._alone
 
     @property
     def blue_in_sight(self) -> Tensor:
         """Whether red sees blue: bool ``[R, E]``."""
-        near: Tensor = self.distance <= self.config.red_sight_radius
-        return near & ~self.alone
+        return (self.distance <= self.config.red_sight_radius) & ~self._alone
+
+    @property
+    def position(self) -> Tensor:
+        """Of both agents ``[R, E, 2, 2]``."""
+        return as_points(self._position)
+
+    @property
+    def velocity(self) -> Tensor:
+        """Of both agents ``[R, E, 2, 2]``."""
+        return as_points(self._velocity)
+
+    @property
+    def landmarks(self) -> Tensor:
+        """``[R, E, 2, 2]``."""
+        return as_points(self._places[_FIRST:])
+
+    @property
+    def goal(self) -> Tensor:
+        """Index of the goal among the landmarks: int64 ``[R, E]``."""
+        return self._goal.clone()
+
+    @property
+    def trapped(self) -> Tensor:
+        """Whether red is trapped: bool ``[R, E]``."""
+        return self._trapped.clone()
+
+    @property
+    def alone(self) -> Tensor:
+        """Whether red is absent: bool ``[R, E]``."""
+        return self._alone.clone()
 
     @property
     def goal_position(self) -> Tensor:
         """``[R, E, 2]``."""
-        return self._landmark(self.goal)
+        return as_rows(self._places[_GOAL])
 
     @property
     def fake_position(self) -> Tensor:
         """``[R, E, 2]``."""
-        return self._landmark(1 - self.goal)
-
-    def _landmark(self, index: Tensor) -> Tensor:
-        chosen: Tensor = self.landmarks.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
-        return chosen
+        return as_rows(self._places[_FAKE])
 
     def context(self) -> Tensor:
         """The context of every world ``[R, E]``: 0 while red is in play, 1 while it is absent or trapped."""
-        return (self.alone | self.trapped).long()
+        return (self._alone | self._trapped).long()
 
     def events(self) -> Mapping[str, Tensor]:
         """Named facts of the present state ``[R, E]`` to average in logs; NaN where they do not apply."""
-        nothing = torch.tensor(torch.nan, device=self.alone.device)
-        present, untrapped = ~self.alone, ~self.alone & ~self.trapped
-        blue_at_goal = self.at_landmark(BLUE_AGENT, self.goal_position).float()
-        red_at_goal = self.at_landmark(RED_AGENT, self.goal_position).float()
+        _, distance = self._look()
+        red_at_goal, blue_at_goal = (distance[:, _GOAL] < self.config.landmark_radius).float()
+        followed = (distance[RED_AGENT, _OTHER] <= self.config.red_sight_radius).float()
         return {
-            "goal_rate": torch.where(present, blue_at_goal, nothing),
-            "goal_rate_alone": torch.where(self.alone, blue_at_goal, nothing),
-            "red_goal_rate": torch.where(present, red_at_goal, nothing),
-            "trap_rate": torch.where(present, self.trapped.float(), nothing),
-            "following_rate": torch.where(untrapped, self.blue_in_sight.float(), nothing),
+            "goal_rate": blue_at_goal.masked_fill(self._alone, math.nan),
+            "goal_rate_alone": blue_at_goal.masked_fill(~self._alone, math.nan),
+            "red_goal_rate": red_at_goal.masked_fill(self._alone, math.nan),
+            "trap_rate": self._trapped.float().masked_fill(self._alone, math.nan),
+            "following_rate": followed.masked_fill(self._alone | self._trapped, math.nan),
         }
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything needed to continue, as named tensors."""
         return {
-            "position": self.position.clone(),
-            "velocity": self.velocity.clone(),
-            "landmarks": self.landmarks.clone(),
-            "goal": self.goal.clone(),
-            "trapped": self.trapped.clone(),
-            "alone": self.alone.clone(),
+            "position": self.position,
+            "velocity": self.velocity,
+            "landmarks": self.landmarks,
+            "goal": self.goal,
+            "trapped": self.trapped,
+            "alone": self.alone,
             "steps": torch.tensor(self.steps),
             "counter": torch.tensor(self.random.counter),
         }
@@ -229,11 +306,13 @@ class BatchedPhysicalDeception:
 
         Raises:
             KeyError: an entry is missing.
-            ValueError: an entry is of another shape.
+            ValueError: an entry is of another shape, or the goal is no landmark.
         """
-        self.position = stored(state, "position", self.position)
-        self.velocity = stored(state, "velocity", self.velocity)
-        self.landmarks = stored(state, "landmarks", self.landmarks)
-        self.goal = stored(state, "goal", self.goal)
-        self.trapped, self.alone = stored(state, "trapped", self.trapped), stored(state, "alone", self.alone)
+        position, velocity = stored(state, "position", self.position), stored(state, "velocity", self.velocity)
+        landmarks, goal = stored(state, "landmarks", self.landmarks), stored_index(state, "goal", self._goal, below=2)
+        trapped, alone = stored(state, "trapped", self.trapped), stored(state, "alone", self.alone)
+        # An absent red does not move.
+        velocity[..., RED_AGENT, :].masked_fill_(alone[..., None], 0.0)
         self.steps, self.random.counter = int(state["steps"]), int(state["counter"])
+        self._position, self._velocity, self._trapped = as_planes(position), as_planes(velocity), trapped
+        self._place(as_planes(landmarks), goal, alone)

@@ -1,4 +1,8 @@
-"""The particle physics of mpe2 for any number of bodies at once, as tensors ``[..., bodies, 2]``."""
+"""The particle physics of mpe2 for any number of worlds at once.
+
+Inside, worlds lie in planes ``[bodies, 2, R, E]``: one contiguous stretch of memory holds the same number of all
+worlds, which is what makes the arithmetic fast. What goes in and out lies per world, ``[R, E, ...]``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from soo_marl.envs.configuration import IntegrationOrder
 
@@ -25,8 +30,23 @@ class BatchedStep:
     """The episode's time is over, in all worlds at once; call ``reset`` next."""
 
 
+def as_planes(points: Tensor) -> Tensor:
+    """Points of every world ``[R, E, n, 2]`` as contiguous planes ``[n, 2, R, E]``."""
+    return points.permute(2, 3, 0, 1).contiguous()
+
+
+def as_points(planes: Tensor) -> Tensor:
+    """A contiguous copy ``[R, E, n, 2]`` of planes ``[n, 2, R, E]``."""
+    return planes.permute(2, 3, 0, 1).clone(memory_format=torch.contiguous_format)
+
+
+def as_rows(planes: Tensor) -> Tensor:
+    """A contiguous copy of planes ``[..., R, E]`` with all numbers of a world in one row, ``[R, E, numbers]``."""
+    return planes.flatten(0, -3).movedim(0, -1).clone(memory_format=torch.contiguous_format)
+
+
 def stack_actions(actions: Sequence[Tensor], shape: tuple[int, int], sizes: Sequence[int], like: Tensor) -> Tensor:
-    """Actions ``[R, E, bodies, size]`` of actions per body ``[R, E, size]``, in the dtype of ``like``.
+    """A copy of actions per body ``[R, E, size]`` as ``[bodies, R, E, size]``, in the dtype of ``like``.
 
     Raises:
         ValueError: an action is missing or of another shape.
@@ -34,68 +54,57 @@ def stack_actions(actions: Sequence[Tensor], shape: tuple[int, int], sizes: Sequ
     found, expected = [tuple(action.shape) for action in actions], [(*shape, size) for size in sizes]
     if found != expected:
         raise ValueError(f"actions must be one tensor per agent of shapes {expected}, not {found}")
-    return torch.stack(tuple(actions), dim=2).to(like.dtype)
+    return torch.stack(tuple(actions)).to(like.dtype)
 
 
-def push(actions: Tensor, continuous: bool, force: float) -> Tensor:
-    """Forces ``[..., 2]`` of actions.
+def push(actions: Tensor, continuous: bool) -> Tensor:
+    """Directions ``[bodies, 2, R, E]`` in which actions push, of length 1 along an axis for a full push.
 
     Args:
-        actions: forces ``[..., 2]``, clipped to [-1, 1]; or weights ``[..., 5]`` (one-hot or relaxed) of stay, left,
-            right, down, up.
+        actions: forces ``[bodies, R, E, 2]``, clipped in place to [-1, 1]; or weights ``[bodies, R, E, 5]`` (one-hot or
+            relaxed) of stay, left, right, down, up.
         continuous: which of both.
-        force: the force of a full action.
     """
-    if continuous:
-        return actions.clamp(-1.0, 1.0) * force
-    return torch.stack((actions[..., 2] - actions[..., 1], actions[..., 4] - actions[..., 3]), dim=-1) * force
+    direction = actions.clamp_(-1.0, 1.0) if continuous else actions[..., 2::2] - actions[..., 1::2]
+    return direction.movedim(-1, 1)
 
 
 def wall_force(position: Tensor, distance: float, stiffness: float, margin: float) -> Tensor:
-    """Force ``[..., 2]`` of walls at -1 and 1 on bodies at ``position`` that touch them at ``distance``.
+    """Force of walls at -1 and 1 on bodies at ``position``, any shape, that touch them at ``distance``.
 
     The contact is mpe2's: stiffness times a softplus of the penetration, which ``margin`` softens.
     """
-    inward = torch.stack((1.0 + position, 1.0 - position))
-    from_low, from_high = torch.nn.functional.softplus((distance - inward) / margin).unbind()
-    return (from_low - from_high) * (margin * stiffness)
+    touching = 1.0 - distance
+    penetration = position.abs().sub_(touching)
+    contact = softplus(penetration, beta=1.0 / margin)
+    # The far wall is felt only where a body reaches it too; this many margins away, the softplus is below 1e-21.
+    if touching < 50.0 * margin:
+        contact -= softplus(-2.0 * touching - penetration, beta=1.0 / margin)
+    return contact.copysign_(position).mul_(-stiffness)
 
 
-def integrate(
-    position: Tensor,
-    velocity: Tensor,
-    force: Tensor,
-    *,
-    dt: float,
-    damping: float,
-    order: IntegrationOrder,
-    speed_limit: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Advance bodies of mass 1 by one step and return their new positions and velocities.
+def accelerate(velocity: Tensor, force: Tensor, dt: float, damping: float) -> Tensor:
+    """Velocities of bodies of mass 1 after a step of duration ``dt``, in which they lose the share ``damping``."""
+    return (velocity * (1.0 - damping)).add_(force, alpha=dt)
+
+
+def limit_speed(velocity: Tensor, limit: float) -> None:
+    """Shorten velocities ``[2, ...]`` in place to at most ``limit``."""
+    excess = torch.hypot(*velocity.unbind()).div_(limit)
+    velocity.div_(excess.clamp_(min=1.0))
+
+
+def move(position: Tensor, before: Tensor, after: Tensor, dt: float, order: IntegrationOrder) -> Tensor:
+    """Positions after a step that turned velocities ``before`` into ``after``.
 
     ``mpe2`` moves with the old velocity, so that an action shows one step later; ``classic`` (OpenAI's MPE) with the
     new one.
-
-    Args:
-        position, velocity, force: ``[..., bodies, 2]``; world units, and units of time in which a step lasts ``dt``.
-        dt: duration of the step.
-        damping: share of the velocity lost in the step.
-        order: which velocity moves the bodies.
-        speed_limit: ``[..., bodies]``, infinite for none.
     """
-    if order == "mpe2":
-        position = position + velocity * dt
-    velocity = velocity * (1.0 - damping) + force * dt
-    if speed_limit is not None:
-        speed = torch.linalg.vector_norm(velocity, dim=-1)
-        velocity = velocity * torch.where(speed > speed_limit, speed_limit / speed, 1.0)[..., None]
-    if order == "classic":
-        position = position + velocity * dt
-    return position, velocity
+    return position.add(after if order == "classic" else before, alpha=dt)
 
 
 def stored(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """A copy of one entry of a stored state, with the dtype and on the device of ``like``.
+    """A contiguous copy of one entry of a stored state, with the dtype and on the device of ``like``.
 
     Raises:
         KeyError: there is no such entry.
@@ -103,4 +112,17 @@ def stored(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     """
     if state[name].shape != like.shape:
         raise ValueError(f"the stored {name} has shape {list(state[name].shape)}, these worlds {list(like.shape)}")
-    return torch.empty_like(like).copy_(state[name])
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device).copy_(state[name])
+
+
+def stored_index(state: Mapping[str, Tensor], name: str, like: Tensor, below: int) -> Tensor:
+    """The same for an entry that holds indices from 0 to ``below`` - 1.
+
+    Raises:
+        KeyError: there is no such entry.
+        ValueError: it is of another shape, or holds anything else.
+    """
+    index = stored(state, name, like)
+    if not bool(((index >= 0) & (index < below)).all()):
+        raise ValueError(f"the stored {name} must hold indices from 0 to {below - 1} only")
+    return index

@@ -12,7 +12,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from soo_marl.envs.batched_physics import BatchedStep, integrate, push, stack_actions, stored
+from soo_marl.envs.batched_physics import (
+    BatchedStep,
+    accelerate,
+    as_planes,
+    as_points,
+    as_rows,
+    move,
+    push,
+    stack_actions,
+    stored,
+    stored_index,
+)
 from soo_marl.envs.configuration import IntegrationOrder
 from soo_marl.random_streams import RandomStreams, distinct_seeds
 
@@ -41,6 +52,8 @@ class SimpleAdversaryConfig(BaseModel):
 
 class BatchedSimpleAdversary:
     """``[R, E]`` worlds of the stock game; agent 0 is the adversary, agents 1 ... N are good.
+
+    The properties are copies of the present state, which nothing but ``step``, ``reset`` and ``load_state`` changes.
 
     Args:
         config: the game.
@@ -72,6 +85,7 @@ class BatchedSimpleAdversary:
         good_sizes = (2 + 4 * config.good_agents,) * config.good_agents
         self.observation_sizes: tuple[int, ...] = (4 * config.good_agents, *good_sizes)
         self.action_sizes: tuple[int, ...] = (2 if config.continuous_actions else 5,) * self.agents
+        self._seen = _seen_points(config.good_agents).to(device)
         self.reset()
 
     def reset(self) -> tuple[Tensor, ...]:
@@ -80,12 +94,20 @@ class BatchedSimpleAdversary:
         Everything starts at rest, uniform in [-1, 1]^2; the goal is a landmark drawn for each world.
         """
         worlds, landmarks = self.shape[1], self.config.good_agents
-        self.goal = self.random.integers(landmarks, worlds)
+        goal = self.random.integers(landmarks, worlds)
         uniform = self.random.uniform(worlds, self.agents + landmarks, 2).to(self.dtype) * 2.0 - 1.0
-        self.position, self.landmarks = torch.split(uniform, [self.agents, landmarks], dim=2)
-        self.velocity = torch.zeros_like(self.position)
+        self._position = as_planes(uniform[:, :, : self.agents])
+        self._velocity = torch.zeros_like(self._position)
+        self._place(uniform[:, :, self.agents :], goal)
         self.steps = 0
         return self.observe()
+
+    def _place(self, landmarks: Tensor, goal: Tensor) -> None:
+        """Set what stands still during an episode: landmarks ``[R, E, N, 2]`` and the index of the goal ``[R, E]``."""
+        self._goal = goal
+        goal_position = landmarks.gather(2, goal[..., None, None].expand(-1, -1, 1, 2))
+        # The goal, then all landmarks: what a good agent sees first.
+        self._places = as_planes(torch.cat((goal_position, landmarks), dim=2))
 
     def step(self, actions: Sequence[Tensor]) -> BatchedStep:
         """Advance every world by one step.
@@ -97,16 +119,20 @@ class BatchedSimpleAdversary:
             ValueError: an action is missing or of another shape.
         """
         config = self.config
-        stacked = stack_actions(actions, self.shape, self.action_sizes, like=self.position)
-        force = push(stacked, config.continuous_actions, 5.0)
-        self.position, self.velocity = integrate(
-            self.position, self.velocity, force, dt=0.1, damping=0.25, order=config.integration
-        )
+        # Fewer checks in every operation. What is handed out are copies made outside, and so ordinary tensors.
+        with torch.inference_mode():
+            stacked = stack_actions(actions, self.shape, self.action_sizes, like=self._position)
+            force = push(stacked, config.continuous_actions) * 5.0
+            velocity = accelerate(self._velocity, force, dt=0.1, damping=0.25)
+            self._position = move(self._position, self._velocity, velocity, dt=0.1, order=config.integration)
+            self._velocity = velocity
+            relative = self._relative()
+            rewards, observations = self._rewards(relative), self._observations(relative)
         self.steps += 1
         return BatchedStep(
-            observations=self.observe(),
-            rewards=self.rewards(),
-            terminated=torch.zeros(self.shape, dtype=torch.bool, device=self.goal.device),
+            observations=tuple(as_rows(own) for own in observations),
+            rewards=as_rows(rewards),
+            terminated=torch.zeros(self.shape, dtype=torch.bool, device=self._position.device),
             truncated=self.steps >= config.episode_length,
         )
 
@@ -115,55 +141,67 @@ class BatchedSimpleAdversary:
 
         Good agents share the adversary's distance from the goal less that of the nearest good agent.
         """
-        distance = self.goal_distance
-        adversary, good = distance[..., :1], distance[..., 1:]
-        shared = adversary - good.amin(dim=-1, keepdim=True)
-        own = -adversary.square() if self.config.squared_adversary_distance else -adversary
-        return torch.cat((own, shared.expand_as(good)), dim=-1)
+        return as_rows(self._rewards(self._relative()))
 
     def observe(self) -> tuple[Tensor, ...]:
         """Observations per agent ``[R, E, size]``, relative to the observer.
 
         The goal (good agents only), all landmarks, the other agents in order.
         """
-        observations = []
-        for agent in range(self.agents):
-            own = self.position[:, :, agent, None]
-            others = [other for other in range(self.agents) if other != agent]
-            seen = [self.landmarks - own, self.position[:, :, others] - own]
-            if agent > 0:
-                seen.insert(0, self.goal_position[:, :, None] - own)
-            observations.append(torch.cat(seen, dim=2).flatten(2))
-        return tuple(observations)
+        return tuple(as_rows(own) for own in self._observations(self._relative()))
+
+    def _relative(self) -> Tensor:
+        """Goal, landmarks and agents relative to each agent, ``[agents, 1 + N + agents, 2, R, E]``."""
+        return torch.cat((self._places, self._position)) - self._position[:, None]
+
+    def _observations(self, relative: Tensor) -> tuple[Tensor, ...]:
+        """Observations as planes ``[size, R, E]``."""
+        seen = relative.flatten(0, 1).index_select(0, self._seen).flatten(0, 1)
+        return torch.split(seen, list(self.observation_sizes))
+
+    def _rewards(self, relative: Tensor) -> Tensor:
+        """Rewards as planes ``[agents, R, E]``."""
+        distance = _goal_distance(relative)
+        adversary, nearest_good = distance[0], distance[1:].amin(dim=0)
+        own = -adversary.square() if self.config.squared_adversary_distance else -adversary
+        return torch.stack((own, *[adversary - nearest_good] * self.config.good_agents))
 
     def context(self) -> Tensor:
         """The context of every world ``[R, E]``: there is only one."""
-        return torch.zeros(self.shape, dtype=torch.int64, device=self.goal.device)
+        return torch.zeros(self.shape, dtype=torch.int64, device=self._position.device)
 
     def events(self) -> Mapping[str, Tensor]:
         """Named facts of the present state ``[R, E]`` to average in logs (NaN where they do not apply)."""
-        distance = self.goal_distance
-        return {"adversary_distance": distance[..., 0], "good_distance": distance[..., 1:].amin(dim=-1)}
+        distance = _goal_distance(self._relative())
+        return {"adversary_distance": distance[0], "good_distance": distance[1:].amin(dim=0)}
 
     @property
-    def goal_position(self) -> Tensor:
-        """``[R, E, 2]``."""
-        goal: Tensor = self.landmarks.gather(2, self.goal[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
-        return goal
+    def position(self) -> Tensor:
+        """Of all agents ``[R, E, agents, 2]``."""
+        return as_points(self._position)
 
     @property
-    def goal_distance(self) -> Tensor:
-        """Distance of every agent from the goal ``[R, E, agents]``."""
-        distance: Tensor = torch.linalg.vector_norm(self.position - self.goal_position[:, :, None], dim=-1)
-        return distance
+    def velocity(self) -> Tensor:
+        """Of all agents ``[R, E, agents, 2]``."""
+        return as_points(self._velocity)
+
+    @property
+    def landmarks(self) -> Tensor:
+        """``[R, E, N, 2]``."""
+        return as_points(self._places[1:])
+
+    @property
+    def goal(self) -> Tensor:
+        """Index of the goal among the landmarks: int64 ``[R, E]``."""
+        return self._goal.clone()
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything needed to continue, as named tensors."""
         return {
-            "position": self.position.clone(),
-            "velocity": self.velocity.clone(),
-            "landmarks": self.landmarks.clone(),
-            "goal": self.goal.clone(),
+            "position": self.position,
+            "velocity": self.velocity,
+            "landmarks": self.landmarks,
+            "goal": self.goal,
             "steps": torch.tensor(self.steps),
             "counter": torch.tensor(self.random.counter),
         }
@@ -173,10 +211,25 @@ class BatchedSimpleAdversary:
 
         Raises:
             KeyError: an entry is missing.
-            ValueError: an entry is of another shape.
+            ValueError: an entry is of another shape, or the goal is no landmark.
         """
-        self.position = stored(state, "position", self.position)
-        self.velocity = stored(state, "velocity", self.velocity)
-        self.landmarks = stored(state, "landmarks", self.landmarks)
-        self.goal = stored(state, "goal", self.goal)
+        position, velocity = stored(state, "position", self.position), stored(state, "velocity", self.velocity)
+        landmarks = stored(state, "landmarks", self.landmarks)
+        goal = stored_index(state, "goal", self.goal, below=self.config.good_agents)
         self.steps, self.random.counter = int(state["steps"]), int(state["counter"])
+        self._position, self._velocity = as_planes(position), as_planes(velocity)
+        self._place(landmarks, goal)
+
+
+def _goal_distance(relative: Tensor) -> Tensor:
+    """Distance of every agent from the goal ``[agents, R, E]``; the goal is the first of the points seen."""
+    return torch.hypot(*relative[:, 0].unbind(dim=1))
+
+
+def _seen_points(good_agents: int) -> Tensor:
+    """Which of the ``[agents, 1 + N + agents]`` relative points are observed, as rows of the flattened ones."""
+    agents = good_agents + 1
+    seen = torch.ones(agents, 1 + good_agents + agents, dtype=torch.bool)
+    seen[:, 1 + good_agents :].fill_diagonal_(False)  # Nobody observes itself,
+    seen[0, 0] = False  # and the adversary does not know the goal.
+    return seen.flatten().nonzero().flatten()

@@ -36,8 +36,8 @@ def plain(network: StackedMLP, run: int, activation: type[nn.Module]) -> nn.Sequ
     layers: list[nn.Module] = []
     for name in ("hidden_1.linear", "hidden_2.linear", "output"):
         stacked = network.get_submodule(name)
-        layer = nn.Linear(stacked.weight.shape[1], stacked.weight.shape[2])
-        layer.weight.data, layer.bias.data = stacked.weight.data[run].T.clone(), stacked.bias.data[run, 0].clone()
+        layer = nn.Linear(stacked.weight.shape[2], stacked.weight.shape[1])
+        layer.weight.data, layer.bias.data = stacked.weight.data[run].clone(), stacked.bias.data[run, 0].clone()
         layers += [layer, activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -53,7 +53,7 @@ def test_a_stack_equals_torchs_own_layers_run_by_run(activation: Activation, lay
         expected = member(batch[run])
         (expected * weights[run]).sum().backward()
         torch.testing.assert_close(output[run], expected)
-        torch.testing.assert_close(network.hidden_1.linear.weight.grad[run], member[0].weight.grad.T)  # type: ignore
+        torch.testing.assert_close(network.hidden_1.linear.weight.grad[run], member[0].weight.grad)  # type: ignore
         torch.testing.assert_close(network.output.bias.grad[run, 0], member[4].bias.grad)  # type: ignore
 
 

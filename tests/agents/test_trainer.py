@@ -146,7 +146,7 @@ def test_noise_and_learning_rates_fall_linearly() -> None:
     for until in range(1, 11):
         trainer.run(until)
         rates.append([
-            optimiser.param_groups[0]["lr"]
+            optimiser.learning_rate
             for optimiser in (trainer.maddpg.actor_optimisers[0], trainer.maddpg.critic_optimisers[1])
         ])  # fmt: skip
         assert trainer.noise_scale == pytest.approx(2.0 - until / 10)

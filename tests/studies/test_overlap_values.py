@@ -43,9 +43,9 @@ def layers(actor: StackedMLP, run: int, observation: Tensor, discrete: bool) -> 
     found = {}
     for name in ("hidden_1", "hidden_2"):
         linear = getattr(actor, name).linear
-        value = torch.relu(value @ linear.weight[run] + linear.bias[run, 0])
+        value = torch.relu(value @ linear.weight[run].T + linear.bias[run, 0])
         found[name] = value
-    output = value @ actor.output.weight[run] + actor.output.bias[run, 0]
+    output = value @ actor.output.weight[run].T + actor.output.bias[run, 0]
     return {**found, "action": output.softmax(0) if discrete else output.tanh()}
 
 
