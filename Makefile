@@ -1,6 +1,7 @@
 # Needs only make and Python 3.11 or newer; everything else goes into .venv.
 #
 #   make demo    set up, run the small study and write its report
+#   make bench   set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
 #   make test    set up, run the fast tests
 #   make check   set up, lint, format check, types
 #   make setup   set up only
@@ -19,11 +20,14 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 # Installed before everything else: left to choose, pip may take a newer torch and gigabytes of CUDA libraries.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test check setup
+.PHONY: demo bench test check setup
 .NOTPARALLEL:
 
 demo: $(RUNTIME)
 	$(BIN)/soo-marl demo
+
+bench: $(RUNTIME)
+	$(BIN)/python -m benchmarks
 
 test: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
