@@ -1,0 +1,16 @@
+"""Where and how the shards of a study are computed: in this process, in local worker processes, or on a Ray cluster."""
+
+from soo_marl.studies.engines.compute import LOCAL_WORKERS, Compute, check_machine, one_torch_thread, usable_cores
+from soo_marl.studies.engines.run import run_shards
+from soo_marl.studies.engines.shards import Interrupted, WorkerLostError
+
+__all__ = [
+    "LOCAL_WORKERS",
+    "Compute",
+    "Interrupted",
+    "WorkerLostError",
+    "check_machine",
+    "one_torch_thread",
+    "run_shards",
+    "usable_cores",
+]

@@ -1,0 +1,87 @@
+"""Where a study computes, as one value, and whether this machine can compute there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where to compute. :func:`check_machine` says whether that is possible."""
+
+    workers: int | None = None
+    """Shards at once, one process each; as many as there are cores by default, 0 for this process alone."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1 ..."""
+    engine: Literal["local", "ray"] = "local"
+    """local: worker processes on this machine; ray: a Ray cluster, whose nodes must share the study's folder."""
+    address: str | None = None
+    """Address of the Ray cluster, host:port, or auto for the one that this machine belongs to; none starts a Ray of
+    its own on this machine."""
+
+
+LOCAL_WORKERS = Compute()
+"""As many local worker processes as there are cores, on the CPU."""
+
+
+def usable_cores() -> int:
+    """Number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_settings(compute: Compute) -> None:
+    """Refuse what cannot be on any machine.
+
+    Raises:
+        ValueError: a field is out of its range, or two contradict each other.
+    """
+    if compute.workers is not None and compute.workers < 0:
+        raise ValueError(f"workers must be 0 (this process alone) or more, not {compute.workers}")
+    if compute.engine not in ("local", "ray"):
+        raise ValueError(f"there is no engine {compute.engine!r}; choose one of local, ray")
+    if compute.engine == "local":
+        if compute.address is not None:
+            raise ValueError("--address names a Ray cluster, so it needs --engine ray")
+        return
+    if compute.workers == 0:
+        raise ValueError("with --engine ray nothing is computed in this process, so workers must be 1 or more, not 0")
+    if compute.address not in (None, "auto") and not re.fullmatch(r"[^/]+:\d{1,5}", compute.address):
+        raise ValueError(f"--address takes host:port or auto, not {compute.address!r}")
+    if compute.device.startswith("cuda:"):
+        raise ValueError(f"with --engine ray give the device as cuda, not {compute.device}: Ray chooses which GPU")
+
+
+def check_machine(compute: Compute) -> None:
+    """Find out before anything is begun whether this machine can compute as asked.
+
+    Raises:
+        ValueError: a field is out of its range, there is no such device here, or Ray is not installed.
+    """
+    check_settings(compute)
+    if compute.engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise ValueError('--engine ray needs the extra: pip install "soo-marl[cluster]"')
+    try:
+        torch.zeros(1, device=compute.device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        # Torch adds paragraphs of advice.
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"cannot compute on the device {compute.device!r}: {reason}") from error
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Compute with one torch thread; for networks this small two that share busy cores are many times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,48 @@
+"""Where to compute: what cannot be is refused in one sentence before anything is begun."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine, run_shards
+
+
+def refused(compute: Compute, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_machine(compute)
+
+
+def test_possible_settings_pass() -> None:
+    for compute in (LOCAL_WORKERS, Compute(workers=0), Compute(workers=5)):
+        check_machine(compute)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": -1}, r"^workers must be 0 \(this process alone\) or more, not -1$"),
+        ({"engine": "dask"}, r"^there is no engine 'dask'; choose one of local, ray$"),
+        ({"address": "head:6379"}, r"^--address names a Ray cluster, so it needs --engine ray$"),
+        ({"engine": "ray", "workers": 0}, r"^with --engine ray nothing is computed in this process, so workers"),
+        ({"engine": "ray", "device": "cuda:1"}, r"^with --engine ray give the device as cuda, not cuda:1"),
+        ({"engine": "ray", "address": "head"}, r"^--address takes host:port or auto, not 'head'$"),
+        ({"engine": "ray", "address": "ray://head:10001"}, r"^--address takes host:port or auto"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    refused(Compute(**settings), message)
+    with pytest.raises(ValueError, match=message):
+        run_shards(check_machine, [()], Compute(**settings))
+
+
+def test_devices_that_are_not_there() -> None:
+    refused(Compute(device="abacus"), r"^cannot compute on the device 'abacus': [^\n]+$")
+    if not torch.cuda.is_available():
+        refused(Compute(device="cuda"), r"^cannot compute on the device 'cuda': [^\n]+$")
+
+
+def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused(Compute(engine="ray"), r'^--engine ray needs the extra: pip install "soo-marl\[cluster\]"$')
