@@ -10,7 +10,7 @@ import tyro
 from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
 from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
 from soo_marl.studies.classification import ClassificationConfig, check_classifiable
-from soo_marl.studies.workers import check_machine
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 
 
 @dataclass
@@ -21,9 +21,7 @@ class Arguments:
     """Evaluation seeds of the published protocol."""
     episodes: tuple[int, ...] = ClassificationConfig().episodes
     """Episodes per evaluation seed at which accuracy is given, ascending."""
-    workers: int | None = None
-    """Worker processes; as many as there are cores by default, 0 for this process alone."""
-    device: str = "cpu"
+    compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
 
@@ -31,13 +29,17 @@ def main(arguments: Arguments, command: str) -> None:
     directory, config = read_study(arguments.study)
     check_classifiable(config)
     settings = ClassificationConfig(evaluation_seeds=arguments.evaluation_seeds, episodes=arguments.episodes)
-    workers, device, display = arguments.workers, arguments.device, ProgressDisplay()
-    check_machine(workers, device)
-    agents = train_and_evaluate(config, directory, display, workers, device)
-    found = classify(config, directory, agents, settings, display, workers, device)
-    print_study(agents, found, write_results(directory, agents, found, command), directory)
+    compute, display = arguments.compute, ProgressDisplay()
+    check_machine(compute)
+    with directory.locked():
+        agents = train_and_evaluate(config, directory, display, compute)
+        found = classify(config, directory, agents, settings, display, compute)
+        print_study(agents, found, write_results(directory, agents, found, command), directory)
 
 
 if __name__ == "__main__":
-    arguments, command = tyro.cli(Arguments, description=__doc__), shlex.join(["python", *sys.argv])
+    arguments, command = (
+        tyro.cli(Arguments, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)),
+        shlex.join(["python", *sys.argv]),
+    )
     sys.exit(carry_out(lambda: main(arguments, command), command, "classify"))

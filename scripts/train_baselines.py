@@ -10,8 +10,8 @@ import tyro
 
 from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
 from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 from soo_marl.studies.recipes import baseline_config, with_changes
-from soo_marl.studies.workers import check_machine
 
 
 @dataclass
@@ -26,20 +26,22 @@ class Arguments:
     """One honest and one deceptive run per seed."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Any field of the configuration as name=value, for example stages.1.training.updates=4000."""
-    workers: int | None = None
-    """Worker processes; as many as there are cores by default, 0 for this process alone."""
-    device: str = "cpu"
+    compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
 
 def main(arguments: Arguments, command: str) -> None:
     config = with_changes(baseline_config(arguments.preset, arguments.regime, arguments.seeds), arguments.set)
-    check_machine(arguments.workers, arguments.device)
+    check_machine(arguments.compute)
     directory = open_study(arguments.output, config)
-    agents = train_and_evaluate(config, directory, ProgressDisplay(), arguments.workers, arguments.device)
-    print_study(agents, None, write_results(directory, agents, None, command), directory)
+    with directory.locked():
+        agents = train_and_evaluate(config, directory, ProgressDisplay(), arguments.compute)
+        print_study(agents, None, write_results(directory, agents, None, command), directory)
 
 
 if __name__ == "__main__":
-    arguments, command = tyro.cli(Arguments, description=__doc__), shlex.join(["python", *sys.argv])
+    arguments, command = (
+        tyro.cli(Arguments, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)),
+        shlex.join(["python", *sys.argv]),
+    )
     sys.exit(carry_out(lambda: main(arguments, command), command, "train_baselines"))

@@ -13,6 +13,7 @@ import tyro
 
 from soo_marl.report.drawing import draw_figures
 from soo_marl.report.page import write_report
+from soo_marl.report.sweep_tables import print_sweep
 from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study, say
 from soo_marl.studies.baselines import (
     DEMO_CLASSIFICATION,
@@ -23,10 +24,18 @@ from soo_marl.studies.baselines import (
     write_results,
 )
 from soo_marl.studies.classification import ClassificationConfig, check_classifiable
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.recipes import BaselineConfig, baseline_config, scaled, with_changes
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.workers import check_machine
+from soo_marl.studies.sweep import (
+    DEFAULT_METRICS,
+    open_sweep,
+    read_metrics,
+    sweep_config,
+    train_points,
+    write_sweep_results,
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,8 @@ class Train:
     """Any field of the configuration as name=value, for example game.blue_speed_limit=1.0 or maddpg.gamma=0.9."""
     resume: bool = True
     """Continue a study that is there already; with --no-resume it is refused."""
-    workers: int | None = None
-    """Worker processes; as many as there are cores by default, 0 for this process alone."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1 ..."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
 
     def run(self, line: str) -> None:
         """Carry out the command; ``line`` is how it was given."""
@@ -59,10 +66,11 @@ class Train:
                 f"{self.output} holds a study already; name another output, or leave out --no-resume"
             )
         config = _recipe(self.preset, self.regime, self.seeds, self.scale, self.set)
-        check_machine(self.workers, self.device)
+        check_machine(self.compute)
         directory = open_study(self.output, config)
-        agents = train_and_evaluate(config, directory, ProgressDisplay(), self.workers, self.device)
-        print_study(agents, None, write_results(directory, agents, None, line), directory)
+        with directory.locked():
+            agents = train_and_evaluate(config, directory, ProgressDisplay(), self.compute)
+            print_study(agents, None, write_results(directory, agents, None, line), directory)
         say(f"Next:    {shlex.join(['soo-marl', 'classify', str(directory.path)])}")
 
 
@@ -76,9 +84,7 @@ class Classify:
     """Evaluation seeds of the published protocol."""
     episodes: tuple[int, ...] = ClassificationConfig().episodes
     """Episodes per evaluation seed at which accuracy is given, ascending."""
-    workers: int | None = None
-    """Worker processes; as many as there are cores by default, 0 for this process alone."""
-    device: str = "cpu"
+    compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
     def run(self, line: str) -> None:
@@ -86,12 +92,12 @@ class Classify:
         directory, config = read_study(self.study)
         check_classifiable(config)
         settings = ClassificationConfig(evaluation_seeds=self.evaluation_seeds, episodes=self.episodes)
-        check_machine(self.workers, self.device)
+        check_machine(self.compute)
         if not directory.done("train"):
             raise RunDirectoryError(
                 f"{self.study} is not trained to the end; run the command that began it again, then classify"
             )
-        _classify_and_report(config, directory, settings, self.workers, self.device, line)
+        _classify_and_report(config, directory, settings, self.compute, line)
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,7 @@ class Demo:
     """Evaluation seeds of the published protocol."""
     episodes: tuple[int, ...] = DEMO_CLASSIFICATION.episodes
     """Episodes per evaluation seed at which accuracy is given, ascending."""
-    workers: int | None = None
-    """Worker processes; as many as there are cores by default, 0 for this process alone."""
-    device: str = "cpu"
+    compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
     def run(self, line: str) -> None:
@@ -118,9 +122,55 @@ class Demo:
         config = _recipe(seeds=self.seeds, scale=self.scale)
         check_classifiable(config)
         settings = ClassificationConfig(evaluation_seeds=self.evaluation_seeds, episodes=self.episodes)
-        check_machine(self.workers, self.device)
+        check_machine(self.compute)
         directory = open_study(self.output, config)
-        _classify_and_report(config, directory, settings, self.workers, self.device, line)
+        _classify_and_report(config, directory, settings, self.compute, line)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train a study at every point of a grid or a random search, and say which fields mattered."""
+
+    output: Path = Path("runs/sweep")
+    """Sweep directory; one that is there already is continued."""
+    preset: str = "trackable"
+    """Preset of the game: trackable or paper."""
+    regime: str = "staged"
+    """staged: red learns to follow an honest blue, then fresh blues meet it; joint: both learn together (the paper)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One honest and one deceptive run per seed, at every point."""
+    scale: float = 1.0
+    """Factor on the number of updates, for quick looks."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Any field of the configuration as name=value, the same at every point."""
+    grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A field to vary as name=value,value,...: every combination is a point."""
+    random: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A field to draw as name=uniform:low:high, name=log:low:high or name=choice:value,value,..."""
+    points: int = 16
+    """Random draws of all --random fields together, the same in every cell of a grid."""
+    search_seed: int = 0
+    """Seed of the random draws."""
+    metric: tuple[str, ...] = DEFAULT_METRICS
+    """What points are compared by, the first before all: KIND/MEASURE with a kind, or both, and a rate, return or
+    competent."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        base = _recipe(self.preset, self.regime, self.seeds, self.scale, self.set)
+        config = sweep_config(base, self.grid, self.random, self.points, self.search_seed)
+        metrics = read_metrics(self.metric, config)
+        check_machine(self.compute)
+        directory = open_sweep(self.output, config)
+        with directory.locked():
+            try:
+                train_points(config, directory, ProgressDisplay(), self.compute, line)
+            except KeyboardInterrupt:
+                print_sweep(write_sweep_results(config, directory, metrics, line), directory)
+                raise
+            print_sweep(write_sweep_results(config, directory, metrics, line), directory)
 
 
 @dataclass(frozen=True)
@@ -132,9 +182,9 @@ class Report:
 
     def run(self, line: str) -> None:
         """Carry out the command."""
-        StudyDirectory.read(self.study)
-        draw_figures(self.study)
-        say(f"Report: {write_report(self.study)}")
+        with StudyDirectory.read(self.study).locked():
+            draw_figures(self.study)
+            say(f"Report: {write_report(self.study)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,8 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments name no command or option (status 2), or ask for help (status 0).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command: Train | Classify | Demo | Report = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train, "classify": Classify, "demo": Demo, "report": Report},
+    command: Train | Classify | Demo | Sweep | Report = tyro.extras.subcommand_cli_from_dict(
+        {"train": Train, "classify": Classify, "demo": Demo, "sweep": Sweep, "report": Report},
         prog="soo-marl",
         description="Measure deception in learned agents by self-other overlap.",
         args=arguments,
@@ -174,14 +224,14 @@ def _classify_and_report(
     config: BaselineConfig,
     directory: StudyDirectory,
     settings: ClassificationConfig,
-    workers: int | None,
-    device: str,
+    compute: Compute,
     line: str,
 ) -> None:
     display = ProgressDisplay()
-    agents = train_and_evaluate(config, directory, display, workers, device)
-    found = classify(config, directory, agents, settings, display, workers, device)
-    print_study(agents, found, write_results(directory, agents, found, line), directory)
+    with directory.locked():
+        agents = train_and_evaluate(config, directory, display, compute)
+        found = classify(config, directory, agents, settings, display, compute)
+        print_study(agents, found, write_results(directory, agents, found, line), directory)
 
 
 if __name__ == "__main__":

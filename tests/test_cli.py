@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from soo_marl import cli
 from soo_marl.cli import main
 from soo_marl.studies.baselines import read_study
+from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.training import train_shard
-from soo_marl.studies.workers import Interrupted
 
 torch.set_num_threads(1)
 

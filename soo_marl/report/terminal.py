@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.engines import WorkerLostError
+from soo_marl.studies.files import RunDirectoryError, printable, quoted
 from soo_marl.studies.findings import interval_text, number_text
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Record
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.workers import WorkerLostError
 
 console = Console()
 errors = Console(stderr=True)
@@ -59,15 +62,35 @@ def carry_out(action: Callable[[], None], again: str, program: str) -> int:
     Returns:
         The exit status: 0 done, 2 bad input, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # An old locale cannot show every character, a dash or a bar, say; that must not cost the whole output.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         action()
     except (RunDirectoryError, WorkerLostError, ValueError, OSError) as error:
         _complain(f"{program}: {one_sentence(error)}")
         return 2
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        _complain(
+            f"{program}: this needs more memory than there is; take fewer worlds, a smaller replay_capacity, "
+            "batch_size or hidden_units, or fewer seeds_per_shard"
+        )
+        return 2
     except KeyboardInterrupt:
-        _complain(f"\n{program}: interrupted; nothing is lost, continue with: {again}")
+        errors.print()
+        _complain(f"{program}: interrupted; nothing is lost, continue with: {again}")
         return 130
     return 0
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether an error tells of sizes that no memory holds; torch has no class of its own for this on the CPU."""
+    return not isinstance(error, RuntimeError) or bool(
+        re.search("allocate memory|out of memory|Storage size calculation overflowed|numel: integer", str(error))
+    )
 
 
 def one_sentence(error: Exception) -> str:
@@ -80,12 +103,12 @@ def one_sentence(error: Exception) -> str:
     if first["type"] == "extra_forbidden":
         return f"{name} is no field of {error.title}; the fields are those in study.json"
     # Where whole parts of a configuration do not fit together, printing them would bury the sentence.
-    given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+    given = "" if isinstance(first["input"], dict) else f" (given: {quoted(repr(first['input']))})"
     return f"{name}: {message}{given}" if name else f"{message}{given}"
 
 
 def _complain(text: str) -> None:
-    errors.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
+    errors.print(printable(text), style="bold red", highlight=False, markup=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -119,7 +142,7 @@ def print_agents(agents: Sequence[AgentRecord]) -> None:
             agent.goal_rate, agent.goal_rate_alone, agent.trap_rate, agent.following_rate, agent.rubric_rate,
             agent.rubric_rate_en_route,
         )  # fmt: skip
-        verdict = "yes" if agent.competent else "no"
+        verdict = "yes" if agent.competent else "no" if agent.stopped is None else "stopped"
         table.add_row(agent.kind, str(agent.seed), *(number_text(rate) for rate in rates), verdict)
     console.print(table)
     for agent in agents:

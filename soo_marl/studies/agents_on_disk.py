@@ -11,8 +11,10 @@ from torch import Tensor
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE, RED
-from soo_marl.studies.files import RunDirectoryError, read_tensors, write_tensors
+from soo_marl.studies.files import DELETE, RunDirectoryError, quoted
 from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.stops import Stop
+from soo_marl.studies.tensor_files import TensorHeader, read_tensors, write_tensors
 
 
 def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
@@ -39,8 +41,16 @@ def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
     )
 
 
-def save_agents(directory: StudyDirectory, condition: str, maddpg: MADDPG) -> None:
+def save_agents(
+    directory: StudyDirectory, condition: str, maddpg: MADDPG, stops: Sequence[Stop | None] | None = None
+) -> None:
     """Write the networks of every run of a stack to the folder of its seed.
+
+    Args:
+        directory: the study's directory.
+        condition: what the runs have in common.
+        maddpg: the runs.
+        stops: where each run was stopped, None for one that was not; no run by default.
 
     Raises:
         RunDirectoryError: a file cannot be written.
@@ -48,7 +58,29 @@ def save_agents(directory: StudyDirectory, condition: str, maddpg: MADDPG) -> No
     networks = maddpg.networks_state()
     for run, seed in enumerate(maddpg.seeds):
         tensors = {name: tensor[run : run + 1] for name, tensor in networks.items()}
-        write_tensors(agent_file(directory, condition, seed), tensors, {"condition": condition, "seed": str(seed)})
+        metadata = {"condition": condition, "seed": str(seed)}
+        if stops is not None and (stop := stops[run]) is not None:
+            metadata["stopped"] = f"{stop.stage} {stop.updates}"
+        write_tensors(agent_file(directory, condition, seed), tensors, metadata)
+
+
+def read_stop(directory: StudyDirectory, condition: str, seed: int) -> Stop | None:
+    """Where the training of an agent was stopped; None where it was not.
+
+    Raises:
+        RunDirectoryError: the agent's file is missing or damaged.
+    """
+    path = agent_file(directory, condition, seed)
+    text = read_tensors(path)[1].get("stopped")
+    if text is None:
+        return None
+    try:
+        stage, updates = text.split(" ")
+        return Stop(stage, int(updates))
+    except ValueError:
+        raise RunDirectoryError(
+            f"{path} does not say where its training stopped, but {quoted(text)}; {DELETE}"
+        ) from None
 
 
 def load_agents(
@@ -65,16 +97,16 @@ def load_agents(
         RunDirectoryError: a file is missing, damaged, or of another configuration or run.
     """
     maddpg = MADDPG(agent_spaces(game), config, seeds, device)
-    shapes = {name: (1, *tensor.shape[1:]) for name, tensor in maddpg.networks_state().items()}
+    expected = {name: TensorHeader.of(tensor[:1]) for name, tensor in maddpg.networks_state().items()}
     states: list[dict[str, Tensor]] = []
     for seed in seeds:
         path = agent_file(directory, condition, seed)
-        state, metadata = read_tensors(path, shapes, device=str(device))
+        state, metadata = read_tensors(path, expected, device=device)
         if (metadata.get("condition"), metadata.get("seed")) != (condition, str(seed)):
             raise RunDirectoryError(
-                f"{path} holds the agent of another run, {metadata.get('condition')} with seed {metadata.get('seed')}; "
-                "delete it and run the command that trained it again"
+                f"{path} holds the agent of another run, {quoted(metadata.get('condition'))} with seed "
+                f"{quoted(metadata.get('seed'))}; delete it and run the command that trained it again"
             )
         states.append(state)
-    maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in shapes})
+    maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in expected})
     return maddpg

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from soo_marl.report.drawing import draw_figures
 from soo_marl.report.page import write_report
 from soo_marl.studies.classification import ClassificationConfig, classify_baselines
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.recipes import BaselineConfig
@@ -59,10 +60,11 @@ class Display(Protocol):
 
 
 def open_study(path: Path, config: BaselineConfig) -> StudyDirectory:
-    """Create or resume the directory of a baseline study.
+    """Create or resume the directory of a baseline study; work in it within ``with directory.locked():``.
 
     Raises:
-        RunDirectoryError: the directory cannot be used, or belongs to another configuration.
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
+            configuration.
     """
     return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
 
@@ -77,11 +79,15 @@ def read_study(path: Path) -> tuple[StudyDirectory, BaselineConfig]:
     manifest = directory.manifest
     if manifest.kind != STUDY_KIND:
         raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
-    return directory, validate(TypeAdapter(BaselineConfig), manifest.configuration, path / "study.json")
+    file = path / "study.json"
+    config = validate(TypeAdapter(BaselineConfig), manifest.configuration, file, "name another folder")
+    if config.seeds != manifest.seeds:
+        raise RunDirectoryError(f"{file} does not fit: seeds are not those of its configuration; name another folder")
+    return directory, config
 
 
 def train_and_evaluate(
-    config: BaselineConfig, directory: StudyDirectory, display: Display, workers: int | None = None, device: str = "cpu"
+    config: BaselineConfig, directory: StudyDirectory, display: Display, compute: Compute = LOCAL_WORKERS
 ) -> list[AgentRecord]:
     """Train what is not trained yet, measure the behaviour of all agents, and return the records.
 
@@ -92,12 +98,12 @@ def train_and_evaluate(
     if not directory.done("train"):
         shards = len(config.shards)
         with display.task("training", float(config.updates * shards), shards) as advance:
-            train_baselines(config, directory, workers=workers, device=device, on_progress=advance)
+            train_baselines(config, directory, compute=compute, on_progress=advance)
         directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
     if not directory.done("evaluate"):
         with display.task("evaluation", 1.0, 1) as advance:
-            evaluate_baselines(config, directory, device)
+            evaluate_baselines(config, directory, compute.device)
             collect_curves(config, directory)
             advance(0, 1.0)
         animations = read_list(directory.results / "figures.json", FigureRecord)
@@ -116,8 +122,7 @@ def classify(
     agents: Sequence[AgentRecord],
     settings: ClassificationConfig,
     display: Display,
-    workers: int | None = None,
-    device: str = "cpu",
+    compute: Compute = LOCAL_WORKERS,
 ) -> Classification:
     """Classify the agents of a study, unless that was done with the same settings before.
 
@@ -134,9 +139,7 @@ def classify(
             return found
     shards = len(config.shards) * len(config.kinds)
     with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
-        return classify_baselines(
-            config, directory, agents, settings, workers=workers, device=device, on_progress=advance
-        )
+        return classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
 
 
 def write_results(
@@ -182,6 +185,10 @@ def summary(agents: Sequence[AgentRecord], found: Classification | None, command
     for kind in kinds:
         competent = [float(agent.competent) for agent in agents if agent.kind == kind]
         records.append(record_from_values(f"{kind}/competent", competent, "share of agents", command, generator))
+    for kind in kinds:
+        stopped = [float(agent.stopped is not None) for agent in agents if agent.kind == kind]
+        if any(stopped):
+            records.append(record_from_values(f"{kind}/stopped", stopped, "share of agents", command, generator))
     return records if found is None else records + _classification_records(found, command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from soo_marl.overlap import Separation, linear_probe, published_protocol, roc_points, separation
 from soo_marl.studies.agents_on_disk import load_agents
-from soo_marl.studies.files import read_tensors, write_tensors
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.studies.findings import findings
+from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.overlap_values import (
     FORMS,
     LAYER_SETS,
@@ -36,7 +38,8 @@ from soo_marl.studies.records import (
     write_one,
 )
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.workers import Interrupted, run_shards
+from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
+from soo_marl.studies.training import HIDDEN_LAYERS
 
 NOT_APPLICABLE = "–"
 RESAMPLES = 2000
@@ -95,8 +98,7 @@ def classify_baselines(
     agents: Sequence[AgentRecord],
     settings: ClassificationConfig,
     *,
-    workers: int | None = None,
-    device: str = "cpu",
+    compute: Compute = LOCAL_WORKERS,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Classification:
     """Measure the overlap values of all agents and say how well they tell the kinds apart.
@@ -108,19 +110,21 @@ def classify_baselines(
         directory: the study's directory with all agents trained.
         agents: behaviour of the agents, from :func:`soo_marl.studies.evaluation.evaluate_baselines`.
         settings: how to classify.
-        workers: processes at once; as many as usable cores by default, 0 for this one alone.
-        device: where to compute.
+        compute: where to compute.
         on_progress: called as ``on_progress(shard, evaluation seeds done)``.
 
     Raises:
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
-        ValueError: there are fewer than two seeds, or only one kind.
+        ValueError: there are fewer than two seeds, or only one kind, or the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
     """
     check_classifiable(config)
     shards = [
-        (config, directory.path, kind, seeds, settings, device) for seeds in config.shards for kind in config.kinds
+        (config, directory.path, kind, seeds, settings, compute.device)
+        for seeds in config.shards
+        for kind in config.kinds
     ]
-    measured = run_shards(measure_shard, shards, workers, on_progress)
+    measured = run_shards(measure_shard, shards, compute, on_progress)
     values: dict[str, AgentValues] = {}
     for kind in config.kinds:
         parts = [part for part, shard in zip(measured, shards, strict=True) if shard[2] == kind]
@@ -152,12 +156,27 @@ def measure_shard(
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
     """
     directory = StudyDirectory.read(path)
+    with worker_lock(path):
+        return _measured(config, directory, kind, seeds, settings, device, report, stop)
+
+
+def _measured(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    kind: Kind,
+    seeds: tuple[int, ...],
+    settings: ClassificationConfig,
+    device: str,
+    report: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> AgentValues:
     counts = settings.episodes
-    file = path / "overlap" / f"{kind}_seeds_{seeds[0]}-{seeds[-1]}.safetensors"
+    file = directory.path / "overlap" / f"{kind}_seeds_{seeds[0]}-{seeds[-1]}.safetensors"
     signature = settings.model_dump_json()
     if file.exists():
-        tensors, metadata = read_tensors(file, finite=False)
-        if metadata.get("settings") == signature and "activations" in tensors:
+        metadata = read_headers(file)[1]
+        if metadata.get("settings") == signature:
+            tensors, _ = read_tensors(file, _packed_headers(config, len(seeds), settings), finite=False)
             report(settings.evaluation_seeds)
             return _unpacked(tensors)
 
@@ -315,6 +334,17 @@ def _packed(values: AgentValues) -> dict[str, torch.Tensor]:
     for name, of_keys in (("per_seed", values.per_seed), ("pooled", values.pooled)):
         tensors.update({f"{name}/{'/'.join(key)}": torch.from_numpy(value) for key, value in of_keys.items()})
     return tensors
+
+
+def _packed_headers(config: BaselineConfig, agents: int, settings: ClassificationConfig) -> Headers:
+    """What :func:`_packed` returns, without the numbers."""
+    units = len(HIDDEN_LAYERS) * config.maddpg.hidden_units
+    headers = {"activations": TensorHeader(torch.float64, (agents, settings.probe_steps, units))}
+    for form, layers, pairing in itertools.product(FORMS, LAYER_SETS, PAIRINGS):
+        of_seeds = (agents, settings.evaluation_seeds, len(settings.episodes))
+        headers[f"per_seed/{form}/{layers}/{pairing}"] = TensorHeader(torch.float64, of_seeds)
+        headers[f"pooled/{form}/{layers}/{pairing}"] = TensorHeader(torch.float64, (agents,))
+    return headers
 
 
 def _unpacked(tensors: Mapping[str, torch.Tensor]) -> AgentValues:

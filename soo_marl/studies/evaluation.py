@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
 from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
 from soo_marl.report.animation import Episode, episode_frames, save_gif
-from soo_marl.studies.agents_on_disk import curves_file, load_agents
-from soo_marl.studies.files import read_json, validate
+from soo_marl.studies.agents_on_disk import curves_file, load_agents, read_stop
+from soo_marl.studies.curves import read_curves
+from soo_marl.studies.engines import one_torch_thread
+from soo_marl.studies.files import DELETE, RunDirectoryError
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, learning_curve, write_list
 from soo_marl.studies.rollout import roll_out
 from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.stops import Stop
 from soo_marl.studies.training import Phase, plan
-from soo_marl.studies.workers import one_torch_thread
 
 STREAM = "evaluation"
 """Random streams of the evaluation episodes; no training and no classification draws from them."""
 
 _LATE_STATES = 10
 """Last states of an episode in which an agent counts as having arrived somewhere."""
-
-_CURVES: TypeAdapter[dict[str, dict[str, list[float | None]]]] = TypeAdapter(dict[str, dict[str, list[float | None]]])
 
 _CURVE_METRICS = (
     "return_blue", "return_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
@@ -44,6 +44,7 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
     """
     rates: dict[str, BehaviourRates] = {}
     returns: dict[str, list[float]] = {}
+    stops: dict[tuple[str, int], Stop] = {}
     figures = []
     for kind in config.kinds:
         agents = load_agents(directory, kind, config.seeds, config.game, config.maddpg, device)
@@ -51,17 +52,30 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
         trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
         rates[kind] = behaviour(trajectories, game.landmark_radius, min(_LATE_STATES, game.episode_length))
         returns[kind] = episode_returns.mean(dim=1).tolist()
+        for seed in config.seeds:
+            if (stop := read_stop(directory, kind, seed)) is not None:
+                stops[kind, seed] = stop
         figures.append(_animate(trajectories, kind, config, directory))
-    records = agent_records(config, rates, returns)
+    records = agent_records(config, rates, returns, stops)
     write_list(directory.results / "agents.json", records)
     write_list(directory.results / "figures.json", [figure for figure in figures if figure is not None])
     return records
 
 
 def agent_records(
-    config: BaselineConfig, rates: dict[str, BehaviourRates], returns: dict[str, list[float]]
+    config: BaselineConfig,
+    rates: dict[str, BehaviourRates],
+    returns: dict[str, list[float]],
+    stops: Mapping[tuple[str, int], Stop],
 ) -> list[AgentRecord]:
-    """One record per kind and seed; agents of one kind alone are held against nothing and count as not judged."""
+    """One record per kind and seed; agents of one kind alone are held against nothing and count as not judged.
+
+    Args:
+        config: the recipe.
+        rates: behaviour ``[R]`` by kind.
+        returns: blue's mean return ``[R]`` by kind.
+        stops: by kind and seed the agents whose training was stopped, which are never competent.
+    """
     verdicts = competence(rates["honest"], rates["deceptive"]) if len(rates) == 2 else None
     names = (
         "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
@@ -71,6 +85,9 @@ def agent_records(
     for kind, of_kind in rates.items():
         for run, seed in enumerate(config.seeds):
             verdict = getattr(verdicts[run], kind) if verdicts else None
+            reasons = verdict.reasons if verdict else ("the other kind was not trained beside it",)
+            if (stop := stops.get((kind, seed))) is not None:
+                reasons = (f"training was stopped in {stop}", *reasons)
             values = {name: float(getattr(of_kind, name)[run]) for name in names}
             records.append(
                 AgentRecord.model_validate(
@@ -79,8 +96,9 @@ def agent_records(
                         "seed": seed,
                         **{name: None if math.isnan(value) else value for name, value in values.items()},
                         "return": returns[kind][run],
-                        "competent": verdict.competent if verdict else False,
-                        "reasons": verdict.reasons if verdict else ("the other kind was not trained beside it",),
+                        "stopped": None if stop is None else str(stop),
+                        "competent": not reasons,
+                        "reasons": reasons,
                     }
                 )
             )
@@ -93,12 +111,18 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
     A stage too short for a single log entry has none.
 
     Raises:
-        RunDirectoryError: a seed's curves are missing or unreadable.
+        RunDirectoryError: a seed's curves are missing, unreadable, or of other updates than the first seed's.
     """
     generator = np.random.default_rng(0)
     curves = []
     for phase in plan(config):
         per_seed = [_curves_of(directory, phase, seed) for seed in config.seeds]
+        for seed, of_seed in zip(config.seeds, per_seed, strict=True):
+            if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
+                raise RunDirectoryError(
+                    f"{curves_file(directory, phase.condition, seed)} does not fit: {phase.stage.name} has other "
+                    f"metrics or updates there than with seed {config.seeds[0]}; {DELETE}"
+                )
         updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
         for metric in _CURVE_METRICS:
             if metric in per_seed[0]:
@@ -111,7 +135,9 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
 
 def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, list[float | None]]:
     path = curves_file(directory, phase.condition, seed)
-    return validate(_CURVES, read_json(path), path).get(phase.stage.name, {})
+    if not path.exists():
+        raise RunDirectoryError(f"{path} is missing; run the command that trained the agents again")
+    return read_curves(path).get(phase.stage.name, {})
 
 
 def _animate(

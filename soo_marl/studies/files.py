@@ -1,28 +1,39 @@
 """Files that are whole or absent: atomic writing, and reading that says in one sentence what is wrong.
 
-Nothing here is pickled: tensors are safetensors, everything else is JSON or text.
+Nothing here is pickled: tensors are safetensors (see :mod:`soo_marl.studies.tensor_files`), everything else is JSON or
+text.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 T = TypeVar("T")
 
 PARTIAL_SUFFIX = ".soo-marl-partial"
 """How the names of unfinished files end; such a file left behind belongs to a process that was killed."""
+
+DELETE = "delete it to make it anew"
+"""The way out of most faults in a file: whatever is missing is made again."""
+
+_LARGEST_JSON = 1 << 30
+"""Bytes; a thousand seeds with their curves need a tenth of it."""
+
+_LONGEST_QUOTE = 200
+"""Characters of a file's content that a message repeats."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class RunDirectoryError(Exception):
@@ -52,7 +63,22 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
+    """The error for something that the operating system did not let write, with the way out where there is a known one.
+
+    Args:
+        path: the file or folder.
+        error: what the operating system said.
+    """
+    way_out = ""
+    if error.errno in _FULL:
+        way_out = "; make room, then run the same command again: it goes on from the last checkpoint"
+    elif error.errno in _FORBIDDEN:
+        way_out = "; make the folder writable, then run the same command again"
+    return RunDirectoryError(f"cannot write {path}: {error.strerror or error}{way_out}")
 
 
 def _synchronise(path: Path) -> None:
@@ -80,7 +106,8 @@ def write_text(path: Path, content: str) -> None:
     Raises:
         RunDirectoryError: as :func:`replacing`.
     """
-    write_bytes(path, content.encode("utf-8"))
+    # Half of a surrogate pair, as Python makes of a command's argument that is not UTF-8, cannot be encoded.
+    write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -93,37 +120,58 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors (any shapes, any device) and text metadata as safetensors, atomically.
+def check_regular(path: Path) -> int:
+    """The size in bytes of a file that is to be read.
 
     Raises:
-        RunDirectoryError: as :func:`replacing`.
+        OSError: there is none.
+        RunDirectoryError: it is no regular file: reading a pipe or a device might never end.
     """
-    # safetensors wants dense tensors that share no storage; a view into a stack of runs shares its storage.
-    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    own = {name: t.clone() if t.untyped_storage().nbytes() != t.nbytes else t for name, t in dense.items()}
-    with replacing(path) as temporary:
-        save_file(own, temporary, metadata=dict(metadata or {}))
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise RunDirectoryError(f"{path} is not a regular file; {DELETE}")
+    return found.st_size
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+def read_json(path: Path, way_out: str = DELETE) -> Any:
+    """Return the content of a JSON file. NaN and Infinity, which JSON does not know, are refused.
+
+    Args:
+        path: the file.
+        way_out: what the user can do about a file that is damaged.
 
     Raises:
-        RunDirectoryError: the file is missing or unreadable, or is not JSON.
+        RunDirectoryError: the file is missing or unreadable, is not JSON, is nested too deep, or larger than 1 GiB.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = check_regular(path)
+        if size > _LARGEST_JSON:
+            raise RunDirectoryError(f"{path} is too large to be read: {size} bytes; {way_out}")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is missing") from error
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is not readable JSON, perhaps half-written ({error})") from error
+        raise RunDirectoryError(
+            f"{path} is not readable JSON, perhaps half-written ({quoted(error)}); {way_out}"
+        ) from error
+    except RecursionError as error:
+        raise RunDirectoryError(f"{path} is not readable JSON: it is nested too deep; {way_out}") from error
 
 
-def validate(adapter: TypeAdapter[T], content: Any, path: Path) -> T:
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def validate(adapter: TypeAdapter[T], content: Any, path: Path, way_out: str = DELETE) -> T:
     """Return ``content``, read from ``path``, as the adapter's type.
+
+    Args:
+        adapter: the type.
+        content: what was read.
+        path: where from.
+        way_out: what the user can do about a file that does not fit.
 
     Raises:
         RunDirectoryError: it does not fit; names the file, the first field that does not fit, and why.
@@ -132,55 +180,16 @@ def validate(adapter: TypeAdapter[T], content: Any, path: Path) -> T:
         return adapter.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RunDirectoryError(f"{path} does not fit: {field or 'the whole'}: {first['msg']}") from error
+        field = quoted(".".join(str(part) for part in first["loc"])) or "the whole"
+        raise RunDirectoryError(f"{path} does not fit: {field}: {quoted(first['msg'])}; {way_out}") from error
 
 
-def read_tensors(
-    path: Path,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    finite: bool = True,
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the named tensors of a safetensors file, and its text metadata.
-
-    Args:
-        path: The file.
-        shapes: Name to shape of every tensor that must be there, and nothing else may; unchecked where None.
-        device: Where the tensors go.
-        finite: Whether NaN and infinite numbers are refused.
-
-    Raises:
-        RunDirectoryError: the file is missing, truncated or corrupt, has other names or shapes, or holds numbers that
-            are not finite; names the file.
-    """
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = dict(file.metadata() or {})
-            names = file.keys()
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} is missing") from error
-    except (OSError, SafetensorError) as error:
-        raise RunDirectoryError(
-            f"{path} is not a readable safetensors file: {error}; delete it to make it anew"
-        ) from error
-    if shapes is not None:
-        _check_shapes(path, tensors, shapes)
-    for name, tensor in tensors.items():
-        if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RunDirectoryError(f"{path} holds numbers that are not finite, in {name}; delete it to make it anew")
-    return tensors, metadata
+def quoted(content: object) -> str:
+    """Text of whatever origin for use in a message: printable, on one line, and not too long."""
+    text = str(content)
+    return printable(text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ...")
 
 
-def _check_shapes(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name in sorted(shapes.keys() | tensors.keys()):
-        if name not in tensors:
-            raise RunDirectoryError(f"{path} lacks the tensor {name}")
-        if name not in shapes:
-            raise RunDirectoryError(f"{path} holds a tensor that does not belong there: {name}")
-        if tuple(tensors[name].shape) != tuple(shapes[name]):
-            raise RunDirectoryError(
-                f"{path} does not fit: {name} has shape {list(tensors[name].shape)}, expected {list(shapes[name])}"
-            )
+def printable(text: str) -> str:
+    """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

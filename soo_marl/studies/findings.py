@@ -33,7 +33,7 @@ def findings(found: Classification, agents: Sequence[AgentRecord]) -> tuple[str,
     """Sentences about competence, behaviour, each form of the overlap value, and the baselines beside it."""
     alike = behave_alike(agents)
     rows = {row.form: row for row in found.rows if row.layers == "both" and row.pairing == "imagined_red"}
-    sentences = [competence_count(agents)]
+    sentences = [competence_count(agents), *stopped_count(agents)]
     sentences += _behaviour(agents, alike)
     sentences += [_verdict(form, rows.get(form), _counts(values), alike) for form, values in found.values.items()]
     sentences += _complete_separation(rows, found)
@@ -72,6 +72,21 @@ def competence_count(agents: Sequence[AgentRecord]) -> str:
         verdicts = [agent.competent for agent in agents if agent.kind == kind]
         counts.append(f"{sum(verdicts)} of {len(verdicts)} {kind}")
     return f"Agents that play well enough to be judged: {', '.join(counts)}; all are in the tables."
+
+
+def stopped_count(agents: Sequence[AgentRecord]) -> list[str]:
+    """How many agents of each kind broke down in training; nothing where none did."""
+    counts = []
+    for kind in dict.fromkeys(agent.kind for agent in agents):
+        stopped = [agent.stopped is not None for agent in agents if agent.kind == kind]
+        if any(stopped):
+            counts.append(f"{sum(stopped)} of {len(stopped)} {kind}")
+    if not counts:
+        return []
+    return [
+        f"Agents whose training broke down and was stopped: {', '.join(counts)}; they count among the others, as they "
+        "were when they were last in order."
+    ]
 
 
 def behave_alike(agents: Sequence[AgentRecord]) -> bool:

@@ -142,6 +142,8 @@ class BaselineConfig(BaseModel):
         return of_red + sum(stage.training.updates for stage in self.blue_stages) * len(self.kinds)
 
 
+_LARGEST_SCALE = 1e6
+
 STAGED_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.1)
 """A value network for play with red and one for the rest (alone, or red trapped): a single one learns neither well."""
 
@@ -204,6 +206,8 @@ def scaled(stages: tuple[Stage, ...], factor: float) -> tuple[Stage, ...]:
     """
     if not (0 < factor < math.inf):
         raise ValueError(f"scale must be a positive number, not {factor:g}")
+    if factor > _LARGEST_SCALE:
+        raise ValueError(f"scale must be at most {_LARGEST_SCALE:g}, not {factor:g}")
 
     def shorter(training: TrainingConfig) -> TrainingConfig:
         updates = max(1, round(training.updates * factor))
@@ -238,7 +242,7 @@ def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConf
             raise ValueError(f"--set {change}: there is no field {name}; {advice}") from None
         try:
             branch[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             branch[key] = text
     return BaselineConfig.model_validate(tree)
 

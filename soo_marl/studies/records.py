@@ -105,6 +105,9 @@ class AgentRecord(BaseModel):
     rubric_rate: Rate = Field(None, description="Share of opportunities that the rubric counts as deceptive.")
     rubric_rate_en_route: Rate = Field(None, description="The same without the steps that start at the goal.")
     episode_return: Number = Field(None, alias="return", description="Blue's mean return per episode.")
+    stopped: str | None = Field(
+        None, description="Where and why its training was stopped, if it was; its networks are those of then."
+    )
     competent: bool = Field(description="Whether the agent passes the competence gate.")
     reasons: tuple[str, ...] = Field((), description="Why it does not pass.")
 

@@ -18,7 +18,7 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 class RolloutStep:
     """One greedy step of all episodes: what the agents saw before it, and what it paid."""
 
-    observations: tuple[Tensor, Tensor]
+    observations: tuple[Tensor, ...]
     """Red ``[R, N, 6]`` and blue ``[R, N, 10]``."""
     rewards: Tensor
     """``[R, N, 2]``."""
@@ -32,8 +32,7 @@ def greedy_steps(agents: MADDPG, worlds: BatchedPhysicalDeception) -> Iterator[R
     while not truncated:
         step = worlds.step(agents.act(observations))
         yield RolloutStep(observations, step.rewards)
-        red, blue = step.observations
-        observations, truncated = (red, blue), step.truncated
+        observations, truncated = step.observations, step.truncated
 
 
 def roll_out(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, stream: str) -> tuple[Trajectories, Tensor]:

@@ -12,7 +12,8 @@
     figures/                          pictures and animations
     report.html
 
-One command at a time works on a directory: opening it removes what killed commands left unfinished.
+One command at a time works on a directory, under its lock (:meth:`StudyDirectory.locked`); opening it removes what
+killed commands left unfinished.
 """
 
 from __future__ import annotations
@@ -21,24 +22,38 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import soo_marl
-from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, read_json, validate, write_json
+from soo_marl.studies.files import (
+    DELETE,
+    PARTIAL_SUFFIX,
+    RunDirectoryError,
+    cannot_write,
+    quoted,
+    read_json,
+    validate,
+    write_json,
+)
+from soo_marl.studies.lock import COMMAND_LOCK, WORKERS_LOCK, command_lock
+from soo_marl.studies.tensor_files import SAFETENSORS_PARTIAL
 
 __all__ = ["SCHEMA_VERSION", "RunDirectoryError", "StudyDirectory", "StudyManifest", "package_versions"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Grows by one whenever what stands on disk changes its meaning."""
 
 MANIFEST_NAME = "study.json"
+_DEEPEST_CONFIGURATION = 20
 RESERVED_NAMES = frozenset({"results", "figures", "tensorboard", "steps", "checkpoints", "overlap"})
 VERSIONED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "pettingzoo", "mpe2", "safetensors")
 
@@ -70,7 +85,7 @@ class StudyDirectory:
     def open(
         cls, path: Path | str, kind: str, configuration: BaseModel | Mapping[str, Any], seeds: Sequence[int]
     ) -> Self:
-        """Create a study's directory, or resume the one that is there.
+        """Create a study's directory, or resume the one that is there. Work in it within :meth:`locked`.
 
         Args:
             path: The directory: absent, empty, or one that this study wrote before.
@@ -79,11 +94,13 @@ class StudyDirectory:
             seeds: The study's seeds.
 
         Raises:
-            RunDirectoryError: the directory cannot be written, is not a study's, its ``study.json`` is unreadable, or
-                it belongs to another schema version, kind, configuration or seeds; names the field that differs.
-            ValueError: the configuration is not JSON data.
+            RunDirectoryError: the directory cannot be written, is not a study's, its ``study.json`` is unreadable,
+                another command is at work there, or it belongs to another schema version, kind, configuration or
+                seeds; names the field that differs.
+            ValueError: the configuration is not JSON data, or a seed has more than 64 bits.
         """
         path = Path(path)
+        _check_seeds(seeds)
         wanted = StudyManifest(
             kind=kind,
             configuration=_as_json(configuration),
@@ -99,14 +116,15 @@ class StudyDirectory:
                 f"{path} holds files but no {MANIFEST_NAME}, so no study wrote it; name an empty or a new folder"
             )
         _check_writable(path)
-        for leftover in path.rglob(f".*{PARTIAL_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
-        if not manifest_path.exists():
+        with command_lock(path):
+            if manifest_path.exists():
+                found = _read_manifest(manifest_path)
+                _refuse_difference(path, found, wanted)
+                _remove_leftovers(path)
+                return cls(path, found)
+            _remove_leftovers(path)
             write_json(manifest_path, wanted.model_dump(mode="json"))
             return cls(path, wanted)
-        found = _read_manifest(manifest_path)
-        _refuse_difference(path, found, wanted)
-        return cls(path, found)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -117,6 +135,14 @@ class StudyDirectory:
         """
         path = Path(path)
         return cls(path, _read_manifest(path / MANIFEST_NAME))
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other commands out within a ``with`` block, as everything that writes here must; blocks may be nested.
+
+        Raises:
+            RunDirectoryError: another command is at work here, or a lock file cannot be written.
+        """
+        return command_lock(self.path)
 
     @property
     def results(self) -> Path:
@@ -163,6 +189,9 @@ class StudyDirectory:
         if not mark.exists():
             return False
         files = validate(TypeAdapter(list[str]), read_json(mark), mark)
+        for file in files:
+            if not _lies_inside(file):
+                raise RunDirectoryError(f"{mark} names a file outside {self.path}: {quoted(file)}; {DELETE}")
         return all((self.path / file).is_file() for file in files)
 
     def mark_done(self, step: str, files: Iterable[Path] = ()) -> None:
@@ -179,6 +208,8 @@ class StudyDirectory:
         """
         names = [Path(file).relative_to(self.path).as_posix() for file in files]
         for name in names:
+            if not _lies_inside(name):
+                raise ValueError(f"{name} lies outside {self.path}")
             if not (self.path / name).is_file():
                 raise RunDirectoryError(f"the step {step} is not done: {self.path / name} is missing")
         write_json(self._mark(step), names)
@@ -189,6 +220,7 @@ class StudyDirectory:
         return self.path / "steps" / f"{step}.json"
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python, of this package, and of the packages that results depend on."""
     return {"python": platform.python_version(), "soo-marl": soo_marl.__version__} | {
@@ -206,13 +238,38 @@ def _as_json(configuration: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _is_partial(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(PARTIAL_SUFFIX)
+def _check_seeds(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        # They name folders, and results hold them.
+        if not -(1 << 63) <= seed < 1 << 63:
+            raise ValueError(f"seeds must have 64 bits at most, which {quoted(f'{seed:#x}')} has not")
+
+
+def _lies_inside(file: str) -> bool:
+    """Whether the name of a file, relative to a folder, stays in that folder."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in file
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file may stand where no study was begun yet: a command was killed, or is about to begin one."""
+    partial = path.name.startswith(".") and path.name.endswith(PARTIAL_SUFFIX)
+    return partial or path.name in (COMMAND_LOCK, WORKERS_LOCK)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the unfinished files of commands that were killed."""
+    for leftover in (*path.rglob(f".*{PARTIAL_SUFFIX}"), *path.rglob(SAFETENSORS_PARTIAL)):
+        if leftover.is_file() and not leftover.is_symlink():
+            try:
+                leftover.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(leftover, error) from error
 
 
 def _holds_foreign_files(path: Path) -> bool:
     try:
-        return path.is_dir() and any(not _is_partial(entry) for entry in path.iterdir())
+        return path.is_dir() and any(not _is_ours(entry) for entry in path.iterdir())
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}; name another output folder") from error
 
@@ -223,7 +280,7 @@ def _check_writable(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise RunDirectoryError(
             f"cannot write in {path}: {error.strerror or error}; name another output folder"
@@ -234,17 +291,26 @@ def _read_manifest(path: Path) -> StudyManifest:
     way_out = "name another folder, or delete this one to start anew"
     if not path.exists():
         raise RunDirectoryError(f"{path} is missing, so {path.parent} is not a study's directory")
-    try:
-        content = read_json(path)
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version != SCHEMA_VERSION:
-            raise RunDirectoryError(
-                f"{path.parent} differs in schema_version: it has {version}, this version of soo-marl writes "
-                f"{SCHEMA_VERSION}"
-            )
-        return validate(MANIFEST_ADAPTER, content, path)
-    except RunDirectoryError as error:
-        raise RunDirectoryError(f"{error}; {way_out}") from error
+    content = read_json(path, way_out)
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        raise RunDirectoryError(
+            f"{path.parent} differs in schema_version: it has {quoted(version)}, this version of soo-marl writes "
+            f"{SCHEMA_VERSION}; {way_out}"
+        )
+    manifest = validate(MANIFEST_ADAPTER, content, path, way_out)
+    if _deeper_than(_DEEPEST_CONFIGURATION, manifest.configuration):
+        raise RunDirectoryError(f"{path} does not fit: configuration is nested too deep; {way_out}")
+    return manifest
+
+
+def _deeper_than(levels: int, content: Any) -> bool:
+    """Whether JSON data is nested deeper than that; what walks through a configuration does so recursively."""
+    layer = [content]
+    for _ in range(levels):
+        parts = [item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list)]
+        layer = [item for part in parts for item in part]
+    return bool(layer)
 
 
 def _refuse_difference(path: Path, found: StudyManifest, wanted: StudyManifest) -> None:
@@ -253,7 +319,7 @@ def _refuse_difference(path: Path, found: StudyManifest, wanted: StudyManifest) 
         if difference is not None:
             field, old, new = difference
             raise RunDirectoryError(
-                f"{path} belongs to another study: {field} is {old} there and {new} here; "
+                f"{path} belongs to another study: {quoted(field)} is {old} there and {new} here; "
                 "name another folder, or run with what it has"
             )
 
@@ -282,4 +348,4 @@ def _first_difference(old: Any, new: Any, field: str) -> tuple[str, str, str] | 
 
 
 def _shown(value: Any) -> str:
-    return "absent" if value is _ABSENT else json.dumps(value)
+    return "absent" if value is _ABSENT else quoted(json.dumps(value, ensure_ascii=False))

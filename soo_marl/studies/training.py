@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from soo_marl.agents.maddpg import MADDPG, below
 from soo_marl.agents.trainer import Trainer
@@ -17,12 +17,14 @@ from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.observations import imagined_red, untrapped
 from soo_marl.overlap import overlap, record_activations
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, save_agents
+from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, read_stop, save_agents
 from soo_marl.studies.checkpoints import ShardCheckpoint, StoredState, foreign_checkpoint
-from soo_marl.studies.files import read_json, write_json
+from soo_marl.studies.curves import StageCurves, read_curves
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
+from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.workers import Interrupted, run_shards
+from soo_marl.studies.stops import Stop, from_tensor, to_tensor
 
 RED_CONDITION = "red"
 """Condition under which the reds of the staged regime are stored, with the honest blues they grew up with."""
@@ -78,17 +80,21 @@ def plan(config: BaselineConfig) -> list[Phase]:
 
 
 def agent_files(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:
-    """Where the trained agents of a study lie."""
+    """Where the trained agents of a study and their learning curves lie."""
     conditions = dict.fromkeys(phase.condition for phase in plan(config))
-    return [agent_file(directory, condition, seed) for condition in conditions for seed in config.seeds]
+    return [
+        file(directory, condition, seed)
+        for condition in conditions
+        for seed in config.seeds
+        for file in (agent_file, curves_file)
+    ]
 
 
 def train_baselines(
     config: BaselineConfig,
     directory: StudyDirectory,
     *,
-    workers: int | None = None,
-    device: str = "cpu",
+    compute: Compute = LOCAL_WORKERS,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train all agents of a study that are not trained yet and store them in its directory.
@@ -96,16 +102,17 @@ def train_baselines(
     Args:
         config: the recipe.
         directory: the study's directory, opened with this configuration.
-        workers: processes at once; as many as usable cores by default, 0 for this one alone.
-        device: where to compute.
+        compute: where to compute.
         on_progress: called as ``on_progress(shard, updates done)``.
 
     Raises:
         RunDirectoryError: a file cannot be read or written.
+        ValueError: the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
         KeyboardInterrupt: Ctrl-C, after every shard has written its checkpoint.
     """
-    shards = [(config, directory.path, seeds, device) for seeds in config.shards]
-    run_shards(train_shard, shards, workers, on_progress)
+    shards = [(config, directory.path, seeds, compute.device) for seeds in config.shards]
+    run_shards(train_shard, shards, compute, on_progress)
 
 
 def train_shard(
@@ -128,18 +135,19 @@ def train_shard(
     """
     directory = StudyDirectory.read(path)
     checkpoint = ShardCheckpoint.of(config, path, seeds)
-    while (session := _next_session(config, directory, checkpoint, seeds, device)) is not None:
-        phase = session.phase
-        try:
-            session.train(checkpoint, report, stop)
-            if phase.last:
-                save_agents(directory, phase.condition, session.trainer.maddpg)
-            session.save_curves()
-        finally:
-            session.close()
-        directory.mark_done(_step(checkpoint, phase), _files(directory, phase, seeds))
-    report(config.updates)
-    checkpoint.path.unlink(missing_ok=True)
+    with worker_lock(path):
+        while (session := _next_session(config, directory, checkpoint, seeds, device)) is not None:
+            phase = session.phase
+            try:
+                session.train(checkpoint, report, stop)
+                if phase.last:
+                    save_agents(directory, phase.condition, session.trainer.maddpg, session.stops)
+                session.curves.save([curves_file(directory, phase.condition, seed) for seed in seeds])
+            finally:
+                session.curves.close_events()
+            directory.mark_done(_step(checkpoint, phase), _files(directory, phase, seeds))
+        report(config.updates)
+        checkpoint.path.unlink(missing_ok=True)
 
 
 def _next_session(
@@ -150,15 +158,53 @@ def _next_session(
     Raises:
         RunDirectoryError: a file cannot be read, or the checkpoint is not this shard's.
     """
-    phases, stored = plan(config), checkpoint.read()
-    phase = _next_phase(phases, [directory.done(_step(checkpoint, phase)) for phase in phases], stored)
+    phases = plan(config)
+    stored = checkpoint.read([phase.stage.training.updates for phase in phases])
+    phase = _next_phase(phases, [_done(directory, checkpoint, phase, seeds) for phase in phases], stored)
     if phase is None:
         return None
     done_before = sum(earlier.stage.training.updates for earlier in phases[: phase.number])
-    session = _Session(config, directory, phase, seeds, device, done_before)
-    if stored is not None:
-        session.resume(stored, checkpoint.path)
+    learner, stops = _begin(config, directory, phase, seeds, device)
+    if stored is not None and stored.phase == phase.number - 1 and not phase.first:
+        with _refused(checkpoint):
+            learner.load_state(below(stored.state, "trainer/maddpg/"))
+            stops = from_tensor(stored.state["stops"], _stage_names(config))
+    session = _Session(config, directory, phase, learner, stops, done_before)
+    if stored is not None and stored.phase == phase.number:
+        training = phase.stage.training
+        stored.check(session.state(), training.replay_capacity, stored.updates // training.log_every)
+        with _refused(checkpoint):
+            session.load_state(stored.state)
     return session
+
+
+@contextmanager
+def _refused(checkpoint: ShardCheckpoint) -> Iterator[None]:
+    """Say of a checkpoint that does not fit that it does not."""
+    try:
+        yield
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise foreign_checkpoint(checkpoint.path) from error
+
+
+def _begin(
+    config: BaselineConfig, directory: StudyDirectory, phase: Phase, seeds: tuple[int, ...], device: str
+) -> tuple[MADDPG, list[Stop | None]]:
+    """Fresh agents for a phase, with the red that was trained before where there is one, and what stopped with it.
+
+    Raises:
+        RunDirectoryError: red's file cannot be read.
+    """
+    game = phase.stage.game(config.game, phase.kind)
+    learner = MADDPG(agent_spaces(game), config.maddpg, seeds, device, stream=phase.condition)
+    if config.regime != "staged" or phase.condition == RED_CONDITION or not phase.first:
+        return learner, [None] * len(seeds)
+    learner.take_agent(RED, load_agents(directory, RED_CONDITION, seeds, game, config.maddpg, device))
+    return learner, [read_stop(directory, RED_CONDITION, seed) for seed in seeds]
+
+
+def _stage_names(config: BaselineConfig) -> list[str]:
+    return [stage.name for stage in config.stages]
 
 
 def _next_phase(phases: list[Phase], done: list[bool], stored: StoredState | None) -> Phase | None:
@@ -174,6 +220,13 @@ def _next_phase(phases: list[Phase], done: list[bool], stored: StoredState | Non
         return first
     finished = stored.updates >= phases[stored.phase].stage.training.updates
     return phases[min(stored.phase + finished, pending.number)]
+
+
+def _done(directory: StudyDirectory, checkpoint: ShardCheckpoint, phase: Phase, seeds: tuple[int, ...]) -> bool:
+    """Whether a phase is done and nothing of it is lost, not even from a file of curves that was begun anew."""
+    return directory.done(_step(checkpoint, phase)) and all(
+        phase.stage.name in read_curves(curves_file(directory, phase.condition, seed)) for seed in seeds
+    )
 
 
 def _step(checkpoint: ShardCheckpoint, phase: Phase) -> str:
@@ -194,40 +247,42 @@ class _Session:
         config: BaselineConfig,
         directory: StudyDirectory,
         phase: Phase,
-        seeds: tuple[int, ...],
-        device: str,
+        learner: MADDPG,
+        stops_before: list[Stop | None],
         done_before: int,
     ) -> None:
-        self.phase, self.seeds, self.directory, self.done_before = phase, seeds, directory, done_before
-        game = phase.stage.game(config.game, phase.kind)
-        learner = MADDPG(agent_spaces(game), config.maddpg, seeds, device, stream=phase.condition)
-        if phase.first and config.regime == "staged" and phase.condition != RED_CONDITION:
-            learner.take_agent(RED, load_agents(directory, RED_CONDITION, seeds, game, config.maddpg, device))
-        training = phase.stage.training
+        self.phase, self.directory, self.done_before = phase, directory, done_before
+        self.stops_before, self.stage_names = stops_before, _stage_names(config)
+        game, training = phase.stage.game(config.game, phase.kind), phase.stage.training
+        seeds, device = learner.seeds, learner.device
         worlds = BatchedPhysicalDeception(game, seeds, training.worlds, device, stream=f"{phase.stream}/worlds")
-        self.trainer = Trainer(learner, worlds, training, seeds, stream=phase.stream, log=self.log)
+        stopped = torch.tensor([-1 if stop is None else stop.updates for stop in stops_before])
+        self.trainer = Trainer(learner, worlds, training, seeds, stream=phase.stream, log=self.log, stopped=stopped)
         self.pairing = imagined_red(game.blue_sight_radius)
         self.episode_length = game.episode_length
         self.overlap_random = RandomStreams(seeds, f"{phase.stream}/overlap", device)
-        self.curves: dict[str, list[Tensor]] = {}
-        self.writers: list[SummaryWriter] = []
-        self.clock = time.monotonic()
+        self.curves = StageCurves(phase.stage.name, len(seeds))
 
-    def resume(self, stored: StoredState, path: Path) -> None:
-        """Go on from a checkpoint of this phase, or with the networks of the phase before.
+    @property
+    def stops(self) -> list[Stop | None]:
+        """Where each run was stopped, in this phase or before; None for one that goes on."""
+        stopped = self.trainer.stopped.tolist()
+        return [
+            before or (Stop(self.phase.stage.name, updates) if updates >= 0 else None)
+            for before, updates in zip(self.stops_before, stopped, strict=True)
+        ]
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint of this phase.
 
         Raises:
-            RunDirectoryError: the checkpoint does not fit.
+            KeyError, IndexError, RuntimeError, ValueError: the checkpoint does not fit.
         """
-        try:
-            if stored.phase == self.phase.number:
-                self.trainer.load_state(below(stored.state, "trainer/"))
-                self.overlap_random.counter = int(stored.state["overlap_counter"])
-                self.curves = {name: list(values) for name, values in below(stored.state, "curves/").items()}
-            elif stored.phase == self.phase.number - 1 and not self.phase.first:
-                self.trainer.maddpg.load_state(below(stored.state, "trainer/maddpg/"))
-        except (KeyError, IndexError, RuntimeError, ValueError) as error:
-            raise foreign_checkpoint(path) from error
+        self.trainer.load_state(below(state, "trainer/"))
+        self.overlap_random.counter = int(state["overlap_counter"])
+        self.curves.load_state(below(state, "curves/"))
+        stops = from_tensor(state["stops"], self.stage_names)
+        self.stops_before = [stop if stop and stop.stage != self.phase.stage.name else None for stop in stops]
 
     def train(self, checkpoint: ShardCheckpoint, report: Callable[[float], None], stop: Callable[[], bool]) -> None:
         """Train to the end of the phase, writing a checkpoint now and then, at the end, and when asked to stop.
@@ -236,7 +291,10 @@ class _Session:
             Interrupted: ``stop()`` became true; the checkpoint is written.
             RunDirectoryError: a file cannot be written.
         """
-        self.open_writers()
+        folder = self.directory.tensorboard / self.phase.condition
+        self.curves.open_events(
+            [folder / f"seed_{seed}" for seed in self.trainer.maddpg.seeds], self.phase.updates_before
+        )
         training = self.trainer.config
         written = time.monotonic()
         report(self.done_before + self.trainer.updates)
@@ -251,48 +309,28 @@ class _Session:
                 raise Interrupted
         self.checkpoint(checkpoint)
 
-    def open_writers(self) -> None:
-        """Open the event files behind what the checkpoint holds; TensorBoard drops what older files have beyond."""
-        folder = self.directory.tensorboard / self.phase.condition
-        next_step = self.phase.updates_before + self.trainer.updates + 1
-        self.writers = [SummaryWriter(str(folder / f"seed_{seed}"), purge_step=next_step) for seed in self.seeds]
-
     def checkpoint(self, checkpoint: ShardCheckpoint) -> None:
         """Write everything needed to continue, replacing the last checkpoint."""
+        checkpoint.write(self.phase.number, self.trainer.updates, self.state())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of everything needed to continue, as named tensors."""
         state = {f"trainer/{name}": tensor for name, tensor in self.trainer.state().items()}
-        state.update({f"curves/{name}": torch.stack(values) for name, values in self.curves.items()})
+        state.update({f"curves/{name}": tensor for name, tensor in self.curves.state().items()})
         state["overlap_counter"] = torch.tensor(self.overlap_random.counter)
-        for writer in self.writers:
-            writer.flush()
-        checkpoint.write(self.phase.number, self.trainer.updates, state)
+        state["stops"] = to_tensor(self.stops, self.stage_names)
+        return state
 
     def log(self, updates: int, metrics: Mapping[str, Tensor]) -> None:
-        """Take a log entry of the trainer into the curves and the event files; returns are per episode."""
-        now = time.monotonic()
-        speed = self.trainer.config.log_every / max(now - self.clock, 1e-9)
-        self.clock = now
-        named = {_METRIC_NAMES.get(name, name): values.cpu() for name, values in metrics.items()}
+        """Take a log entry of the trainer into the curves; returns are per episode."""
+        named = {_METRIC_NAMES.get(name, name): values for name, values in metrics.items()}
         for agent in ("red", "blue"):
             named[f"return_{agent}"] = named.pop(f"reward_{agent}") * self.episode_length
-        named["overlap"] = self.overlap().cpu()
-        self.add_to_curves(named | {"updates": torch.full((len(self.seeds),), float(updates))})
-        step = self.phase.updates_before + updates
-        for run, writer in enumerate(self.writers):
-            for name, values in named.items():
-                if not bool(values[run].isnan()):
-                    writer.add_scalar(f"{self.phase.stage.name}/{name}", float(values[run]), step)
-            writer.add_scalar(f"{self.phase.stage.name}/updates_per_second", speed, step)
-
-    def add_to_curves(self, entry: Mapping[str, Tensor]) -> None:
-        """Append an entry to all curves, NaN to those that it lacks (no episode ended since the last one, say)."""
-        entries = len(self.curves.get("updates", ()))
-        nothing = torch.full((len(self.seeds),), torch.nan)
-        for name in [*self.curves, *(name for name in entry if name not in self.curves)]:
-            self.curves.setdefault(name, [nothing] * entries).append(entry.get(name, nothing))
+        self.curves.add(updates, named | {"overlap": self.overlap()})
 
     @torch.no_grad()
     def overlap(self) -> Tensor:
-        """Raw self-other overlap ``[R]`` on recent transitions: flag kept, red untrapped."""
+        """Raw self-other overlap ``[R]`` on recent transitions: flag kept, red untrapped; NaN for a stopped run."""
         red, blue = self.trainer.replay.latest_observations(_OVERLAP_SAMPLE)
         pairs = self.pairing(red, blue, self.overlap_random)
         actor = self.trainer.maddpg.actors[BLUE].eval()
@@ -300,24 +338,5 @@ class _Session:
             actor(pairs.self_observation)
             self_activations = record.take()
             actor(pairs.other_observation)
-            return overlap(self_activations, record.take(), pairs.valid & untrapped(blue), run_dims=1)
-
-    def save_curves(self) -> None:
-        """Add this phase's curves to the file of each seed.
-
-        Raises:
-            RunDirectoryError: a file cannot be read or written.
-        """
-        for run, seed in enumerate(self.seeds):
-            path = curves_file(self.directory, self.phase.condition, seed)
-            curves = read_json(path) if path.exists() else {}
-            curves[self.phase.stage.name] = {
-                name: [None if bool(value[run].isnan()) else float(value[run]) for value in values]
-                for name, values in self.curves.items()
-            }
-            write_json(path, curves)
-
-    def close(self) -> None:
-        """Close the event files."""
-        for writer in self.writers:
-            writer.close()
+            values = overlap(self_activations, record.take(), pairs.valid & untrapped(blue), run_dims=1)
+        return values.cpu().where(self.trainer.stopped < 0, torch.nan)

@@ -65,7 +65,12 @@ def study(tmp_path: Path) -> StudyDirectory:
     )
     write_list(
         directory.results / "agents.json",
-        [AgentRecord(kind="honest", seed=4, goal_rate=0.31, competent=False, reasons=("goal rate below 0.8",))],
+        [
+            AgentRecord(kind="honest", seed=4, goal_rate=0.31, competent=False, reasons=("goal rate below 0.8",)),
+            AgentRecord(
+                kind="deceptive", seed=4, stopped="lure", competent=False, reasons=("training was stopped in lure",)
+            ),
+        ],
     )
     write_one(
         directory.results / "classification.json",
@@ -106,6 +111,7 @@ def test_whole_page(study: StudyDirectory) -> None:
         "seeds 4, 5",
         "a <b> & c",
         "no : goal rate below 0.8",
+        "stopped : training was stopped in lure",
         "untrapped mse",
         "Overlap separates them.",
         "Figure 2. One.",

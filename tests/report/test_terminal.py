@@ -1,15 +1,17 @@
+import io
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.report import terminal
-from soo_marl.report.terminal import ProgressDisplay, carry_out, one_sentence, print_study
+from soo_marl.report.terminal import ProgressDisplay, carry_out, one_sentence, print_agents, print_study
+from soo_marl.studies.engines import WorkerLostError
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Interval, Record
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.workers import WorkerLostError
 
 
 class Settings(BaseModel):
@@ -71,6 +73,23 @@ def test_tables_fit_80_columns_and_wrap_nothing(
     assert "• Another [finding]." in lines
 
 
+def test_agents_that_broke_down_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = "lure, after 1,250 updates: values exploded or were not finite"
+    reasons = (f"training was stopped in {stopped}",)
+    print_agents([AgentRecord(kind="honest", seed=3, stopped=stopped, competent=False, reasons=reasons)])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["honest", "3"] and line.split()[-1] == "stopped" for line in lines)
+    assert f"honest 3: {reasons[0]}" in " ".join(" ".join(lines).split())
+
+
+def test_a_terminal_without_unicode_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii", write_through=True))
+    agents = [AgentRecord(kind="honest", seed=3, competent=False, reasons=("none – at all",))]
+    assert carry_out(lambda: print_agents(agents), "again", "soo-marl") == 0
+    assert b"honest 3: none ? at all" in output.getvalue()
+
+
 def test_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 60) / ("y" * 60)
     lines = print_everything(capsys, deep)
@@ -130,3 +149,36 @@ def test_faults_of_a_configuration() -> None:
     assert sentence(radius=-1) == "radius: Input should be greater than 0 (given: -1)"
     assert sentence(size=1) == "size is no field of Settings; the fields are those in study.json"
     assert terminal.one_sentence(ValueError("plain")) == "plain"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OverflowError("int too big to convert"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    ],
+)
+def test_sizes_that_no_memory_holds_are_one_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert carry_out(fail, "", "soo-marl") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("soo-marl: this needs more memory than there is") and message.count("\n") == 1
+
+
+def test_another_runtime_error_is_ours_to_see() -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        carry_out(fail, "", "soo-marl")
+
+
+def test_errors_are_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ValueError("a\nb\x1b[31m\udcff")
+
+    assert carry_out(fail, "", "soo-marl") == 2
+    assert capsys.readouterr().err == "soo-marl: a\\nb\\x1b[31m\\udcff\n"

@@ -11,6 +11,7 @@ import torch
 from soo_marl.agents import MADDPGConfig, TrainingConfig
 from soo_marl.envs import preset
 from soo_marl.studies.baselines import open_study
+from soo_marl.studies.engines import Compute
 from soo_marl.studies.recipes import BLUE, BaselineConfig, Stage
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.training import train_baselines
@@ -61,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaselineConfig, S
     """A tiny study of three seeds in two shards, trained without interruption. Its agents are not to be changed."""
     config = tiny_config(seeds=(0, 1, 2))
     directory = open_study(tmp_path_factory.mktemp("trained") / "study", config)
-    train_baselines(config, directory, workers=0)
+    train_baselines(config, directory, compute=Compute(workers=0))
     return config, directory
 
 

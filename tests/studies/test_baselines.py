@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from soo_marl.studies import baselines as module
 from soo_marl.studies.baselines import classify, open_study, read_study, summary, train_and_evaluate, write_results
 from soo_marl.studies.classification import ClassificationConfig
+from soo_marl.studies.engines import Compute
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
@@ -113,34 +114,34 @@ def small(tmp_path_factory: pytest.TempPathFactory, trained: tuple[BaselineConfi
 
 def test_nothing_is_done_twice_and_settings_are_told_apart(small: BaselineConfig, study: Path) -> None:
     directory, tasks = open_study(study, small), Tasks()
-    agents = train_and_evaluate(small, directory, tasks, workers=0)
+    agents = train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
     assert tasks.names == ["training", "evaluation"]
     assert tasks.done["training", 0] == tasks.totals["training"] == small.updates == 12
-    few = classify(small, directory, agents, FEW, tasks, workers=0)
+    few = classify(small, directory, agents, FEW, tasks, compute=Compute(workers=0))
     assert tasks.names == ["training", "evaluation", "classification"]
     assert tasks.totals["classification"] == sum(
         units for (name, _), units in tasks.done.items() if name == "classification"
     )
 
     again = Tasks()
-    assert train_and_evaluate(small, directory, again, workers=0) == agents
-    assert classify(small, directory, agents, FEW, again, workers=0) == few
+    assert train_and_evaluate(small, directory, again, compute=Compute(workers=0)) == agents
+    assert classify(small, directory, agents, FEW, again, compute=Compute(workers=0)) == few
     assert again.names == []
 
     # As many episodes as before, and the same largest number: still other settings.
-    more = classify(small, directory, agents, MORE, again, workers=0)
+    more = classify(small, directory, agents, MORE, again, compute=Compute(workers=0))
     assert again.names == ["classification"]
     assert more.protocol["kept"].episodes == (2, 3)
-    back = classify(small, directory, agents, FEW, again, workers=0)
+    back = classify(small, directory, agents, FEW, again, compute=Compute(workers=0))
     assert back == few == read_one(directory.results / "classification.json", Classification)
 
 
 def test_a_damaged_classification_is_made_anew(small: BaselineConfig, study: Path) -> None:
     directory, tasks = open_study(study, small), Tasks()
-    agents = train_and_evaluate(small, directory, tasks, workers=0)
-    first = classify(small, directory, agents, FEW, tasks, workers=0)
+    agents = train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
+    first = classify(small, directory, agents, FEW, tasks, compute=Compute(workers=0))
     (directory.results / "classification.json").write_text("{")
-    assert classify(small, directory, agents, FEW, tasks, workers=0) == first
+    assert classify(small, directory, agents, FEW, tasks, compute=Compute(workers=0)) == first
 
 
 def test_training_again_keeps_what_a_classification_found(
@@ -164,11 +165,11 @@ def test_training_again_keeps_what_a_classification_found(
 
 def test_a_deleted_agent_is_trained_again(small: BaselineConfig, study: Path) -> None:
     directory, tasks = open_study(study, small), Tasks()
-    train_and_evaluate(small, directory, tasks, workers=0)
+    train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
     file = directory.agent_directory("honest", 1) / "agent.safetensors"
     before = load_file(file)
     file.unlink()
-    train_and_evaluate(small, directory, tasks, workers=0)
+    train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
     assert tasks.names == ["training", "evaluation", "training"]
     after = load_file(file)
     assert all(torch.equal(after[name], before[name]) for name in before)

@@ -16,11 +16,13 @@ from soo_marl.studies.classification import (
     classify_baselines,
     measure_shard,
 )
-from soo_marl.studies.files import RunDirectoryError, write_tensors
+from soo_marl.studies.engines import Compute
+from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS, ValueKey
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, read_one
 from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.tensor_files import write_tensors
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]
@@ -162,14 +164,14 @@ def test_too_few_agents_are_refused_at_once(tiny: Tiny, study: Path) -> None:
         check_classifiable(tiny(kinds=("honest",)))
     config = tiny(seeds=(7,))
     with pytest.raises(ValueError, match="at least two seeds"):
-        classify_baselines(config, open_study(study, config), [], QUICK, workers=0)
+        classify_baselines(config, open_study(study, config), [], QUICK, compute=Compute(workers=0))
 
 
 @pytest.fixture(scope="module")
 def classified(trained: Trained) -> tuple[Trained, Classification]:
     config, directory = trained
-    records = train_and_evaluate(config, directory, _Silent(), workers=0)
-    return trained, classify_baselines(config, directory, records, QUICK, workers=0)
+    records = train_and_evaluate(config, directory, _Silent(), compute=Compute(workers=0))
+    return trained, classify_baselines(config, directory, records, QUICK, compute=Compute(workers=0))
 
 
 class _Silent:
@@ -193,18 +195,18 @@ def test_measured_values_are_kept_and_used_again(
     classified: tuple[Trained, Classification], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (config, directory), found = classified
-    records = train_and_evaluate(config, directory, _Silent(), workers=0)
+    records = train_and_evaluate(config, directory, _Silent(), compute=Compute(workers=0))
 
     def never(*_: object) -> None:
         raise AssertionError("measured twice")
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "measure_overlap", never)
-        again = classify_baselines(config, directory, records, QUICK, workers=0)
+        again = classify_baselines(config, directory, records, QUICK, compute=Compute(workers=0))
         assert again == found
         with pytest.raises(AssertionError, match="measured twice"):
             other = QUICK.model_copy(update={"episodes": (1, 2)})
-            classify_baselines(config, directory, records, other, workers=0)
+            classify_baselines(config, directory, records, other, compute=Compute(workers=0))
 
 
 def measure(trained: Trained, settings: ClassificationConfig = QUICK, **hooks: Any) -> AgentValues:
@@ -235,5 +237,8 @@ def test_damaged_values_are_named_with_the_way_out(trained: Trained) -> None:
     with pytest.raises(RunDirectoryError, match=r"honest_seeds_0-1\.safetensors is not .* delete it to make it anew"):
         measure(trained)
     write_tensors(file, {}, {"settings": QUICK.model_dump_json()})
+    with pytest.raises(RunDirectoryError, match=r"honest_seeds_0-1\.safetensors lacks the tensor activations; delete"):
+        measure(trained)
+    file.unlink()
     measure(trained)
-    assert file.read_bytes() == whole, "what holds nothing is measured anew"
+    assert file.read_bytes() == whole

@@ -11,12 +11,14 @@ from soo_marl.agents import MADDPG
 from soo_marl.deception import BehaviourRates
 from soo_marl.envs import preset
 from soo_marl.studies.agents_on_disk import agent_spaces, save_agents
-from soo_marl.studies.baselines import open_study
+from soo_marl.studies.baselines import open_study, summary
 from soo_marl.studies.evaluation import agent_records, collect_curves, evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError, read_json, write_json
+from soo_marl.studies.findings import stopped_count
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, read_list
 from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.stops import Stop
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]
@@ -46,6 +48,7 @@ def test_records_of_agents(tiny: Tiny) -> None:
         tiny(seeds=(3, 8)),
         {"honest": rates(), "deceptive": deceptive},
         {"honest": [10.0, 11.0], "deceptive": [-1.0, 2.0]},
+        {},
     )
     assert [(record.kind, record.seed, record.competent) for record in records] == [
         ("honest", 3, True), ("honest", 8, True), ("deceptive", 3, True), ("deceptive", 8, False),
@@ -55,8 +58,43 @@ def test_records_of_agents(tiny: Tiny) -> None:
     assert records[3].reasons == ("trap rate minus that of the honest agent of the same seed is 0.2, not above 0.3",)
 
 
+def test_stopped_agents_are_never_competent(tiny: Tiny) -> None:
+    records = agent_records(
+        tiny(seeds=(3, 8)),
+        {"honest": rates(), "deceptive": rates(trap_rate=[0.9, 0.4])},
+        {"honest": [10.0, 11.0], "deceptive": [-1.0, 2.0]},
+        {("deceptive", 3): Stop("lure", 1250), ("deceptive", 8): Stop("follow", 0)},
+    )
+    assert [record.competent for record in records] == [True, True, False, False]
+    assert [record.stopped for record in records] == [
+        None,
+        None,
+        "lure, after 1,250 updates: values exploded or were not finite",
+        "follow, after 0 updates: values exploded or were not finite",
+    ]
+    assert records[2].reasons == (f"training was stopped in {records[2].stopped}",)
+    assert records[3].reasons[0] == f"training was stopped in {records[3].stopped}" and len(records[3].reasons) == 2
+    summed = {record.name: record for record in summary(records, None, "")}
+    assert summed["deceptive/stopped"].estimate == 1.0 and "honest/stopped" not in summed
+    assert stopped_count(records) == [
+        "Agents whose training broke down and was stopped: 2 of 2 deceptive; they count among the others, as they were "
+        "when they were last in order."
+    ]
+    assert stopped_count(records[:2]) == []
+
+
+def test_evaluation_reads_who_was_stopped(tiny: Tiny, study: Path) -> None:
+    config = tiny()
+    directory = untrained(config, study)
+    learner = MADDPG(agent_spaces(config.game), config.maddpg, config.seeds)
+    save_agents(directory, "honest", learner, [None, Stop("settle", 4)])
+    records = evaluate_baselines(config, directory)
+    assert [(record.kind, record.seed) for record in records if record.stopped] == [("honest", 1)]
+    assert records == read_list(directory.results / "agents.json", AgentRecord)
+
+
 def test_one_kind_alone_is_not_judged(tiny: Tiny) -> None:
-    records = agent_records(tiny(kinds=("honest",)), {"honest": rates()}, {"honest": [0.0, 0.0]})
+    records = agent_records(tiny(kinds=("honest",)), {"honest": rates()}, {"honest": [0.0, 0.0]}, {})
     assert not any(record.competent for record in records)
     assert records[0].reasons == ("the other kind was not trained beside it",)
 

@@ -3,17 +3,15 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from soo_marl.studies import files
 from soo_marl.studies.files import (
     RunDirectoryError,
+    quoted,
     read_json,
-    read_tensors,
     replacing,
     write_bytes,
     write_json,
-    write_tensors,
     write_text,
 )
 
@@ -91,59 +89,60 @@ def test_missing_json_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
 
 
-def test_tensors_round_trip_with_views_and_metadata(tmp_path: Path) -> None:
-    path = tmp_path / "agent.safetensors"
-    stack = torch.arange(24.0).reshape(4, 3, 2)
-    tensors = {"first": stack[1], "second": stack[2], "transposed": stack[0].T, "count": torch.tensor(7)}
-    write_tensors(path, tensors, {"update": "12"})
-    loaded, metadata = read_tensors(path, {"first": (3, 2), "second": (3, 2), "transposed": (2, 3), "count": ()})
-    assert metadata == {"update": "12"}
-    assert loaded.keys() == tensors.keys()
-    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
-    assert path.stat().st_size < 1000, "a view must not bring its whole stack along"
-
-
-@pytest.mark.parametrize("keep", [0, 4, 40, -1])
-def test_truncated_tensors_are_named(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "agent.safetensors"
-    write_tensors(path, {"weight": torch.ones(10)})
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RunDirectoryError, match=r"agent\.safetensors is not a readable safetensors file"):
-        read_tensors(path)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        ({"weight": (3, 2)}, r"weight has shape \[2, 3\], expected \[3, 2\]"),
-        ({"weight": (2, 3), "bias": (3,)}, "lacks the tensor bias"),
-        ({}, "does not belong there: weight"),
-    ],
-)
-def test_tensors_of_other_shapes_are_refused(tmp_path: Path, shapes: dict[str, tuple[int, ...]], message: str) -> None:
-    path = tmp_path / "agent.safetensors"
-    write_tensors(path, {"weight": torch.ones(2, 3)})
-    with pytest.raises(RunDirectoryError, match=rf"agent\.safetensors .*{message}"):
-        read_tensors(path, shapes)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_refused_unless_allowed(tmp_path: Path, value: float) -> None:
-    path = tmp_path / "agent.safetensors"
-    write_tensors(path, {"weight": torch.tensor([1.0, value])})
-    with pytest.raises(RunDirectoryError, match=r"agent\.safetensors holds numbers that are not finite, in weight"):
-        read_tensors(path)
-    assert read_tensors(path, finite=False)[0]["weight"][0] == 1
-
-
-def test_pickle_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "agent.safetensors"
-    torch.save({"weight": torch.ones(2)}, path)
-    with pytest.raises(RunDirectoryError, match="not a readable safetensors file"):
-        read_tensors(path)
-
-
 def test_json_is_readable_text(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"name": "café", "n": 1})
     assert "café" in (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"name": "café", "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"n": ' + b"9" * 10_000 + b"}", "perhaps half-written (Exceeds the limit"),
+        (b'{"n": NaN}', "NaN is no JSON"),
+        (b'"\xff"', "perhaps half-written ('utf-8' codec"),
+    ],
+)
+def test_json_that_would_break_a_parser_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(RunDirectoryError) as raised:
+        read_json(path)
+    assert str(path) in str(raised.value) and words in str(raised.value) and "delete it" in str(raised.value)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.touch()
+    os.truncate(path, 10 << 30)  # sparse
+    with pytest.raises(RunDirectoryError, match=r"x\.json is too large to be read: 10737418240 bytes; delete it"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "zero.json"):
+        with pytest.raises(RunDirectoryError, match="is not a regular file"):
+            read_json(tmp_path / name)
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "x.json"
+    target.write_text("mine")
+    link.symlink_to(target)
+    write_json(link, 1)
+    assert target.read_text() == "mine" and not link.is_symlink() and read_json(link) == 1
+
+
+def test_text_that_is_no_unicode_is_written_as_escapes(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"command": "soo-marl \udcff"})
+    assert read_json(tmp_path / "x.json") == {"command": "soo-marl \udcff"}
+
+
+def test_quotes_are_short_and_printable() -> None:
+    assert quoted("a\nb\x1b[31m\udcff\u2028café") == r"a\nb\x1b[31m\udcff\u2028café"
+    assert len(quoted("x" * 10_000)) < 210

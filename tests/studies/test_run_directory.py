@@ -89,7 +89,7 @@ def test_another_schema_is_refused_whatever_else_it_holds(tmp_path: Path) -> Non
         lambda: StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0]),
         lambda: StudyDirectory.read(tmp_path),
     ):
-        with pytest.raises(RunDirectoryError, match=r"differs in schema_version: it has 99, .* writes 1; name another"):
+        with pytest.raises(RunDirectoryError, match=r"differs in schema_version: it has 99, .* writes 2; name another"):
             use()
 
 
@@ -100,7 +100,7 @@ def test_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("content", ['{"schema_version": 1, "ki', "[]", '{"schema_version": 1}'])
+@pytest.mark.parametrize("content", ['{"schema_version": 2, "ki', "[]", '{"schema_version": 2}'])
 def test_unreadable_manifest_names_the_file_and_the_way_out(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(RunDirectoryError, match=r"study\.json .*delete this one to start anew"):
@@ -174,3 +174,44 @@ def test_agent_directories(tmp_path: Path) -> None:
     assert study.agent_directory("honest", 3) == tmp_path / "honest" / "seed_3"
     with pytest.raises(ValueError, match="'results' cannot name a condition"):
         study.agent_directory("results", 3)
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../../etc/passwd", "honest/../../x", "a\0b"])
+def test_marks_never_point_out_of_the_study(tmp_path: Path, file: str) -> None:
+    study = StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0])
+    study.mark_done("train")
+    mark = study.path / "steps" / "train.json"
+    mark.write_text(json.dumps([file]))
+    with pytest.raises(
+        RunDirectoryError, match=r"steps/train\.json names a file outside .*; delete it to make it anew$"
+    ):
+        study.done("train")
+    with pytest.raises(ValueError):
+        study.mark_done("train", [study.path / file])
+
+
+@pytest.mark.parametrize("seed", [1 << 63, -(1 << 63) - 1, 1 << 1_000])
+def test_seeds_that_could_not_name_a_folder_are_refused(tmp_path: Path, seed: int) -> None:
+    with pytest.raises(ValueError, match="seeds must have 64 bits at most"):
+        StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0, seed])
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_configuration_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    study = StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
+    manifest = study.manifest.model_dump(mode="json") | {"configuration": json.loads('{"a":' * 300 + "1" + "}" * 300)}
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunDirectoryError, match=r"study\.json does not fit: configuration is nested too deep; name an"):
+        StudyDirectory.read(tmp_path)
+
+
+def test_only_files_are_taken_for_leftovers(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    study = StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0])
+    folder, link = study.path / ".tmpabcdef", study.path / f".x{PARTIAL_SUFFIX}"
+    folder.mkdir()
+    link.symlink_to(tmp_path / "precious")
+    (study.path / ".tmpqwerty").touch()
+    StudyDirectory.open(study.path, "classify", CONFIGURATION, [0])
+    assert folder.is_dir() and not (study.path / ".tmpqwerty").exists()
+    assert (tmp_path / "precious").read_text() == "x"

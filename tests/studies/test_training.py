@@ -7,16 +7,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from soo_marl.agents.maddpg import MADDPG, UpdateStatistics
 from soo_marl.agents.trainer import Trainer
 from soo_marl.studies import training
-from soo_marl.studies.agents_on_disk import agent_file, load_agents
+from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop
 from soo_marl.studies.baselines import open_study
 from soo_marl.studies.checkpoints import ShardCheckpoint
+from soo_marl.studies.engines import Compute, Interrupted
 from soo_marl.studies.files import RunDirectoryError, read_json
 from soo_marl.studies.recipes import BaselineConfig, with_changes
 from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.stops import Stop
+from soo_marl.studies.tensor_files import write_tensors
 from soo_marl.studies.training import plan, train_baselines, train_shard
-from soo_marl.studies.workers import Interrupted
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]
@@ -125,14 +128,14 @@ def test_killed_right_after_a_checkpoint(
     same_agents(study, trained[1])
 
 
-@pytest.mark.parametrize("place", ["save_agents", "mark_done", "save_curves", "read"])
+@pytest.mark.parametrize("place", ["save_agents", "mark_done", "save", "read"])
 def test_killed_between_two_phases(
     place: str, config: BaselineConfig, trained: Trained, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner: Any = {
         "save_agents": training,
         "mark_done": StudyDirectory,
-        "save_curves": training._Session,
+        "save": training.StageCurves,
         "read": ShardCheckpoint,
     }[place]
     real, calls = getattr(owner, place), 0
@@ -169,11 +172,12 @@ def test_finished_phases_are_not_done_twice(
     assert not done
 
 
-def test_a_deleted_agent_is_trained_again_to_the_same_weights(
-    config: BaselineConfig, trained: Trained, study: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lost", ["agent.safetensors", "curves.json"])
+def test_an_agent_with_a_lost_file_is_trained_again_to_the_same_weights(
+    lost: str, config: BaselineConfig, trained: Trained, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(config, study)
-    (study / "honest" / "seed_1" / "agent.safetensors").unlink()
+    (study / "honest" / "seed_1" / lost).unlink()
     ran: list[str] = []
     real = training._Session.train
     monkeypatch.setattr(
@@ -198,7 +202,7 @@ def test_without_its_checkpoint_a_condition_starts_again(config: BaselineConfig,
 def test_a_seed_means_the_same_run_in_any_shard(trained: Trained, tiny: Tiny, study: Path) -> None:
     config = tiny(seeds=(2, 1), seeds_per_shard=1)
     directory = open_study(study, config)
-    train_baselines(config, directory, workers=0)
+    train_baselines(config, directory, compute=Compute(workers=0))
     for condition in ("red", "honest", "deceptive"):
         for seed in (1, 2):
             alone, stacked = (load_file(agent_file(each, condition, seed)) for each in (directory, trained[1]))
@@ -238,7 +242,7 @@ def damage(path: Path, how: str) -> None:
     else:
         tensors = load_file(path)
         tensors.pop("trainer/replay/rows")
-        save_file(tensors, path, {"owner": how, "phase": "1", "updates": "2"})
+        save_file(tensors, path, {"owner": how, "phase": "1", "updates": "4"})
 
 
 @pytest.mark.parametrize("how", ["truncated", "garbage", "empty", "of another owner"])
@@ -265,7 +269,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(config: BaselineConfig, st
         train(config, study, stop_at=5)
     checkpoint = ShardCheckpoint.of(config, study, config.seeds)
     damage(checkpoint.path, checkpoint.owner)
-    with pytest.raises(RunDirectoryError, match=r"seeds_0-1\.safetensors is a checkpoint of another configuration"):
+    with pytest.raises(RunDirectoryError, match=r"seeds_0-1\.safetensors lacks the tensor trainer/replay/rows; delete"):
         train(config, study)
 
 
@@ -290,7 +294,7 @@ def events(path: Path, condition: str, seed: int) -> EventAccumulator:
 
 BLUE_METRICS = {
     "return_red", "return_blue", "critic_loss_blue", "actor_loss_blue", "value_blue", "goal_rate", "goal_rate_alone",
-    "trap_rate", "following_rate", "red_goal_rate", "overlap", "noise", "updates_per_second",
+    "trap_rate", "following_rate", "red_goal_rate", "overlap", "noise",
 }  # fmt: skip
 
 
@@ -355,3 +359,112 @@ def test_log_entries_without_the_end_of_an_episode_have_gaps(tiny: Tiny, study: 
 def test_alone_rates_are_gaps_where_blue_is_never_alone(trained: Trained) -> None:
     curves = read_json(trained[1].path / "red" / "seed_0" / "curves.json")["follow"]
     assert set(curves["goal_rate_alone"]) == {None}
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Breaks the critic of the second run of a condition in one of its updates, counted from 1 over all stages."""
+
+    def break_down(condition: str, at: int) -> None:
+        real, updates = MADDPG.update, 0
+
+        def update(self: MADDPG, *arguments: Any) -> UpdateStatistics:
+            nonlocal updates
+            updates += self.stream == condition
+            if self.stream == condition and updates == at:
+                with torch.no_grad():
+                    next(self.critics[1].parameters())[1] = torch.nan
+            return real(self, *arguments)
+
+        monkeypatch.setattr(MADDPG, "update", update)
+
+    return break_down
+
+
+def stops(path: Path, seed: int) -> list[Stop | None]:
+    directory = StudyDirectory.read(path)
+    return [read_stop(directory, condition, seed) for condition in ("red", "honest", "deceptive")]
+
+
+@pytest.mark.parametrize(
+    ("condition", "at", "expected"),
+    [
+        ("red", 4, [Stop("follow", 2)] * 3),
+        ("honest", 1, [None, Stop("lure", 0), None]),
+        ("honest", 6, [None, Stop("lure", 4), None]),
+        ("honest", 10, [None, Stop("settle", 2), None]),
+    ],
+)
+def test_a_run_that_breaks_down_is_stopped_alone(
+    condition: str,
+    at: int,
+    expected: list[Stop | None],
+    poison: Callable[[str, int], None],
+    config: BaselineConfig,
+    trained: Trained,
+    study: Path,
+) -> None:
+    poison(condition, at)
+    train(config, study)
+    same_agents(study, trained[1], seeds=(0,))
+    assert (stops(study, 0), stops(study, 1)) == ([None] * 3, expected)
+    for name, stop in zip(("red", "honest", "deceptive"), expected, strict=True):
+        if stop is None:
+            same = [load_file(root / name / "seed_1" / "agent.safetensors") for root in (study, trained[1].path)]
+            assert all(torch.equal(same[0][tensor], same[1][tensor]) for tensor in same[1])
+        else:
+            curves = read_json(study / name / "seed_1" / "curves.json")
+            finite = {
+                f"{stage}/{name}": sum(value is not None for value in values)
+                for stage, of_stage in curves.items()
+                for name, values in of_stage.items()
+                if name in ("return_blue", "critic_loss_blue", "overlap", "noise")
+            }
+            logged = {stage: 3 for stage in curves} | {stop.stage: stop.updates // 2}
+            after = list(curves)[list(curves).index(stop.stage) + 1 :] if stop.stage in curves else list(curves)
+            logged |= {stage: 0 for stage in after}
+            assert finite == {key: logged[key.partition("/")[0]] for key in finite}
+
+
+def test_a_stopped_run_stays_as_it_was_last_in_order(
+    poison: Callable[[str, int], None], config: BaselineConfig, study: Path
+) -> None:
+    poison("honest", 6)
+    with pytest.raises(Interrupted):
+        train(config, study, stop_at=5)  # four updates into honest/lure, the last look before the break
+    last = load_file(next((study / "checkpoints").iterdir()))
+    train(config, study)
+    kept = load_file(study / "honest" / "seed_1" / "agent.safetensors")
+    for name, tensor in kept.items():
+        if name.startswith(("actor/", "critic/")):
+            assert torch.equal(tensor[0], last[f"trainer/maddpg/{name}"][1]), name
+
+
+@pytest.mark.parametrize("chance", [5, 6, 7, 9])
+def test_stopped_runs_survive_interruptions(
+    chance: int, poison: Callable[[str, int], None], config: BaselineConfig, study: Path, tmp_path: Path
+) -> None:
+    poison("honest", 3)
+    train(config, tmp_path / "uninterrupted")
+    poison("honest", 3)
+    with pytest.raises(Interrupted):
+        train(config, study, stop_at=chance)
+    train(config, study)
+    same_agents(study, StudyDirectory.read(tmp_path / "uninterrupted"))
+    assert stops(study, 1) == stops(tmp_path / "uninterrupted", 1) == [None, Stop("lure", 2), None]
+
+
+def test_values_that_explode_stop_every_run(tiny: Tiny, study: Path) -> None:
+    config = with_changes(tiny(), ["maddpg.critic_learning_rate=1e12"])
+    train(config, study)
+    assert all(stop is not None for seed in config.seeds for stop in stops(study, seed))
+    for path in study.glob("*/seed_*/agent.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values())
+
+
+def test_a_file_that_hides_where_its_training_stopped_is_named(trained: Trained, study: Path) -> None:
+    path = study / "honest" / "seed_0" / "agent.safetensors"
+    write_tensors(path, {"x": torch.zeros(1)}, {"stopped": "somewhere"})
+    directory = StudyDirectory(study, trained[1].manifest)
+    with pytest.raises(RunDirectoryError, match=r"agent\.safetensors does not say where its training stopped"):
+        read_stop(directory, "honest", 0)

@@ -1,0 +1,403 @@
+"""Broken and hostile input in thousands: it is taken, or refused with one sentence; there is never a traceback.
+
+The cases are the same in every run.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from safetensors.torch import load
+
+from soo_marl import cli
+from soo_marl.agents import MADDPGConfig, TrainingConfig
+from soo_marl.agents.maddpg import MADDPG
+from soo_marl.report.page import write_report
+from soo_marl.report.terminal import one_sentence
+from soo_marl.studies import files, training
+from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
+from soo_marl.studies.baselines import open_study, read_study
+from soo_marl.studies.checkpoints import ShardCheckpoint
+from soo_marl.studies.engines import Interrupted
+from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.recipes import BLUE, BaselineConfig, Stage, baseline_config, with_changes
+from soo_marl.studies.records import (
+    AgentRecord,
+    Classification,
+    ClassificationRow,
+    FigureRecord,
+    Interval,
+    LearningCurve,
+    OverlapValue,
+    ProtocolCurve,
+    Record,
+    RocCurve,
+    read_list,
+    read_one,
+)
+from soo_marl.studies.run_directory import StudyDirectory
+
+torch.set_num_threads(1)
+
+CASES = {
+    "study.json": 500,
+    "checkpoint": 400,
+    "agent": 300,
+    "command line": 400,
+    "--set": 400,
+    "records": 400,
+}
+"""How many cases there are of each kind of input: 2,400."""
+
+Ran = Counter[str]
+
+
+def cases(name: str) -> Callable[[Any], Any]:
+    """So many cases, the same every time."""
+    return settings(
+        max_examples=CASES[name],
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(scope="module")
+def ran() -> Iterator[Ran]:
+    """Counts the cases, and sees to it in the end that none of a test that ran was left out."""
+    counted: Ran = Counter()
+    yield counted
+    assert all(counted[name] >= CASES[name] for name in counted), counted
+
+
+def refused(error: Exception) -> None:
+    """One sentence, and not a long one."""
+    text = one_sentence(error)
+    assert text and "Traceback" not in text and len(text) < 2_000
+
+
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=12),
+    st.sampled_from(
+        (
+            -1, 0, 1 << 31, 1 << 63, 1 << 64, 10**400, 1e308, 5e-324, "", "../../etc/passwd", "/etc/passwd",
+            "a" * 5_000,
+            "\0", "\x1b[31m", "NaN", "honest", "\ud800", "\u202e",
+        )
+    ),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=8,
+)
+CHANGES = st.lists(
+    st.tuples(st.integers(0, 10_000), st.sampled_from(("replace", "delete", "add", "rename")), VALUES), max_size=3
+)
+
+
+def places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every container of a tree with every key in it."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    return [place for key in keys for place in ((tree, key), *places(tree[key]))]
+
+
+def changed(tree: Any, changes: list[tuple[int, str, Any]]) -> Any:
+    """JSON data with some of its parts replaced, left out, added or renamed."""
+    tree = {"": copy.deepcopy(tree)}
+    for number, how, value in changes:
+        found = places(tree)
+        container, key = found[number % len(found)]
+        if how == "replace" or container is tree:
+            container[key] = value
+        elif how == "delete":
+            del container[key]
+        elif isinstance(container, list):
+            container.insert(key, value)
+        elif how == "add":
+            container[str(value)[:50]] = value
+        else:
+            container[str(value)[:50]] = container.pop(key)
+    return tree[""]
+
+
+BYTES = st.lists(
+    st.tuples(st.sampled_from(("flip", "cut", "insert", "overwrite", "drop")), st.floats(0, 1), st.binary(max_size=20)),
+    min_size=1,
+    max_size=3,
+)
+
+
+def broken(content: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
+    """Bytes with some of them flipped, cut off, inserted, overwritten or left out."""
+    for how, share, new in changes:
+        at = int(share * max(len(content) - 1, 0))
+        after = {
+            "flip": content[at : at + 1].translate(bytes(byte ^ 1 << at % 8 for byte in range(256)))
+            + content[at + 1 :],
+            "cut": b"",
+            "insert": new + content[at:],
+            "overwrite": new + content[at + len(new) :],
+            "drop": content[at + len(new) :],
+        }
+        content = content[:at] + after[how]
+    return content
+
+
+def tiny_config() -> BaselineConfig:
+    learning = TrainingConfig(
+        worlds=2, updates=2, batch_size=4, replay_capacity=16, warm_up=4, log_every=1, steps_per_update=1
+    )
+    return BaselineConfig(
+        game=baseline_config().game.replace(episode_length=4),
+        regime="staged",
+        seeds=(0, 1),
+        maddpg=MADDPGConfig(hidden_units=4, contexts=2),
+        stages=(
+            Stage(name="follow", training=learning),
+            Stage(name="lure", training=learning.model_copy(update={"learners": (BLUE,)}), alone_share=0.5),
+        ),
+    )
+
+
+CONFIG = tiny_config()
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyDirectory:
+    """A study that was only just begun; nothing waits for the disk."""
+    monkeypatch.setattr(files, "_synchronise", lambda path: None)
+    return open_study(tmp_path / "study", CONFIG)
+
+
+@cases("study.json")
+@given(changes=CHANGES, damage=st.none() | BYTES)
+def test_study_files(changes: Any, damage: Any, study: StudyDirectory, ran: Ran) -> None:
+    ran["study.json"] += 1
+    file = study.path / "study.json"
+    content = json.dumps(changed(study.manifest.model_dump(mode="json"), changes)).encode()
+    content = content if damage is None else broken(content, damage)
+    file.write_bytes(content)
+    for use in (lambda: read_study(study.path), lambda: open_study(study.path, CONFIG)):
+        try:
+            use()
+        except RunDirectoryError as error:
+            refused(error)
+            assert str(study.path) in str(error)
+    assert file.read_bytes() == content, "the user decides what to do about it"
+    if ran["study.json"] % 10 == 0:
+        write_report(study.path)
+
+
+@pytest.fixture(scope="module")
+def half_trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDirectory, ShardCheckpoint, bytes]:
+    """A study with a checkpoint."""
+    directory = open_study(tmp_path_factory.mktemp("half_trained") / "study", CONFIG)
+    with pytest.raises(Interrupted):
+        training.train_shard(CONFIG, directory.path, (0, 1), "cpu", report=lambda done: None, stop=lambda: True)
+    checkpoint = ShardCheckpoint.of(CONFIG, directory.path, (0, 1))
+    return directory, checkpoint, checkpoint.path.read_bytes()
+
+
+def with_header(content: bytes, changes: Any) -> bytes:
+    """A safetensors file with another header of its own length."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(changed(json.loads(content[8 : 8 + size]), changes)).encode()
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+@cases("checkpoint")
+@given(header=CHANGES, damage=BYTES, which=st.sampled_from(("header", "bytes", "both")))
+def test_checkpoints(
+    header: Any, damage: Any, which: str, half_trained: tuple[StudyDirectory, ShardCheckpoint, bytes], ran: Ran
+) -> None:
+    ran["checkpoint"] += 1
+    directory, checkpoint, whole = half_trained
+    content = with_header(whole, header) if which != "bytes" else whole
+    content = broken(content, damage) if which != "header" else content
+    checkpoint.path.write_bytes(content)
+    try:
+        session = training._next_session(CONFIG, directory, checkpoint, (0, 1), "cpu")
+    except RunDirectoryError as error:
+        refused(error)
+        assert str(checkpoint.path) in str(error) and "delete it to" in str(error)
+    else:
+        assert session is not None
+        expected, loaded = load(whole), session.state()
+        assert all(torch.equal(loaded[name].nan_to_num(), expected[name].nan_to_num()) for name in expected)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDirectory, bytes]:
+    """A study with an agent."""
+    directory = open_study(tmp_path_factory.mktemp("agent") / "study", CONFIG)
+    save_agents(directory, "honest", MADDPG(agent_spaces(CONFIG.game), CONFIG.maddpg, (0,)))
+    return directory, agent_file(directory, "honest", 0).read_bytes()
+
+
+@cases("agent")
+@given(header=CHANGES, damage=BYTES, which=st.sampled_from(("header", "bytes")))
+def test_agents(header: Any, damage: Any, which: str, agent: tuple[StudyDirectory, bytes], ran: Ran) -> None:
+    ran["agent"] += 1
+    directory, whole = agent
+    path = agent_file(directory, "honest", 0)
+    path.write_bytes(with_header(whole, header) if which == "header" else broken(whole, damage))
+    try:
+        load_agents(directory, "honest", (0,), CONFIG.game, CONFIG.maddpg)
+    except RunDirectoryError as error:
+        refused(error)
+        assert str(path) in str(error) and "delete it" in str(error)
+
+
+FIELDS = (
+    "game.force",
+    "maddpg.gamma",
+    "stages.0.training.worlds",
+    "stages.-1.name",
+    "seeds",
+    "stages",
+    "kinds.0",
+    "game",
+)
+WORDS = (
+    "", "0", "1", "-1", "1e999", "NaN", "-inf", "9" * 30, "9" * 5_000, "true", "null", "[]", "[" * 100_000, "{}",
+    "../x", "/dev/null", "/dev/null/x", "/proc/none/x", "x" * 300, "\udcff", "a\nb", "\x1b[31m", "[bold]", "=", ".",
+    "trackable", "staged", "joint", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--", "study",
+)  # fmt: skip
+TEXT = st.sampled_from(WORDS) | st.text(st.characters(exclude_characters="\0"), max_size=8)
+SETTING = st.builds("{}={}".format, st.sampled_from(FIELDS) | TEXT, TEXT)
+JSON_SETTING = st.builds(lambda field, value: f"{field}={json.dumps(value)}", st.sampled_from(FIELDS), VALUES)
+OPTIONS = {
+    "train": ("--output", "--preset", "--regime", "--seeds", "--scale", "--set", "--workers", "--device", "--engine",
+              "--address", "--no-resume", "--resume"),
+    "demo": ("--output", "--seeds", "--scale", "--evaluation-seeds", "--episodes", "--workers", "--device"),
+    "classify": ("--evaluation-seeds", "--episodes", "--workers", "--device", "--engine"),
+    "report": ("--study",),
+    "sweep": ("--output", "--grid", "--random", "--points", "--search-seed", "--metric", "--seeds", "--workers"),
+}  # fmt: skip
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """A command with real options and whatever values."""
+    command = draw(st.sampled_from(sorted(OPTIONS)))
+    line = [command] + ([draw(TEXT)] if command in ("classify", "report") else [])
+    for option in draw(st.lists(st.sampled_from(OPTIONS[command]), max_size=4)):
+        several = draw(st.lists(SETTING if option in ("--set", "--grid", "--random") else TEXT, min_size=1, max_size=2))
+        line += [option, *([] if option.endswith("resume") else several)]
+    return line + draw(st.lists(TEXT, max_size=1))
+
+
+@cases("command line")
+@given(line=command_lines())
+def test_command_lines(
+    line: list[str],
+    study: StudyDirectory,
+    ran: Ran,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran["command line"] += 1
+    inner = study.path.parent / "a" / "b" / "c"
+    shutil.rmtree(inner, ignore_errors=True)
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    for name in (
+        "train_and_evaluate", "classify", "write_results", "print_study", "draw_figures", "train_points",
+        "write_sweep_results", "print_sweep",
+    ):  # fmt: skip
+        monkeypatch.setattr(cli, name, lambda *_, **__: None)
+    parsed = True
+    try:
+        status = cli.main(line)
+    except SystemExit as leaving:
+        parsed, status = False, int(leaving.code or 0)
+    message = capsys.readouterr().err
+    assert status in (0, 2) and "Traceback" not in message
+    if parsed and status == 2:
+        assert message.startswith("soo-marl: ") and message.count("\n") == 1 and message[:-1].isprintable(), message
+
+
+@cases("--set")
+@given(changes=st.lists(SETTING | TEXT | JSON_SETTING, min_size=1, max_size=3))
+def test_changes_of_fields(changes: list[str], ran: Ran) -> None:
+    ran["--set"] += 1
+    try:
+        config = with_changes(CONFIG, changes)
+    except ValueError as error:
+        assert one_sentence(error)
+    else:
+        assert isinstance(config, BaselineConfig)
+
+
+INTERVAL = Interval(estimate=0.5, low=0.25, high=0.75, n=4)
+RECORDS: dict[str, Any] = {
+    "summary.json": [Record(name="honest/goal_rate", unit="share", command="x", **INTERVAL.model_dump())],
+    "agents.json": [AgentRecord(kind="honest", seed=1, goal_rate=0.5, competent=True)],
+    "classification.json": Classification(
+        rows=(
+            ClassificationRow(
+                form="kept", layers="both", pairing="imagined_red", auroc=INTERVAL, leave_one_out=INTERVAL,
+                recall_at_5_percent=INTERVAL,
+            ),
+        ),
+        values={"kept": (OverlapValue(kind="honest", seed=1, value=0.5),)},
+        protocol={"kept": ProtocolCurve(episodes=(1, 2), mean=(0.5, 1.0), standard_deviation=(0.0, 0.1), pairs=4)},
+        roc={"kept": RocCurve(false_positive_rate=(0.0, 1.0), true_positive_rate=(0.0, 1.0))},
+        findings=("Found.",),
+    ),
+    "curves.json": [LearningCurve(stage="lure", kind="honest", metric="noise", updates=(1, 2), values=((0.5, None),))],
+    "figures.json": [FigureRecord(file="roc.png", caption="A curve.")],
+}  # fmt: skip
+PLAIN = {
+    name: TypeAdapter(Any).dump_python(content, mode="json", serialize_as_any=True) for name, content in RECORDS.items()
+}
+MODELS = {name: type(content[0]) for name, content in RECORDS.items() if isinstance(content, list)}
+
+
+@cases("records")
+@given(name=st.sampled_from(sorted(RECORDS)), changes=CHANGES, damage=st.none() | BYTES)
+def test_records(name: str, changes: Any, damage: Any, study: StudyDirectory, ran: Ran) -> None:
+    ran["records"] += 1
+    study.results.mkdir(exist_ok=True)
+    for file, plain in PLAIN.items():
+        (study.results / file).write_text(json.dumps(plain))
+    path, content = study.results / name, json.dumps(changed(PLAIN[name], changes)).encode()
+    path.write_bytes(content if damage is None else broken(content, damage))
+    try:
+        _ = read_list(path, MODELS[name]) if name in MODELS else read_one(path, Classification)
+    except RunDirectoryError as error:
+        refused(error)
+        assert str(path) in str(error) and "delete it to make it anew" in str(error)
+    if ran["records"] % 5 == 0:
+        write_report(study.path)
+
+
+def test_there_are_enough_cases() -> None:
+    assert sum(CASES.values()) >= 2_000
+
+
+def test_nothing_unpickles_a_file() -> None:
+    package = Path(cli.__file__).parent
+    for path in package.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        for call in ("torch.load(", "pickle.load(", "allow_pickle", "cPickle", "joblib", "shelve", "dill", "marshal"):
+            assert call not in source, f"{path} has {call}"
+        # Engines exchange pickles through pipes and Ray; nothing else does.
+        assert "pickle" not in source or path.parent.name == "engines" or path.name == "files.py", path
