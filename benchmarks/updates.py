@@ -11,6 +11,7 @@ from benchmarks.flops import update_flops
 from benchmarks.measurements import Measurement, best, measurement
 from benchmarks.settings import Settings
 from benchmarks.timing import Work, interleaved
+from soo_marl.agents.gradients import AutogradGradients
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.envs.configuration import preset
@@ -77,18 +78,31 @@ def measure_update(settings: Settings, batch: int, runs: int) -> list[Measuremen
 
 
 def measure_stack(settings: Settings, batch: int) -> list[Measurement]:
-    """Run-updates per second of one stack over those of a run alone."""
+    """Run-updates per second of one stack over those of a run alone, also where that one uses autograd."""
     capacity = 500 if settings.quick else _CAPACITY
     works = {
-        runs: update_work(SPACES, JOINT_MADDPG, count, batch, capacity)
-        for runs, count in (("stack", STACK), ("one", 1))
+        "stack": update_work(SPACES, JOINT_MADDPG, STACK, batch, capacity),
+        "one": update_work(SPACES, JOINT_MADDPG, 1, batch, capacity),
+        "autograd": update_work(SPACES, JOINT_MADDPG, 1, batch, capacity, AutogradGradients),
     }
     rates = interleaved(works, settings.repeats, settings.seconds)
-    remark = f"run-updates/s of a stack of {STACK} over those of one run alone"
-    return [measurement(f"update/b{batch}/stack{STACK}_vs_separate", rates["stack"] / rates["one"], "×", remark)]
+    name, remark = f"update/b{batch}/stack{STACK}_vs_separate", f"run-updates/s of a stack of {STACK} over those of one"
+    return [
+        measurement(name, rates["stack"] / rates["one"], "×", f"{remark} run alone"),
+        measurement(
+            f"{name}_autograd", rates["stack"] / rates["autograd"], "×", f"{remark} run alone by the reference update"
+        ),
+    ]
 
 
-def update_work(spaces: AgentSpaces, config: MADDPGConfig, runs: int, batch: int, capacity: int) -> Work:
+def update_work(
+    spaces: AgentSpaces,
+    config: MADDPGConfig,
+    runs: int,
+    batch: int,
+    capacity: int,
+    gradients: type[AutogradGradients] | None = None,
+) -> Work:
     """One update of all agents of so many runs, from drawing the minibatch on; counts run-updates.
 
     Args:
@@ -96,9 +110,11 @@ def update_work(spaces: AgentSpaces, config: MADDPGConfig, runs: int, batch: int
         runs: ``R``.
         batch: transitions per minibatch.
         capacity: of the replay buffer, which is full.
+        gradients: how gradients are computed; as the learner chooses where None.
     """
     seeds = range(runs)
     maddpg = MADDPG(spaces, config, seeds)
+    maddpg.gradients = gradients or maddpg.gradients
     replay = ReplayBuffer(
         capacity, spaces.observation_sizes, spaces.action_sizes, RandomStreams(seeds, "benchmark/minibatches")
     )

@@ -58,15 +58,19 @@ class MLPBlock:
         """Write the gradients of all parameters, given that of the outputs ``g_y`` ``[C, B, outputs]``."""
         # g_W3 = g_y h_2^T and g_b3 = g_y, summed over the batch; in the same way for the other layers.
         hidden_1, hidden_2 = self._hidden_gradients(passed, gradient)
-        layers = ((hidden_1, passed.inputs), (hidden_2, passed.hidden_1), (gradient, passed.hidden_2))
-        for layer, (output_gradient, inputs) in enumerate(layers):
-            torch.bmm(output_gradient.mT, inputs, out=self.weight_gradients[layer])
+        torch.bmm(gradient.mT, passed.hidden_2, out=self.weight_gradients[2])
+        torch.bmm(hidden_2.mT, passed.hidden_1, out=self.weight_gradients[1])
+        # The narrow matrix comes first: this is several times as fast as the transposed product with a few inputs.
+        self.weight_gradients[0].copy_(torch.bmm(passed.inputs.mT, hidden_1).mT)
+        for layer, output_gradient in enumerate((hidden_1, hidden_2, gradient)):
             torch.sum(output_gradient, dim=1, keepdim=True, out=self.bias_gradients[layer])
 
     def input_gradient(self, passed: Pass, gradient: Tensor, columns: slice) -> Tensor:
         """The gradient ``[C, B, columns]`` of some inputs, given that of the outputs ``g_y`` ``[C, B, outputs]``."""
         hidden_1, _ = self._hidden_gradients(passed, gradient)
-        of_scaled = torch.bmm(hidden_1, self.weights[0][:, :, columns])
+        # Stored as [inputs, outputs], few inputs are several times as fast.
+        weight = self.weights[0][:, :, columns].mT.contiguous()
+        of_scaled = torch.bmm(hidden_1, weight.mT)
         return of_scaled if self.input_scale is None else of_scaled * self.input_scale[..., columns]
 
     def _hidden_gradients(self, passed: Pass, gradient: Tensor) -> tuple[Tensor, Tensor]:

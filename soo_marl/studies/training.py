@@ -33,6 +33,8 @@ HIDDEN_LAYERS = ("hidden_1", "hidden_2")
 """Layers of the actor whose activations self-other overlap compares (paper: both hidden layers)."""
 
 _CHECKPOINT_SECONDS = 20.0
+"""Between two checkpoints; longer where writing takes over a second, so that it never takes more than a twentieth."""
+
 _OVERLAP_SAMPLE = 512
 
 _METRIC_NAMES = {
@@ -296,15 +298,17 @@ class _Session:
             [folder / f"seed_{seed}" for seed in self.trainer.maddpg.seeds], self.phase.updates_before
         )
         training = self.trainer.config
-        written = time.monotonic()
+        written, pause = time.monotonic(), _CHECKPOINT_SECONDS
         report(self.done_before + self.trainer.updates)
         while self.trainer.updates < training.updates:
             self.trainer.run(min(training.updates, self.trainer.updates + training.log_every))
             report(self.done_before + self.trainer.updates)
             stopping = stop()
-            if stopping or time.monotonic() - written > _CHECKPOINT_SECONDS:
+            if stopping or time.monotonic() - written > pause:
+                began = time.monotonic()
                 self.checkpoint(checkpoint)
                 written = time.monotonic()
+                pause = _CHECKPOINT_SECONDS * max(1.0, written - began)
             if stopping:
                 raise Interrupted
         self.checkpoint(checkpoint)

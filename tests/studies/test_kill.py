@@ -114,6 +114,10 @@ def live(config: BaselineConfig, study: Path, die_at: int | None, tear: float | 
         os._exit(1)
 
 
+def lives(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def session(
     config: BaselineConfig,
     study: Path,
@@ -127,7 +131,9 @@ def session(
     if process == 0:
         live(config, study, die_at, tear)
     if seconds is not None:
-        time.sleep(seconds)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and lives(process):
+            time.sleep(0.001)
         os.kill(process, signal.SIGKILL)  # not waited for yet, so the number is still its own
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     assert code in (0, -signal.SIGKILL)
@@ -212,9 +218,14 @@ def test_unfinished_files_are_cleaned_up(uninterrupted: Uninterrupted, tmp_path:
     for _ in range(20):
         process = os.fork()
         if process == 0:
-            while True:
-                write_tensors(target, {"large": torch.zeros(4_000_000)})
-        while not target.parent.exists() or not [name for name in os.listdir(target.parent) if name != target.name]:
+            try:
+                signal.alarm(60)
+                while True:
+                    write_tensors(target, {"large": torch.zeros(4_000_000)})
+            finally:
+                os._exit(1)
+        while not target.parent.exists() or not set(os.listdir(target.parent)) - {target.name}:
+            assert lives(process)
             time.sleep(0.001)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
@@ -258,9 +269,17 @@ def at_random_points(uninterrupted: Uninterrupted, random_numbers: random.Random
 
 
 def at_random_times(uninterrupted: Uninterrupted, random_numbers: random.Random) -> Callable[[Path], bool]:
-    return lambda study: session(
-        uninterrupted.config, study, seconds=random_numbers.uniform(0.1, 1.0) * uninterrupted.seconds
-    )
+    longest = uninterrupted.seconds
+
+    def die(study: Path) -> bool:
+        nonlocal longest
+        fresh, begun = not study.exists(), time.monotonic()
+        done = session(uninterrupted.config, study, seconds=random_numbers.uniform(0.1, 1.0) * longest)
+        if done and fresh:
+            longest = time.monotonic() - begun  # the machine is faster than it was
+        return done
+
+    return die
 
 
 def test_killed_again_and_again(uninterrupted: Uninterrupted, tmp_path: Path) -> None:
