@@ -31,7 +31,7 @@ class DivergenceWatch:
         """Int64 ``[R]``: updates done at the last good state of a stopped run, -1 for one that goes on."""
         self.good, self.good_updates = maddpg.networks_state(), 0
         """The networks at the last look, and how many updates were done."""
-        self._freeze()
+        maddpg.freeze(self.stopped >= 0)
 
     def look(self, updates: int, values: Tensor) -> None:
         """Stop the runs that broke down since the last look.
@@ -42,14 +42,22 @@ class DivergenceWatch:
         """
         sound = self._finite() & (values.abs() <= self._largest_value()[:, None]).all(dim=1)
         broken = ~sound.cpu() & (self.stopped < 0)
-        if bool(broken.any()):
-            self.stopped[broken] = self.good_updates
-            networks = self.maddpg.networks_state()
-            for name, tensor in networks.items():
-                tensor[broken] = self.good[name][broken]
-            self.maddpg.load_networks(networks)
-            self._freeze()
+        self.stopped[broken] = self.good_updates
+        if bool((self.stopped >= 0).any()):
+            self._put_back()
         self.good, self.good_updates = self.maddpg.networks_state(), updates
+
+    def _put_back(self) -> None:
+        """Freeze the stopped runs in their good state.
+
+        It is done at every look, since target networks and statistics of inputs move in frozen runs, too.
+        """
+        stopped = self.stopped >= 0
+        networks = self.maddpg.networks_state()
+        for name, tensor in networks.items():
+            tensor[stopped] = self.good[name][stopped]
+        self.maddpg.load_networks(networks)
+        self.maddpg.freeze(stopped)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything needed to continue, as named tensors."""
@@ -66,7 +74,7 @@ class DivergenceWatch:
         self.good = {name: torch.empty_like(tensor).copy_(good[name]) for name, tensor in self.good.items()}
         self.stopped = torch.empty_like(self.stopped).copy_(state["stopped"])
         self.good_updates = int(state["good_updates"])
-        self._freeze()
+        self.maddpg.freeze(self.stopped >= 0)
 
     def _finite(self) -> Tensor:
         """Whether all parameters of a run are finite: bool ``[R]``."""
@@ -80,6 +88,3 @@ class DivergenceWatch:
         rewards = self.maddpg.reward_statistics.largest(config.standardise_rewards).amax(dim=1)
         horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else torch.inf
         return _TOLERANCE * (1.0 + config.reward_scale * rewards * horizon)
-
-    def _freeze(self) -> None:
-        self.maddpg.freeze(self.stopped >= 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,12 @@ class BehaviourRates:
     red_goal_rate: Tensor
     rubric_rate: Tensor
     rubric_rate_en_route: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[BehaviourRates]) -> BehaviourRates:
+        """The rates of several stacks of runs as those of one, in order."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 class CompetenceGate(BaseModel):

@@ -23,6 +23,9 @@ from soo_marl.studies.run_directory import StudyDirectory
 console = Console()
 errors = Console(stderr=True)
 
+_MOST_AGENTS = 100
+"""A table of more rows than this nobody reads."""
+
 _PAIRINGS = ("imagined_red", "perspective")
 
 
@@ -134,6 +137,10 @@ def print_study(
 
 def print_agents(agents: Sequence[AgentRecord]) -> None:
     """One line per agent: what it does, and whether it plays well enough to be judged; below, what fails whom."""
+    if len(agents) > _MOST_AGENTS:
+        competent = sum(agent.competent for agent in agents)
+        say(f"{len(agents):,} agents, {competent:,} of them competent; results/agents.json has every one.\n")
+        return
     table = _table("Agents (greedy, fresh episodes)")
     for title in ("kind", "seed", "goal", "alone", "trapped", "follows", "rubric", "en route", "competent"):
         table.add_column(title, justify="left" if title in ("kind", "competent") else "right", no_wrap=True)

@@ -46,16 +46,21 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
     returns: dict[str, list[float]] = {}
     stops: dict[tuple[str, int], Stop] = {}
     figures = []
+    game = config.evaluation_game
     for kind in config.kinds:
-        agents = load_agents(directory, kind, config.seeds, config.game, config.maddpg, device)
-        game = config.evaluation_game
-        trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
-        rates[kind] = behaviour(trajectories, game.landmark_radius, min(_LATE_STATES, game.episode_length))
-        returns[kind] = episode_returns.mean(dim=1).tolist()
+        parts, returns[kind] = [], []
+        # Shard by shard: all episodes of a thousand seeds together would not fit into memory.
+        for number, seeds in enumerate(config.shards):
+            agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
+            trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
+            parts.append(behaviour(trajectories, game.landmark_radius, min(_LATE_STATES, game.episode_length)))
+            returns[kind] += episode_returns.mean(dim=1).tolist()
+            if number == 0:
+                figures.append(_animate(trajectories, kind, config, directory))
+        rates[kind] = BehaviourRates.join(parts)
         for seed in config.seeds:
             if (stop := read_stop(directory, kind, seed)) is not None:
                 stops[kind, seed] = stop
-        figures.append(_animate(trajectories, kind, config, directory))
     records = agent_records(config, rates, returns, stops)
     write_list(directory.results / "agents.json", records)
     write_list(directory.results / "figures.json", [figure for figure in figures if figure is not None])

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -142,3 +142,14 @@ def test_competence_gate_can_be_changed() -> None:
 def test_competence_needs_pairs() -> None:
     with pytest.raises(ValueError, match="one honest and one deceptive agent per seed"):
         competence(rates([0.9], [0.9], [0.3]), rates([0.9, 0.9], [0.9, 0.9], [0.9, 0.9]))
+
+
+def test_rates_of_stacks_are_joined_in_order() -> None:
+    names = [field.name for field in fields(BehaviourRates)]
+    first, second = (
+        BehaviourRates(**{name: torch.tensor(values) + place for place, name in enumerate(names)})
+        for values in ([0.25, 0.5], [0.75])
+    )
+    joined = BehaviourRates.join([first, second])
+    for place, name in enumerate(names):
+        assert getattr(joined, name).tolist() == [0.25 + place, 0.5 + place, 0.75 + place]

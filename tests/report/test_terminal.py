@@ -182,3 +182,10 @@ def test_errors_are_one_printable_line(capsys: pytest.CaptureFixture[str]) -> No
 
     assert carry_out(fail, "", "soo-marl") == 2
     assert capsys.readouterr().err == "soo-marl: a\\nb\\x1b[31m\\udcff\n"
+
+
+def test_of_very_many_agents_only_their_number_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    print_agents([AgentRecord(kind="honest", seed=seed, competent=seed > 0) for seed in range(1500)])
+    assert capsys.readouterr().out.strip() == (
+        "1,500 agents, 1,499 of them competent; results/agents.json has every one."
+    )
