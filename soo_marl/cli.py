@@ -182,7 +182,8 @@ class Report:
 
     def run(self, line: str) -> None:
         """Carry out the command."""
-        with StudyDirectory.read(self.study).locked():
+        directory, _ = read_study(self.study)
+        with directory.locked():
             draw_figures(self.study)
             say(f"Report: {write_report(self.study)}")
 
