@@ -156,44 +156,31 @@ def measure_shard(
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
     """
     directory = StudyDirectory.read(path)
-    with worker_lock(path):
-        return _measured(config, directory, kind, seeds, settings, device, report, stop)
-
-
-def _measured(
-    config: BaselineConfig,
-    directory: StudyDirectory,
-    kind: Kind,
-    seeds: tuple[int, ...],
-    settings: ClassificationConfig,
-    device: str,
-    report: Callable[[float], None],
-    stop: Callable[[], bool],
-) -> AgentValues:
     counts = settings.episodes
     file = directory.path / "overlap" / f"{kind}_seeds_{seeds[0]}-{seeds[-1]}.safetensors"
     signature = settings.model_dump_json()
-    if file.exists():
-        metadata = read_headers(file)[1]
-        if metadata.get("settings") == signature:
-            tensors, _ = read_tensors(file, _packed_headers(config, len(seeds), settings), finite=False)
-            report(settings.evaluation_seeds)
-            return _unpacked(tensors)
+    with worker_lock(path):
+        if file.exists():
+            metadata = read_headers(file)[1]
+            if metadata.get("settings") == signature:
+                tensors, _ = read_tensors(file, _packed_headers(config, len(seeds), settings), finite=False)
+                report(settings.evaluation_seeds)
+                return _unpacked(tensors)
 
-    def report_or_stop(done: int) -> None:
-        report(done)
-        if stop():
-            raise Interrupted
+        def report_or_stop(done: int) -> None:
+            report(done)
+            if stop():
+                raise Interrupted
 
-    agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
-    sums = measure_overlap(agents, config.evaluation_game, settings.evaluation_seeds, max(counts), report_or_stop)
-    values = AgentValues(
-        per_seed={key: np.stack([of_key.values(n) for n in counts], axis=-1) for key, of_key in sums.items()},
-        pooled={key: of_key.pooled() for key, of_key in sums.items()},
-        activations=sample_activations(agents, config.evaluation_game, settings.probe_steps),
-    )
-    write_tensors(file, _packed(values), {"settings": signature})
-    return values
+        agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
+        sums = measure_overlap(agents, config.evaluation_game, settings.evaluation_seeds, max(counts), report_or_stop)
+        values = AgentValues(
+            per_seed={key: np.stack([of_key.values(n) for n in counts], axis=-1) for key, of_key in sums.items()},
+            pooled={key: of_key.pooled() for key, of_key in sums.items()},
+            activations=sample_activations(agents, config.evaluation_game, settings.probe_steps),
+        )
+        write_tensors(file, _packed(values), {"settings": signature})
+        return values
 
 
 def classification(
