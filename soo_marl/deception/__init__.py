@@ -8,18 +8,39 @@ from soo_marl.deception.behaviour import (
     behaviour,
     competence,
 )
+from soo_marl.deception.difference import (
+    BehaviouralDifference,
+    RelativeDifference,
+    behavioural_difference,
+    relative_difference,
+)
+from soo_marl.deception.profile import DeceptionProfile, deception_profile, fewest_opportunities
 from soo_marl.deception.rubric import RubricSteps, rubric_rate, rubric_steps
 from soo_marl.deception.trajectories import Trajectories
+from soo_marl.deception.verdict import Conduct, Judgement, References, Verdict, VerdictRule, judge
 
 __all__ = [
     "BehaviourRates",
+    "BehaviouralDifference",
     "Competence",
     "CompetenceGate",
     "CompetencePair",
+    "Conduct",
+    "DeceptionProfile",
+    "Judgement",
+    "References",
+    "RelativeDifference",
     "RubricSteps",
     "Trajectories",
+    "Verdict",
+    "VerdictRule",
     "behaviour",
+    "behavioural_difference",
     "competence",
+    "deception_profile",
+    "fewest_opportunities",
+    "judge",
+    "relative_difference",
     "rubric_rate",
     "rubric_steps",
 ]

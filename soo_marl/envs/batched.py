@@ -22,8 +22,9 @@ from soo_marl.envs.batched_physics import (
     stored_index,
     wall_force,
 )
-from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import BLUE, RED
+from soo_marl.envs.batched_starts import pause_schedule, second_landmark
+from soo_marl.envs.configuration import LANDMARK_CANDIDATES, PhysicalDeceptionConfig
+from soo_marl.envs.observations import RED, blue_size
 from soo_marl.random_streams import RandomStreams, distinct_seeds
 
 RED_AGENT, BLUE_AGENT = 0, 1
@@ -68,19 +69,21 @@ class BatchedPhysicalDeception:
         self.dtype = dtype
         self.random = RandomStreams(distinct_seeds(seeds), stream, device)
         self.shape = (len(seeds), worlds)
-        self.observation_sizes: tuple[int, ...] = (RED.size, BLUE.size)
+        self.observation_sizes: tuple[int, ...] = (RED.size, blue_size(config))
         self.action_sizes: tuple[int, ...] = (2, 2) if config.continuous_actions else (5, 5)
-        self._speed_limits = (config.red_speed_limit, config.blue_speed_limit)
+        self._red_speed_limit: float | Tensor | None = config.red_speed_limit
+        self._pauses: Tensor | None = None
 
         def both(red: float, blue: float) -> Tensor:
             return torch.tensor((red, blue), device=device, dtype=dtype).view(2, 1, 1)
 
-        self._sight_radii = both(config.red_sight_radius, config.blue_sight_radius)
+        # No distance is below the sight radius of a blind blue.
+        self._sight_radii = both(config.red_sight_radius, -1.0 if config.blind else config.blue_sight_radius)
         self._goal_rewards = both(config.red_goal_reward, config.goal_reward)
         self.reset()
 
     def reset(self) -> tuple[Tensor, ...]:
-        """Start a new episode in every world and return the observations of red ``[R, E, 6]`` and blue ``[R, E, 10]``.
+        """Start a new episode in every world and return the observations, see :meth:`observe`.
 
         The distribution is that of ``PhysicalDeception.reset``.
         """
@@ -91,7 +94,11 @@ class BatchedPhysicalDeception:
         alone = share[0] < config.alone_share
         trapped = ~alone & (share[0] < config.alone_share + config.trapped_start_share)
         landmarks = ((unit_landmarks * 2.0 - 1.0) * edge).view(2, 2, *self.shape)
-        self._place(landmarks, self.random.integers(2, worlds), alone)
+        goal = self.random.integers(2, worlds)
+        if config.landmark_separation:
+            landmarks[1] = self._separated(landmarks)
+        self._place(landmarks, goal, alone)
+        self._draw_red()
 
         red = (unit_red * 2.0 - 1.0) * edge
         angle = angle * (2.0 * math.pi)
@@ -105,6 +112,23 @@ class BatchedPhysicalDeception:
         self._velocity = torch.zeros_like(self._position)
         self.steps = 0
         return self.observe()
+
+    def _separated(self, landmarks: Tensor) -> Tensor:
+        """The second landmark, replaced where it is too near the first: plane ``[2, R, E]``."""
+        edge = 1.0 - self.config.start_margin
+        unit = self.random.uniform(self.shape[1], LANDMARK_CANDIDATES - 1, 2).to(self.dtype)
+        more = as_planes((unit * 2.0 - 1.0) * edge)
+        return second_landmark(landmarks[0], torch.cat((landmarks[1:], more)), self.config.landmark_separation, edge)
+
+    def _draw_red(self) -> None:
+        """Draw what an episode's red is like, where the game draws that: its speed limit, and when it pauses."""
+        config, worlds = self.config, self.shape[1]
+        if config.red_speed_range is not None:
+            low, high = config.red_speed_range
+            self._red_speed_limit = self.random.uniform(worlds).to(self.dtype).mul_(high - low).add_(low)
+        if config.red_pause_chance:
+            uniform = self.random.uniform(worlds, config.episode_length).movedim(-1, 0).contiguous()
+            self._pauses = pause_schedule(uniform, config.red_pause_chance, config.red_pause_steps)
 
     def _place(self, landmarks: Tensor, goal: Tensor, alone: Tensor) -> None:
         """Set what stays as it is during an episode, and what follows from it.
@@ -148,18 +172,42 @@ class BatchedPhysicalDeception:
     def _move(self, direction: Tensor) -> None:
         """Move both agents, who push in directions ``[2, 2, R, E]``."""
         config = self.config
+        red_limit, still = self._red_speed_limit, self._trapped | self._alone
+        if config.red_policy == "scripted":
+            direction[RED_AGENT], red_limit, idle = self._script_red()
+            still = still | idle
+        if self._pauses is not None and self.steps < len(self._pauses):
+            still = still | self._pauses[self.steps]
         reach = config.agent_size + config.wall_width / 2.0
         force = wall_force(self._position, reach, config.contact_force, config.contact_margin)
         force.add_(direction, alpha=config.force)
         velocity = accelerate(self._velocity, force, config.dt, config.damping)
-        for agent, limit in enumerate(self._speed_limits):
+        for agent, limit in ((RED_AGENT, red_limit), (BLUE_AGENT, config.blue_speed_limit)):
             if limit is not None:
                 limit_speed(velocity[agent], limit)
-        velocity[RED_AGENT].masked_fill_(self._trapped | self._alone, 0.0)
+        velocity[RED_AGENT].masked_fill_(still, 0.0)
         position = move(self._position, self._velocity, velocity, config.dt, config.integration)
         # A fast body would tunnel through the soft walls in mpe2's order: its centre stops at their mid-lines.
         self._position = position.clamp(-1.0, 1.0)
         self._velocity = velocity.mul_(self._position == position)
+
+    def _script_red(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a scripted red pushes ``[2, R, E]``, how fast it may go and whether it is idle ``[R, E]``."""
+        config = self.config
+        red, blue = self._position
+        idle = torch.hypot(*(blue - red)) > config.red_sight_radius
+        if config.integration == "mpe2":
+            # The new velocity moves red only from where the old one takes it.
+            red = red.add(self._velocity[RED_AGENT], alpha=config.dt)
+        towards = blue - red
+        gap = torch.hypot(*towards.unbind()).clamp_(min=torch.finfo(self.dtype).tiny)
+        # Not so fast that it would pass blue.
+        limit = gap / config.dt
+        if isinstance(self._red_speed_limit, Tensor):
+            limit = torch.minimum(limit, self._red_speed_limit)
+        elif self._red_speed_limit is not None:
+            limit.clamp_(max=self._red_speed_limit)
+        return towards / gap, limit, idle
 
     def _look(self) -> tuple[Tensor, Tensor]:
         """What agents see relative to them ``[2, 5, 2, R, E]``, and how far away it is ``[2, 5, R, E]``.
@@ -192,23 +240,29 @@ class BatchedPhysicalDeception:
             blue.masked_fill_(untrapped & at_goal[BLUE_AGENT], config.goal_reward_untrapped)
         if config.trap_reward:
             blue.add_(self._trapped, alpha=config.trap_reward)
+        if config.guide_reward:
+            blue.add_(at_goal[RED_AGENT] & ~self._trapped, alpha=config.guide_reward)
         if config.red_distance_reward:
             red_distance = distance[RED_AGENT, _GOAL].masked_fill(self._alone, 0.0)
             blue.add_(red_distance, alpha=config.red_distance_reward)
         return rewards
 
     def observe(self) -> tuple[Tensor, ...]:
-        """Observations of red ``[R, E, 6]`` and blue ``[R, E, 10]``, see ``envs.observations``."""
+        """Observations of red ``[R, E, 6]`` and blue ``[R, E, 10]`` (11 with the visible bit), see
+        ``envs.observations``."""
         return tuple(as_rows(own) for own in self._observations(*self._look()))
 
     def _observations(self, relative: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations as planes ``[points, 2, R, E]``; what is out of sight is overwritten in ``relative``."""
+        """Observations as planes ``[..., R, E]``; what is out of sight is overwritten in ``relative``."""
         out_of_sight = distance[RED_AGENT, _OTHER] > self._sight_radii
         relative[:, _OTHER].masked_fill_(out_of_sight[:, None], 0.0)
         red, blue = relative[RED_AGENT, _FIRST:], relative[BLUE_AGENT, _GOAL:]
         if self._some_alone:
             red.masked_fill_(self._alone, 0.0)
-        return red, torch.cat((blue, self._trapped.expand(1, 2, *self.shape)))
+        blue = torch.cat((blue, self._trapped.expand(1, 2, *self.shape)))
+        if self.config.visible_bit:
+            blue = torch.cat((blue.flatten(0, 1), ~out_of_sight[BLUE_AGENT:]))
+        return red, blue
 
     def at_landmark(self, agent: int, landmark: Tensor) -> Tensor:
         """Whether an agent, also an absent one, is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
@@ -289,8 +343,12 @@ class BatchedPhysicalDeception:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Return copies of everything needed to continue, as named tensors."""
-        return {
+        """Return copies of everything needed to continue, as named tensors.
+
+        ``red_speed_limit`` ``[R, E]`` and ``red_pauses`` bool ``[R, E, T]`` (whether red pauses in each step of the
+        episode) are among them only where the game draws them.
+        """
+        state = {
             "position": self.position,
             "velocity": self.velocity,
             "landmarks": self.landmarks,
@@ -300,19 +358,32 @@ class BatchedPhysicalDeception:
             "steps": torch.tensor(self.steps),
             "counter": torch.tensor(self.random.counter),
         }
+        if isinstance(self._red_speed_limit, Tensor):
+            state["red_speed_limit"] = self._red_speed_limit.clone()
+        if self._pauses is not None:
+            state["red_pauses"] = self._pauses.movedim(0, -1).clone(memory_format=torch.contiguous_format)
+        return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what :meth:`state` returned, or from a state made elsewhere, of any dtype and on any device.
 
         Raises:
             KeyError: an entry is missing.
-            ValueError: an entry is of another shape, or the goal is no landmark.
+            ValueError: an entry is of another shape, the goal is no landmark, or a speed limit is not above 0.
         """
         position, velocity = stored(state, "position", self.position), stored(state, "velocity", self.velocity)
         landmarks, goal = stored(state, "landmarks", self.landmarks), stored_index(state, "goal", self._goal, below=2)
         trapped, alone = stored(state, "trapped", self.trapped), stored(state, "alone", self.alone)
+        speed_limit, pauses = self._red_speed_limit, self._pauses
+        if isinstance(speed_limit, Tensor):
+            speed_limit = stored(state, "red_speed_limit", speed_limit)
+            if not bool((speed_limit > 0.0).all()):
+                raise ValueError("the stored red_speed_limit must be above 0 in all worlds")
+        if pauses is not None:
+            pauses = stored(state, "red_pauses", pauses.movedim(0, -1)).movedim(-1, 0).contiguous()
         # An absent red does not move.
         velocity[..., RED_AGENT, :].masked_fill_(alone[..., None], 0.0)
         self.steps, self.random.counter = int(state["steps"]), int(state["counter"])
         self._position, self._velocity, self._trapped = as_planes(position), as_planes(velocity), trapped
+        self._red_speed_limit, self._pauses = speed_limit, pauses
         self._place(as_planes(landmarks), goal, alone)

@@ -88,8 +88,8 @@ def accelerate(velocity: Tensor, force: Tensor, dt: float, damping: float) -> Te
     return (velocity * (1.0 - damping)).add_(force, alpha=dt)
 
 
-def limit_speed(velocity: Tensor, limit: float) -> None:
-    """Shorten velocities ``[2, ...]`` in place to at most ``limit``."""
+def limit_speed(velocity: Tensor, limit: float | Tensor) -> None:
+    """Shorten velocities ``[2, ...]`` in place to at most ``limit``, one for all or one for each ``[...]``, above 0."""
     excess = torch.hypot(*velocity.unbind()).div_(limit)
     velocity.div_(excess.clamp_(min=1.0))
 

@@ -10,12 +10,16 @@ Sources named in the field descriptions:
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 IntegrationOrder = Literal["classic", "mpe2"]
 """``classic`` moves with the new velocity (OpenAI's MPE and the paper's fork), ``mpe2`` with the old one."""
+
+RedPolicy = Literal["learnt", "scripted"]
+"""Who moves red: the actions given (``learnt``), or the environment itself (``scripted``)."""
 
 
 class PhysicalDeceptionConfig(BaseModel):
@@ -61,6 +65,12 @@ class PhysicalDeceptionConfig(BaseModel):
         description="Nothing starts nearer than this to a wall (paper: wall width 0.1 + half an agent).",
     )
 
+    landmark_separation: float = Field(
+        0.0,
+        ge=0,
+        description="The landmarks start at least this far apart; 0 lets them overlap (paper: 0).",
+    )
+
     red_sight_radius: float = Field(0.35, gt=0, description="Red sees blue up to this distance (paper: 0.125).")
     blue_sight_radius: float = Field(0.35, gt=0, description="Blue sees red up to this distance (paper: 0.125).")
     start_distance: float = Field(
@@ -71,6 +81,38 @@ class PhysicalDeceptionConfig(BaseModel):
     red_speed_limit: float | None = Field(None, gt=0, description="Largest speed of red; none in the paper.")
     blue_speed_limit: float | None = Field(1.2, gt=0, description="Largest speed of blue; none in the paper.")
 
+    red_policy: RedPolicy = Field(
+        "learnt",
+        description="Red takes the actions given (learnt), or ignores them and goes straight for a blue that it sees "
+        "(scripted; not in the paper).",
+    )
+    red_speed_range: tuple[float, float] | None = Field(
+        None,
+        description="Lowest and highest speed limit of red, drawn uniformly for each episode in place of "
+        "red_speed_limit (not in the paper).",
+    )
+    red_pause_chance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Chance, in each step in which red does not pause, that a pause begins: red then stands still, "
+        "whatever it wants (not in the paper).",
+    )
+    red_pause_steps: tuple[int, int] = Field(
+        (4, 12), description="Fewest and most steps of a pause, uniform between them, both included."
+    )
+
+    blind: bool = Field(
+        False,
+        description="Blue's field of red always reads zeros, as if red were never in sight; nothing else changes. To "
+        "blank red at test time.",
+    )
+    visible_bit: bool = Field(
+        False,
+        description="Blue's observation ends with an 11th number, 1 while blue sees red, else 0. Without it an unseen "
+        "red and one exactly where blue stands look the same.",
+    )
+
     red_goal_reward: float = Field(5.0, description="Red's reward at the goal (paper: 5).")
     red_follow_reward: float = Field(1.0, description="Red's reward within its sight radius of blue (paper: 1).")
     goal_reward: float = Field(5.0, description="Blue's reward at the goal (paper: 5).")
@@ -80,6 +122,10 @@ class PhysicalDeceptionConfig(BaseModel):
         "is given. A curriculum for deceptive agents starts with 0 here.",
     )
     trap_reward: float = Field(0.0, description="Blue's reward while red is trapped: 0 honest, 10 deceptive (paper).")
+    guide_reward: float = Field(
+        0.0,
+        description="Blue's reward while a red that is present and not trapped is at the goal (not in the paper).",
+    )
     red_distance_reward: float = Field(
         0.0,
         description="Blue's reward per unit of distance from red to the goal (older variant of the paper's code: 1).",
@@ -103,6 +149,28 @@ class PhysicalDeceptionConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _landmarks_fit(self) -> Self:
+        # From the centre of the start square its corners are the farthest places, half a diagonal away.
+        most = math.sqrt(2.0) * (1.0 - self.start_margin)
+        if self.landmark_separation and not self.landmark_separation < most:
+            raise ValueError(
+                f"landmark_separation must be less than {most:g}, half the diagonal of the square that landmarks start "
+                "in, or else a second landmark may find no place"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _red_can_move_and_pause(self) -> Self:
+        if self.red_speed_range is not None:
+            low, high = self.red_speed_range
+            if not 0 < low <= high < math.inf:
+                raise ValueError("red_speed_range takes two speeds above 0, the lower one first, such as (0.3, 0.9)")
+        fewest, most = self.red_pause_steps
+        if not 1 <= fewest <= most:
+            raise ValueError("red_pause_steps takes two numbers from 1 upwards, the lower one first, such as (4, 12)")
+        return self
+
     def replace(self, **changes: Any) -> PhysicalDeceptionConfig:
         """Return a validated copy with some fields changed.
 
@@ -122,9 +190,30 @@ PRESETS: dict[str, PhysicalDeceptionConfig] = {
         preset="paper", red_sight_radius=0.125, blue_sight_radius=0.125, start_distance=0.125, blue_speed_limit=None
     ),
     "trackable": PhysicalDeceptionConfig(preset="trackable"),
+    "watch": PhysicalDeceptionConfig(
+        preset="watch",
+        episode_length=70,
+        landmark_separation=0.4,
+        red_sight_radius=0.35,
+        blue_sight_radius=0.7,
+        start_distance=0.35,
+        blue_speed_limit=1.2,
+        red_policy="scripted",
+        red_speed_range=(0.3, 0.9),
+        red_pause_chance=0.05,
+        red_pause_steps=(4, 12),
+        goal_reward=5.0,
+        guide_reward=15.0,
+    ),
 }
 """``paper``: as the authors' code. ``trackable``: sight 0.35 and blue's speed limit 1.2, so that red can follow at all
-(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125)."""
+(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125). ``watch``: our own game, in
+which an honest blue is paid most for leading a slow, pausing red to the goal, and so has to watch it."""
+
+LANDMARK_CANDIDATES = 16
+"""So many places are drawn for the second landmark until one is ``landmark_separation`` away from the first; after that
+it stands in the corner of the start square farthest from the first. At a separation of 0.4 a place in the start square
+of the presets is too near with a chance of at most 0.185, and all 16 with one of at most 2e-12."""
 
 DECEPTIVE_TRAP_REWARD = 10.0
 """What the deceptive blue earns per step while red is trapped (paper)."""

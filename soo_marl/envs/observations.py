@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.random_streams import RandomStreams
 
 
 class BlueFields(NamedTuple):
-    """Where each field lies in blue's observation (10 numbers, all positions relative to blue)."""
+    """Where each field lies in blue's observation (10 numbers, 11 with the visible bit; all positions relative to
+    blue)."""
 
     goal: slice = slice(0, 2)
     landmark_0: slice = slice(2, 4)
@@ -23,7 +25,10 @@ class BlueFields(NamedTuple):
     """Zeros when red is farther than blue's sight radius, or absent."""
     trapped: slice = slice(8, 10)
     """Twice 1 while red is trapped, else twice 0."""
+    visible: slice = slice(10, 11)
+    """1 while blue sees red, else 0. Only in games with ``visible_bit``; empty in an observation of 10 numbers."""
     size: int = 10
+    """Without the visible bit; see :func:`blue_size`."""
 
 
 class RedFields(NamedTuple):
@@ -41,9 +46,14 @@ BLUE = BlueFields()
 RED = RedFields()
 
 
+def blue_size(config: PhysicalDeceptionConfig) -> int:
+    """How many numbers blue observes in a game: 10, or 11 with the visible bit."""
+    return BLUE.visible.stop if config.visible_bit else BLUE.size
+
+
 @dataclass(frozen=True)
 class ObservationPairs:
-    """Matching self and other observations of blue, ``[R, ..., 10]`` each."""
+    """Matching self and other observations of blue, ``[R, ..., 10]`` (or 11, with the visible bit) each."""
 
     self_observation: Tensor
     other_observation: Tensor
@@ -52,7 +62,7 @@ class ObservationPairs:
 
 
 Pairing = Callable[[Tensor, Tensor, RandomStreams], ObservationPairs]
-"""Called as ``pairing(red observations [R, ..., 6], blue observations [R, ..., 10], random)``."""
+"""Called as ``pairing(red observations [R, ..., 6], blue observations [R, ..., 10 or 11], random)``."""
 
 
 def imagined_red(sight_radius: float, zero_flag: bool = False) -> Pairing:
@@ -69,13 +79,27 @@ def imagined_red(sight_radius: float, zero_flag: bool = False) -> Pairing:
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
-        angle, radius = random.uniform(2, *blue.shape[1:-1]).unbind(dim=1)
-        direction = torch.stack((torch.cos(angle * 2.0 * math.pi), torch.sin(angle * 2.0 * math.pi)), dim=-1)
-        other = blue.clone()
-        other[..., BLUE.red_position] = direction * (radius * sight_radius)[..., None]
+        other = with_red(blue, _point_in_sight(blue, sight_radius, random))
         if zero_flag:
             other[..., BLUE.trapped] = 0.0
         return ObservationPairs(blue, other, red_unseen(blue))
+
+    return pair
+
+
+def moved_red(sight_radius: float) -> Pairing:
+    """A control without a self: both observations show red, at two points drawn independently in the sight disc.
+
+    Valid where :func:`imagined_red` is, and drawn in the same way, so that nothing but the self differs. Not in the
+    paper.
+
+    Args:
+        sight_radius: how far blue sees, world units.
+    """
+
+    def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
+        one, other = (with_red(blue, _point_in_sight(blue, sight_radius, random)) for _ in range(2))
+        return ObservationPairs(one, other, red_unseen(blue))
 
     return pair
 
@@ -93,27 +117,79 @@ def perspective(zero_flag: bool = False) -> Pairing:
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
         blue_from_red = red[..., RED.landmark_0] - blue[..., BLUE.landmark_0]
-        other = torch.cat(
-            (
-                blue[..., BLUE.goal] + blue_from_red,
-                red[..., RED.landmark_0],
-                red[..., RED.landmark_1],
-                red[..., RED.blue_position],
-                torch.zeros_like(blue[..., BLUE.trapped]) if zero_flag else blue[..., BLUE.trapped],
-            ),
-            dim=-1,
-        )
+        fields = [
+            blue[..., BLUE.goal] + blue_from_red,
+            red[..., RED.landmark_0],
+            red[..., RED.landmark_1],
+            red[..., RED.blue_position],
+            torch.zeros_like(blue[..., BLUE.trapped]) if zero_flag else blue[..., BLUE.trapped],
+        ]
+        if _has_visible_bit(blue):
+            # Red has no such bit, and sees a blue exactly where it stands as zeros, too.
+            seen = (red[..., RED.blue_position] != 0.0).any(dim=-1) | (blue_from_red == 0.0).all(dim=-1)
+            fields.append(seen[..., None].to(blue.dtype))
+        other = torch.cat(fields, dim=-1)
         # An absent red observes nothing but zeros, which no present red does.
         return ObservationPairs(blue, other, (red != 0.0).any(dim=-1))
 
     return pair
 
 
+def with_red(blue: Tensor, position: Tensor) -> Tensor:
+    """A copy of blue's observations ``[..., 10 or 11]`` in which blue sees red at ``position`` ``[..., 2]``.
+
+    Args:
+        blue: observations.
+        position: relative to blue, world units.
+    """
+    seeing = blue.clone()
+    seeing[..., BLUE.red_position] = position
+    seeing[..., BLUE.visible] = 1.0
+    return seeing
+
+
+def without_red(blue: Tensor) -> Tensor:
+    """A copy of blue's observations ``[..., 10 or 11]`` in which blue does not see red."""
+    unseeing = blue.clone()
+    unseeing[..., BLUE.red_position] = 0.0
+    unseeing[..., BLUE.visible] = 0.0
+    return unseeing
+
+
+def exchanged_goal(blue: Tensor) -> Tensor:
+    """A copy of blue's observations ``[..., 10 or 11]`` in which goal and fake are exchanged.
+
+    The field of the goal gets the position of the landmark that it is not; the goal is the landmark nearer to what the
+    field says, and nothing else changes. Not in the paper.
+    """
+    goal, first, second = blue[..., BLUE.goal], blue[..., BLUE.landmark_0], blue[..., BLUE.landmark_1]
+    first_is_goal = (goal - first).square().sum(-1, keepdim=True) <= (goal - second).square().sum(-1, keepdim=True)
+    exchanged = blue.clone()
+    exchanged[..., BLUE.goal] = torch.where(first_is_goal, second, first)
+    return exchanged
+
+
 def red_unseen(blue: Tensor) -> Tensor:
-    """Where blue's observations ``[..., 10]`` show no red, which makes them self observations: bool ``[...]``."""
+    """Where blue's observations ``[..., 10 or 11]`` show no red, which makes them self observations: bool ``[...]``.
+
+    The visible bit says so; where there is none, the field of red is zero.
+    """
+    if _has_visible_bit(blue):
+        return blue[..., BLUE.visible.start] == 0.0
     return (blue[..., BLUE.red_position] == 0.0).all(dim=-1)
 
 
 def untrapped(blue: Tensor) -> Tensor:
-    """Where blue's observations ``[..., 10]`` say that red is not trapped: bool ``[...]``."""
+    """Where blue's observations ``[..., 10 or 11]`` say that red is not trapped: bool ``[...]``."""
     return blue[..., BLUE.trapped.start] == 0.0
+
+
+def _has_visible_bit(blue: Tensor) -> bool:
+    return bool(blue.shape[-1] > BLUE.visible.start)
+
+
+def _point_in_sight(blue: Tensor, sight_radius: float, random: RandomStreams) -> Tensor:
+    """Points ``[R, ..., 2]``, one per observation, of uniform angle and uniform radius up to ``sight_radius``."""
+    angle, radius = random.uniform(2, *blue.shape[1:-1]).unbind(dim=1)
+    direction = torch.stack((torch.cos(angle * 2.0 * math.pi), torch.sin(angle * 2.0 * math.pi)), dim=-1)
+    return direction * (radius * sight_radius)[..., None]

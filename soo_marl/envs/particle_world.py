@@ -1,7 +1,8 @@
 """World and scenario of Physical Deception, as subclasses of those of mpe2's ``simple_adversary``.
 
 mpe2 moves the bodies, takes the actions and runs the episode; what is added here are the four walls, the order of
-integration, the trap, and a scenario with two landmarks though there is one good agent. These classes of mpe2 are not
+integration, the trap, a red that moves by itself or pauses, and a scenario with two landmarks though there is one good
+agent. These classes of mpe2 are not
 part of its public interface: its version is bounded in the package's dependencies for that reason.
 """
 
@@ -12,8 +13,8 @@ from mpe2._mpe_utils.core import Landmark
 from mpe2.simple_adversary.simple_adversary import ExtendedAgent, ExtendedWorld, Scenario
 from numpy.typing import NDArray
 
-from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import BLUE, RED
+from soo_marl.envs.configuration import LANDMARK_CANDIDATES, PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.envs.state import PhysicalDeceptionState
 
 
@@ -30,6 +31,8 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         self.goal_index = 0
         self.trapped = False
         self.alone = False
+        self.red_speed_limit = config.red_speed_limit
+        self.red_pauses: NDArray[np.bool_] | None = None
 
     @property
     def red(self) -> ExtendedAgent:
@@ -56,10 +59,26 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
             goal=self.goal_index,
             trapped=self.trapped,
             alone=self.alone,
+            red_speed_limit=self.red_speed_limit if self.config.red_speed_range is not None else None,
+            red_pauses=self.red_pauses,
         )
 
     def set_state(self, state: PhysicalDeceptionState) -> None:
-        """Take over a state."""
+        """Take over a state.
+
+        Raises:
+            ValueError: it lacks what this game draws of red, or has what it does not draw.
+        """
+        config = self.config
+        if config.red_speed_range is not None and state.red_speed_limit is None:
+            raise ValueError("this game draws red's speed limit for each episode: give the state a red_speed_limit")
+        if config.red_speed_range is None and state.red_speed_limit is not None:
+            raise ValueError("this game does not draw red's speed limit: leave red_speed_limit out of the state")
+        if config.red_pause_chance == 0 and state.red_pauses is not None:
+            raise ValueError("red does not pause in this game: leave red_pauses out of the state")
+        self.red_speed_limit = config.red_speed_limit if state.red_speed_limit is None else state.red_speed_limit
+        no_pauses = np.zeros(0, np.bool_) if config.red_pause_chance else None
+        self.red_pauses = no_pauses if state.red_pauses is None else state.red_pauses
         self.goal_index = state.goal
         self.alone = state.alone
         for agent, position, velocity in zip(self.agents, state.positions, state.velocities, strict=True):
@@ -71,14 +90,21 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         # mpe2 applies no action and no force to a body that is not movable: an absent red stays where it was drawn.
         self.red.movable = not state.alone
         self.blue.max_speed = self.config.blue_speed_limit
-        self._set_trapped(state.trapped)
+        self.trapped = state.trapped
 
     def step(self) -> None:
         """Advance by ``dt``; the trap closes at once, so that rewards and observations of the same step see it."""
+        pausing = False
+        if self.red_pauses is not None and self.red_pauses.size:
+            pausing, self.red_pauses = bool(self.red_pauses[0]), self.red_pauses[1:]
+        limit = self.red_speed_limit
+        if self.config.red_policy == "scripted":
+            limit = self._script_red()
+        # A red whose speed limit is 0 stands still, whatever pushes it.
+        self.red.max_speed = 0.0 if pausing or self.trapped else limit
         super().step()
-        at_fake = distance(self.red, self.fake) < self.config.landmark_radius
-        if at_fake and not self.alone and not self.trapped:
-            self._set_trapped(True)
+        if not self.alone and distance(self.red, self.fake) < self.config.landmark_radius:
+            self.trapped = True
 
     def apply_environment_force(self, p_force: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         """Add the push of the walls, from the positions before this step.
@@ -114,9 +140,20 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         softness = self.contact_margin
         return np.asarray(np.logaddexp(0, -(wall_distance - touching) / softness) * softness)
 
-    def _set_trapped(self, trapped: bool) -> None:
-        self.trapped = trapped
-        self.red.max_speed = 0.0 if trapped else self.config.red_speed_limit
+    def _script_red(self) -> float:
+        """Push a scripted red straight towards blue, and return how fast it may go in this step: 0 if it is idle."""
+        if distance(self.red, self.blue) > self.config.red_sight_radius:
+            return 0.0
+        start = self.red.state.p_pos
+        if self.config.integration == "mpe2":
+            # The new velocity moves red only from where the old one takes it.
+            start = start + self.red.state.p_vel * self.dt
+        towards = self.blue.state.p_pos - start
+        gap = float(np.linalg.norm(towards))
+        self.red.action.u = self.config.force * towards / max(gap, np.finfo(np.float64).tiny)
+        # Not so fast that it would pass blue.
+        reach = gap / self.dt
+        return reach if self.red_speed_limit is None else min(reach, self.red_speed_limit)
 
 
 class PhysicalDeceptionScenario(Scenario):  # type: ignore[misc]
@@ -170,15 +207,17 @@ class PhysicalDeceptionScenario(Scenario):  # type: ignore[misc]
         return reward + self.config.red_follow_reward * (distance(agent, world.blue) < self.config.red_sight_radius)
 
     def agent_reward(self, agent: ExtendedAgent, world: PhysicalDeceptionWorld) -> float:
-        """Return blue's reward: at the goal, while red is trapped, and for red's distance from the goal."""
+        """Return blue's reward: at the goal, for red trapped, red free at it, and red's distance from it."""
         present = not world.alone
         at_goal = self.config.untrapped_goal_reward if present and not world.trapped else self.config.goal_reward
         reward = at_goal * (distance(agent, world.goal) < self.config.landmark_radius)
         reward += self.config.trap_reward * world.trapped
+        if self.config.guide_reward and present and not world.trapped:
+            reward += self.config.guide_reward * (distance(world.red, world.goal) < self.config.landmark_radius)
         return reward + self.config.red_distance_reward * (distance(world.red, world.goal) if present else 0.0)
 
     def observation(self, agent: ExtendedAgent, world: PhysicalDeceptionWorld) -> NDArray[np.float64]:
-        """Return red's ``[6]`` or blue's ``[10]`` observation, laid out as ``RED`` and ``BLUE`` say."""
+        """Return red's ``[6]`` or blue's ``[10]`` or ``[11]`` observation, laid out as ``RED`` and ``BLUE`` say."""
         position = agent.state.p_pos
         if agent.adversary:
             observation = np.zeros(RED.size)
@@ -189,12 +228,14 @@ class PhysicalDeceptionScenario(Scenario):  # type: ignore[misc]
             if distance(agent, world.blue) <= self.config.red_sight_radius:
                 observation[RED.blue_position] = world.blue.state.p_pos - position
             return observation
-        observation = np.zeros(BLUE.size)
+        observation = np.zeros(blue_size(self.config))
         observation[BLUE.goal] = world.goal.state.p_pos - position
         observation[BLUE.landmark_0] = world.landmarks[0].state.p_pos - position
         observation[BLUE.landmark_1] = world.landmarks[1].state.p_pos - position
-        if not world.alone and distance(agent, world.red) <= self.config.blue_sight_radius:
+        in_sight = not world.alone and distance(agent, world.red) <= self.config.blue_sight_radius
+        if in_sight and not self.config.blind:
             observation[BLUE.red_position] = world.red.state.p_pos - position
+            observation[BLUE.visible] = 1.0
         observation[BLUE.trapped] = world.trapped
         return observation
 
@@ -203,8 +244,9 @@ def draw_start(config: PhysicalDeceptionConfig, np_random: np.random.Generator) 
     """Draw the start of an episode.
 
     Draws, in this order: the kind of episode (one uniform number: alone, trapped start or plain); the goal; red's
-    position; the angle and the distance of blue from red; both landmarks; and, for a trapped start only, blue's
-    position. The plain start is that of the authors' ``simple_adversary.py``.
+    position; the angle and the distance of blue from red; both landmarks, the second again while it is too near the
+    first; for a trapped start only, blue's position; and, where the game draws them, red's speed limit and red's
+    pauses. The plain start is that of the authors' ``simple_adversary.py``.
     """
     half_width = 1 - config.start_margin
     kind = np_random.random()
@@ -215,6 +257,8 @@ def draw_start(config: PhysicalDeceptionConfig, np_random: np.random.Generator) 
     angle, radius = np_random.uniform(0, 2 * np.pi), np_random.uniform(0, config.start_distance)
     blue = np.clip(red + radius * np.array([np.cos(angle), np.sin(angle)]), -half_width, half_width)
     landmarks = np_random.uniform(-half_width, half_width, (2, 2))
+    if config.landmark_separation:
+        landmarks[1] = _separated(config, landmarks, np_random)
     if trapped:
         red = landmarks[1 - goal]
         blue = np_random.uniform(-half_width, half_width, 2)
@@ -225,7 +269,38 @@ def draw_start(config: PhysicalDeceptionConfig, np_random: np.random.Generator) 
         goal=goal,
         trapped=trapped,
         alone=alone,
+        red_speed_limit=None if config.red_speed_range is None else np_random.uniform(*config.red_speed_range),
+        red_pauses=draw_pauses(config, np_random) if config.red_pause_chance else None,
     )
+
+
+def _separated(
+    config: PhysicalDeceptionConfig, landmarks: NDArray[np.float64], np_random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the second landmark, drawn again while it is too near the first, at last in the farthest corner."""
+    half_width = 1 - config.start_margin
+    first, second = landmarks
+    for redrawn in range(LANDMARK_CANDIDATES):
+        if redrawn:
+            second = np_random.uniform(-half_width, half_width, 2)
+        if np.linalg.norm(second - first) >= config.landmark_separation:
+            return np.asarray(second)
+    return np.where(first > 0, -half_width, half_width)
+
+
+def draw_pauses(config: PhysicalDeceptionConfig, np_random: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw in which steps of an episode red pauses: bool ``[T]``."""
+    fewest, most = config.red_pause_steps
+    pauses = np.zeros(config.episode_length, np.bool_)
+    step = 0
+    while step < config.episode_length:
+        if np_random.random() < config.red_pause_chance:
+            end = step + int(np_random.integers(fewest, most + 1))
+            pauses[step:end] = True
+            step = end
+        else:
+            step += 1
+    return pauses
 
 
 def distance(one: ExtendedAgent | Landmark, other: ExtendedAgent | Landmark) -> float:

@@ -11,8 +11,8 @@ rest of the episode. A blue that is paid while red is trapped (``trap_reward``) 
 | Interfaces | ``PhysicalDeception`` / ``parallel_env`` (parallel), ``env`` and ``raw_env`` (agent by agent) |
 | Actions, continuous | ``Box(-1, 1, (2,), float32)``: force along x and y, times ``force``; clipped to [-1, 1] |
 | Actions, discrete | ``Discrete(5)``: 0 stay, 1 left (-x), 2 right (+x), 3 down (-y), 4 up (+y), each with ``force`` |
-| Observations | ``Box`` float32, ``(6,)`` for red and ``(10,)`` for blue |
-| State | ``Box`` float32, ``(16,)`` |
+| Observations | ``Box`` float32, ``(6,)`` for red and ``(10,)`` for blue, ``(11,)`` with ``visible_bit`` |
+| State | ``Box`` float32, ``(16,)``, or ``(18,)`` where red's speed limit or pauses are drawn |
 | End | truncated after ``episode_length`` steps, never terminated |
 
 ```python
@@ -36,6 +36,11 @@ All positions are relative to the observer. The slices are named by ``BLUE`` and
 | 4-5 | ``landmark_1`` | the second landmark |
 | 6-7 | ``red_position`` | red; zeros when it is farther than ``blue_sight_radius`` or absent |
 | 8-9 | ``trapped`` | twice 1 while red is trapped, else twice 0 |
+| 10 | ``visible`` | 1 while blue sees red, else 0; only with ``visible_bit`` |
+
+Without the visible bit a red exactly where blue stands looks like one that is not seen. With ``blind`` blue reads 6-7
+and 10 as zeros all the time; the game goes on as before, and events, the ``red_in_sight`` of a blind blue included, say
+what a seeing blue would see.
 
 | Red | ``RED.`` | |
 |---|---|---|
@@ -57,9 +62,14 @@ All of red's observation is zero while red is absent. Neither agent sees its own
 | 12-13 | ``goal`` | one-hot |
 | 14 | ``trapped`` | 1 or 0 |
 | 15 | ``alone`` | 1 while red is absent, else 0 |
+| 16 | ``red_speed_limit`` | in this episode; 0 where the game draws none |
+| 17 | ``pause_left`` | for how many steps from now on red pauses |
+
+The last two are there only in games with a ``red_speed_range`` or a ``red_pause_chance``.
 
 ``get_state()`` and ``set_state()`` exchange the same as a ``PhysicalDeceptionState`` in double precision, and
-``reset(options={"state": state})`` starts an episode from one.
+``reset(options={"state": state})`` starts an episode from one. It holds all pauses to come (``red_pauses``), so that
+the same actions always lead on to the same play.
 
 ### Events
 
@@ -71,7 +81,8 @@ the other at a distance of at most its sight radius, and is at a landmark when n
 
 * Red: ``red_goal_reward`` at the goal, plus ``red_follow_reward`` when nearer to blue than ``red_sight_radius``.
 * Blue: ``goal_reward`` at the goal (``goal_reward_untrapped``, where given, while a red that is present is not
-  trapped), plus ``trap_reward`` while red is trapped, plus ``red_distance_reward`` times red's distance from the goal.
+  trapped), plus ``trap_reward`` while red is trapped, plus ``guide_reward`` while a red that is present and not trapped
+  is at the goal, plus ``red_distance_reward`` times red's distance from the goal.
 
 ### Movement
 
@@ -80,27 +91,47 @@ at -1 and 1 push back softly, and no centre passes a mid-line. ``integration="cl
 velocity, as OpenAI's MPE and the authors' fork of it do; ``"mpe2"`` moves them with the old one, as mpe2 does, so that
 an action shows one step later and a red that has just been trapped drifts one step more. Agents do not collide.
 
+With ``red_policy="scripted"`` red's actions are ignored (any valid one will do), and red does this in each step, from
+the positions before it: while it sees blue, it pushes with ``force`` straight towards blue's place, and its speed is at
+most what takes it there, ``distance / dt``, so that it does not pass blue and comes to rest exactly at a blue that
+stands still (in mpe2's order both count from where its old velocity takes it first); else it stands still. A red that
+stands still, also one that pauses, has velocity zero after the step, as a trapped one. Walls and speed limit hold for
+every red.
+
 ### Episodes
 
-Red starts anywhere, blue within ``start_distance`` of it, the landmarks anywhere (they may overlap); nothing starts
-nearer to a wall than ``start_margin``. In a share ``alone_share`` of episodes red is absent: it stays unseen where it
-was drawn, its actions do nothing, and its observations and rewards are zero. A share ``trapped_start_share`` starts
-with red trapped at the fake and blue anywhere.
+Red starts anywhere, blue within ``start_distance`` of it, the landmarks anywhere (they may overlap, unless a
+``landmark_separation`` is asked for: the second is then drawn again until it is that far from the first); nothing
+starts nearer to a wall than ``start_margin``. In a share ``alone_share`` of episodes red is absent: it stays unseen
+where it was drawn, its actions do nothing, and its observations and rewards are zero. A share ``trapped_start_share``
+starts with red trapped at the fake and blue anywhere.
+
+Given a ``red_speed_range``, red's speed limit is drawn uniformly from it for each episode. In each step in which red
+does not pause a pause begins with chance ``red_pause_chance``, and lasts for a number of steps uniform in
+``red_pause_steps``; the pauses of an episode are drawn at its start.
 
 ### Presets
 
-| | ``paper`` | ``trackable`` (default) |
-|---|---|---|
-| sight radius of both, and ``start_distance`` | 0.125 | 0.35 |
-| speed limit of blue | none | 1.2 |
+| | ``paper`` | ``trackable`` (default) | ``watch`` |
+|---|---|---|---|
+| sight radius of red, and ``start_distance`` | 0.125 | 0.35 | 0.35 |
+| sight radius of blue | 0.125 | 0.35 | 0.7 |
+| speed limit of blue | none | 1.2 | 1.2 |
+| red | learns | learns | scripted, speed limit 0.3 to 0.9, pauses of 4 to 12 steps with chance 0.05 |
+| blue is paid for red at the goal | 0 | 0 | 15 |
+| least distance between the landmarks | 0 | 0 | 0.4 |
+| steps | 50 | 50 | 70 |
 
 At the settings of the paper a full-speed blue covers 0.2 per step, more than red can see; ``trackable`` changes what it
-takes for red to be able to follow, and nothing else. All numbers: ``PhysicalDeceptionConfig``.
+takes for red to be able to follow, and nothing else. ``watch`` is our own game, for telling honesty from blindness:
+an honest blue is paid most for leading red to the goal, red follows only while it sees blue, and blue, who sees
+farther, has to look back and wait for it. All numbers: ``PhysicalDeceptionConfig``.
 
 ### Rendering
 
 ``render_mode="rgb_array"`` returns a ``[700, 700, 3]`` array of bytes without a display, ``"human"`` opens a window.
-Goal: green disc with a star; fake: grey disc with a cross; blue: dot; red: triangle; trapped red: barred.
+Goal: green disc with a star; fake: grey disc with a cross; blue: dot; red: triangle; trapped red: barred;
+red about to pause: two upright bars in place of the triangle. A blind blue has no ring of sight.
 
 ### Sources
 
@@ -117,169 +148,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pygame
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from mpe2._mpe_utils.simple_env import SimpleEnv, make_env
 from numpy.typing import NDArray
-from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo import ParallelEnv
 
-from soo_marl.envs.configuration import PhysicalDeceptionConfig, preset
-from soo_marl.envs.observations import BLUE, RED
-from soo_marl.envs.particle_world import PhysicalDeceptionScenario
-from soo_marl.envs.rendering import draw
-from soo_marl.envs.state import STATE, PhysicalDeceptionState
+from soo_marl.envs.agent_by_agent import METADATA, env, raw_env
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.state import PhysicalDeceptionState
+
+__all__ = ["PhysicalDeception", "env", "parallel_env", "raw_env"]
 
 Observations = dict[str, NDArray[np.float32]]
 Infos = dict[str, dict[str, bool]]
-
-_METADATA: dict[str, Any] = {
-    "name": "physical_deception_v0",
-    "render_modes": ["human", "rgb_array"],
-    "is_parallelizable": True,
-    "render_fps": 10,
-}
-
-
-class raw_env(SimpleEnv):  # type: ignore[misc]  # mpe2 and PettingZoo are untyped
-    """The game agent by agent (PettingZoo AEC), without the wrappers that check how it is used; see :func:`env`.
-
-    Raises:
-        ValueError: there is no such preset or render mode.
-    """
-
-    metadata = _METADATA
-
-    def __init__(self, config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> None:
-        self.config = preset(config) if isinstance(config, str) else config
-        if not isinstance(self.config, PhysicalDeceptionConfig):
-            raise ValueError(
-                f"config must be a PhysicalDeceptionConfig or a preset's name, not {type(config).__name__}"
-            )
-        if render_mode is not None and render_mode not in _METADATA["render_modes"]:
-            raise ValueError(f"there is no render mode {render_mode!r}; choose None, 'human' or 'rgb_array'")
-        scenario = PhysicalDeceptionScenario(self.config)
-        super().__init__(
-            scenario=scenario,
-            world=scenario.make_world(),
-            max_cycles=self.config.episode_length,
-            render_mode=render_mode,
-            continuous_actions=self.config.continuous_actions,
-        )
-        for name, size in zip(self.possible_agents, (RED.size, BLUE.size), strict=True):
-            # Nothing passes the mid-lines of the walls: two points are never farther apart than 2 along an axis.
-            low, high = np.full(size, -2.0, np.float32), np.full(size, 2.0, np.float32)
-            if size == BLUE.size:
-                low[BLUE.trapped], high[BLUE.trapped] = 0.0, 1.0
-            self.observation_spaces[name] = spaces.Box(low, high, dtype=np.float32)
-            self.action_spaces[name] = (
-                spaces.Box(-1.0, 1.0, (2,), np.float32) if self.config.continuous_actions else spaces.Discrete(5)
-            )
-        self.state_space = STATE.space()
-
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Start an episode; see :meth:`PhysicalDeception.reset`."""
-        super().reset(seed=seed, options=options)
-        self.set_state((options or {}).get("state", self.get_state()))
-
-    def step(self, action: Any) -> None:
-        """Take the action of the agent whose turn it is; the world moves once both have acted.
-
-        Raises:
-            ValueError: the action does not fit the action space.
-        """
-        agent = self.agent_selection
-        if not (self.terminations[agent] or self.truncations[agent]):
-            action = self._checked_action(agent, action)
-        super().step(action)
-
-    def step_together(self, actions: Mapping[str, Any]) -> None:
-        """Take the actions of both agents at once and move the world.
-
-        Raises:
-            ValueError: an agent's action is missing or does not fit the action space.
-        """
-        if set(actions) != set(self.possible_agents):
-            raise ValueError(f"actions must name exactly {', '.join(self.possible_agents)}, not {sorted(actions)}")
-        self.current_actions = [self._checked_action(name, actions[name]) for name in self.possible_agents]
-        self._execute_world_step()
-        self.steps += 1
-        self.truncations = dict.fromkeys(self.possible_agents, self.steps >= self.max_cycles)
-
-    def get_state(self) -> PhysicalDeceptionState:
-        """Return a copy of the state of the world."""
-        state: PhysicalDeceptionState = self.world.get_state()
-        return state
-
-    def set_state(self, state: PhysicalDeceptionState) -> None:
-        """Put the world into a state; see :meth:`PhysicalDeception.set_state`."""
-        if not isinstance(state, PhysicalDeceptionState):
-            raise ValueError(f"a state must be a PhysicalDeceptionState, not {type(state).__name__}")
-        self.world.set_state(state)
-        self._update_infos()
-
-    def state(self) -> NDArray[np.float32]:
-        """Return the state vector ``[16]``, laid out as ``STATE`` says."""
-        return self.get_state().to_vector()
-
-    def draw(self) -> None:
-        """Draw the world on the screen surface; ``render`` calls this."""
-        draw(self.screen, self.get_state(), self.config)
-
-    def close(self) -> None:
-        """Close the window, if there is one. Other environments keep theirs, and their fonts, unlike with mpe2's."""
-        if self.renderOn:
-            pygame.display.quit()
-            self._make_screen()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies go on where the original stands, random numbers included; only what pygame holds is made anew.
-        return {key: value for key, value in self.__dict__.items() if key not in ("screen", "game_font", "clock")}
-
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
-        self._make_screen()
-
-    def _make_screen(self) -> None:
-        self.screen = pygame.Surface((self.width, self.height), depth=32)
-        self.renderOn = False
-
-    def _execute_world_step(self) -> None:
-        super()._execute_world_step()
-        self._update_infos()
-
-    def _update_infos(self) -> None:
-        events = self.scenario.events(self.world)
-        self.infos = {name: dict(events) for name in self.possible_agents}
-
-    def _set_action(self, action: Any, agent: Any, action_space: spaces.Space[Any], time: Any = None) -> None:
-        if self.continuous_actions and agent.movable:
-            # mpe2 takes five numbers, of which the third and the fifth push right and up.
-            x, y = np.clip(action[0], -1, 1)
-            action = [np.array([0.0, 0.0, x, 0.0, y])]
-        super()._set_action(action, agent, action_space, time)
-
-    def _checked_action(self, agent: str, action: Any) -> Any:
-        if not self.continuous_actions:
-            if not self.action_space(agent).contains(action):
-                raise ValueError(f"the action of {agent} must be an integer from 0 to 4, not {action!r}")
-            return int(action)
-        try:
-            force = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            force = np.empty(0)
-        if force.shape != (2,) or not np.isfinite(force).all():
-            raise ValueError(f"the action of {agent} must be two finite numbers (force along x and y), not {action!r}")
-        return force
-
-
-def env(config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> AECEnv[str, Any, Any]:
-    """Return the game agent by agent (PettingZoo AEC), with PettingZoo's wrappers for bounds and order of calls.
-
-    Raises:
-        ValueError: there is no such preset or render mode.
-    """
-    return make_env(raw_env)(config=config, render_mode=render_mode)
 
 
 class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ignore[misc]
@@ -293,7 +174,7 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
         ValueError: there is no such preset or render mode.
     """
 
-    metadata = _METADATA
+    metadata = METADATA
 
     def __init__(self, config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> None:
         self._game = raw_env(config, render_mode)
@@ -322,7 +203,7 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
                 are made all the same); other keys are ignored.
 
         Raises:
-            ValueError: ``options["state"]`` is not a PhysicalDeceptionState.
+            ValueError: ``options["state"]`` is not a PhysicalDeceptionState, or not one of this game.
         """
         self._game.reset(seed=seed, options=options)
         self.agents = list(self.possible_agents)
@@ -355,7 +236,7 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
         return self._observe(), dict(self._game.rewards), terminations, truncations, dict(self._game.infos)
 
     def state(self) -> NDArray[np.float32]:
-        """Return the state vector ``[16]``, laid out as ``STATE`` says."""
+        """Return the state vector ``[16]`` or ``[18]``, laid out as ``STATE`` says."""
         return self._game.state()
 
     def get_state(self) -> PhysicalDeceptionState:
@@ -366,7 +247,7 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
         """Put the world into a state. The count of steps goes on; ``reset(options=...)`` starts it anew.
 
         Raises:
-            ValueError: the state is not a PhysicalDeceptionState.
+            ValueError: the state is not a PhysicalDeceptionState, or not one of this game.
         """
         self._game.set_state(state)
 

@@ -2,8 +2,9 @@
 
 The camera is fixed. Colours are from the palette of Okabe and Ito, which colour-blind readers can tell apart, and every
 role has a shape as well: the goal a green disc with a star, the fake a grey disc with a cross, blue a disc with a dot,
-red a disc with a triangle, a trapped red one with bars across it. A thin ring around an agent is its sight radius, one
-around a landmark the radius within which an agent is at it. An absent red is not drawn.
+red a disc with a triangle, or with two small upright bars where it pauses in the coming step; a trapped red has bars
+all across it. A thin ring around an agent is its sight radius (a blind blue has none), one around a landmark the radius
+within which an agent is at it. An absent red is not drawn.
 """
 
 from __future__ import annotations
@@ -61,9 +62,14 @@ def draw(surface: pygame.Surface, state: PhysicalDeceptionState, config: Physica
         if state.trapped:
             canvas.bars(red, config.agent_size)
     canvas.body(blue, config.agent_size, BLUE_COLOUR)
-    canvas.ring(blue, config.blue_sight_radius, BLUE_COLOUR, _LINE)
+    if not config.blind:
+        canvas.ring(blue, config.blue_sight_radius, BLUE_COLOUR, _LINE)
     # The centres are what counts in the game: they stay visible where the agents overlap.
-    if not state.alone:
+    if not state.alone and state.pause_left:
+        size = 0.3 * config.agent_size
+        for corner in size * np.array([[-0.5, 1.0], [0.5, 1.0]]):
+            canvas.line(red + corner * (1, -1), red + corner, 0.5 * size, RED_COLOUR)
+    elif not state.alone:
         canvas.polygon(red + _triangle(0.3 * config.agent_size), RED_COLOUR)
     canvas.disc(blue, 0.2 * config.agent_size, BLUE_COLOUR)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import BLUE, RED
+from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.studies.files import DELETE, RunDirectoryError, quoted
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.stops import Stop
@@ -29,12 +29,12 @@ def curves_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
 
 def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
     """What MADDPG must know of the two agents of a game; the field of the other agent is scaled by the sight radius."""
-    red_scale, blue_scale = [1.0] * RED.size, [1.0] * BLUE.size
+    red_scale, blue_scale = [1.0] * RED.size, [1.0] * blue_size(game)
     red_scale[RED.blue_position] = [1.0 / game.red_sight_radius] * 2
     blue_scale[BLUE.red_position] = [1.0 / game.blue_sight_radius] * 2
     size = 2 if game.continuous_actions else 5
     return AgentSpaces(
-        observation_sizes=(RED.size, BLUE.size),
+        observation_sizes=(len(red_scale), len(blue_scale)),
         action_sizes=(size, size),
         discrete=not game.continuous_actions,
         observation_scales=(tuple(red_scale), tuple(blue_scale)),

@@ -92,10 +92,11 @@ class ShardCheckpoint:
     """Digest of the study's configuration and the shard's seeds."""
 
     @staticmethod
-    def of(config: BaseModel, study: Path, seeds: tuple[int, ...]) -> ShardCheckpoint:
-        """The checkpoint of a shard of a study."""
-        owner = hashlib.blake2b(f"{config.model_dump_json()} {seeds}".encode(), digest_size=16).hexdigest()
-        return ShardCheckpoint(study / "checkpoints" / f"seeds_{seeds[0]}-{seeds[-1]}.safetensors", owner)
+    def of(config: BaseModel, study: Path, seeds: tuple[int, ...], label: str = "") -> ShardCheckpoint:
+        """The checkpoint of a shard of a study; shards of the same seeds need labels that differ."""
+        owner = hashlib.blake2b(f"{config.model_dump_json()} {seeds}{label}".encode(), digest_size=16).hexdigest()
+        name = f"{label}_seeds" if label else "seeds"
+        return ShardCheckpoint(study / "checkpoints" / f"{name}_{seeds[0]}-{seeds[-1]}.safetensors", owner)
 
     def write(self, phase: int, updates: int, state: dict[str, Tensor]) -> None:
         """Replace the checkpoint.

@@ -26,6 +26,7 @@ from soo_marl.studies.overlap_values import (
     measure_overlap,
     sample_activations,
 )
+from soo_marl.studies.phases import HIDDEN_LAYERS
 from soo_marl.studies.recipes import BaselineConfig, Kind
 from soo_marl.studies.records import (
     AgentRecord,
@@ -39,7 +40,6 @@ from soo_marl.studies.records import (
 )
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
-from soo_marl.studies.training import HIDDEN_LAYERS
 
 NOT_APPLICABLE = "–"
 RESAMPLES = 2000

@@ -14,17 +14,18 @@ from soo_marl.studies.agents_on_disk import curves_file, load_agents, read_stop
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import one_torch_thread
 from soo_marl.studies.files import DELETE, RunDirectoryError
+from soo_marl.studies.phases import Phase
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, learning_curve, write_list
 from soo_marl.studies.rollout import roll_out
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.stops import Stop
-from soo_marl.studies.training import Phase, plan
+from soo_marl.studies.training import plan
 
 STREAM = "evaluation"
 """Random streams of the evaluation episodes; no training and no classification draws from them."""
 
-_LATE_STATES = 10
+LATE_STATES = 10
 """Last states of an episode in which an agent counts as having arrived somewhere."""
 
 _CURVE_METRICS = (
@@ -53,7 +54,7 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
         for number, seeds in enumerate(config.shards):
             agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
             trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
-            parts.append(behaviour(trajectories, game.landmark_radius, min(_LATE_STATES, game.episode_length)))
+            parts.append(behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length)))
             returns[kind] += episode_returns.mean(dim=1).tolist()
             if number == 0:
                 figures.append(_animate(trajectories, kind, config, directory))
@@ -125,7 +126,7 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
         for seed, of_seed in zip(config.seeds, per_seed, strict=True):
             if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
                 raise RunDirectoryError(
-                    f"{curves_file(directory, phase.condition, seed)} does not fit: {phase.stage.name} has other "
+                    f"{curves_file(directory, phase.condition, seed)} does not fit: {phase.stage} has other "
                     f"metrics or updates there than with seed {config.seeds[0]}; {DELETE}"
                 )
         updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
@@ -133,7 +134,7 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
             if metric in per_seed[0]:
                 values = np.array([seed[metric] for seed in per_seed], dtype=np.float64)
                 if not np.isnan(values).all():
-                    curves.append(learning_curve(phase.stage.name, phase.kind, metric, updates, values, generator))
+                    curves.append(learning_curve(phase.stage, phase.kind, metric, updates, values, generator))
     write_list(directory.results / "curves.json", curves)
     return curves
 
@@ -142,7 +143,7 @@ def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, 
     path = curves_file(directory, phase.condition, seed)
     if not path.exists():
         raise RunDirectoryError(f"{path} is missing; run the command that trained the agents again")
-    return read_curves(path).get(phase.stage.name, {})
+    return read_curves(path).get(phase.stage, {})
 
 
 def _animate(

@@ -29,8 +29,8 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective, red_unseen, untrapped
 from soo_marl.overlap import EpisodeSums, OverlapForm, episode_sums, record_activations
 from soo_marl.random_streams import RandomStreams
+from soo_marl.studies.phases import HIDDEN_LAYERS
 from soo_marl.studies.rollout import greedy_steps
-from soo_marl.studies.training import HIDDEN_LAYERS
 
 ACTION = "action"
 """Stands among the layers for the action itself, after squashing: the baseline that looks at behaviour only."""

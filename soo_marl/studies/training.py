@@ -2,68 +2,64 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, below
-from soo_marl.agents.trainer import Trainer
-from soo_marl.envs.batched import BatchedPhysicalDeception
-from soo_marl.envs.observations import imagined_red, untrapped
-from soo_marl.overlap import overlap, record_activations
-from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, read_stop, save_agents
-from soo_marl.studies.checkpoints import ShardCheckpoint, StoredState, foreign_checkpoint
-from soo_marl.studies.curves import StageCurves, read_curves
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
-from soo_marl.studies.lock import worker_lock
-from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage
+from soo_marl.agents.maddpg import MADDPG
+from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, read_stop
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.studies.phases import AuxiliaryLoss, Phase, train_phases
+from soo_marl.studies.recipes import RED, BaselineConfig, Kind, Stage
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop, from_tensor, to_tensor
+from soo_marl.studies.stops import Stop
 
 RED_CONDITION = "red"
 """Condition under which the reds of the staged regime are stored, with the honest blues they grew up with."""
 
-HIDDEN_LAYERS = ("hidden_1", "hidden_2")
-"""Layers of the actor whose activations self-other overlap compares (paper: both hidden layers)."""
-
-_CHECKPOINT_SECONDS = 20.0
-"""Between two checkpoints; longer where writing takes over a second, so that it never takes more than a twentieth."""
-
-_OVERLAP_SAMPLE = 512
-
-_METRIC_NAMES = {
-    f"{metric}/{agent}": f"{metric}_{name}"
-    for metric in ("reward", "critic_loss", "actor_loss", "value")
-    for agent, name in ((RED, "red"), (BLUE, "blue"))
-}
-
 
 @dataclass(frozen=True)
-class Phase:
-    """One stage for one condition: a line in the plan of a shard."""
+class BaselineTask:
+    """What a shard of a baseline study trains (a :class:`soo_marl.studies.phases.Task`)."""
 
-    number: int
-    """Place in the plan, from 0."""
-    condition: str
-    kind: Kind
-    stage: Stage
-    first: bool
-    """The condition's first stage: agents start afresh."""
-    last: bool
-    """The condition's last stage: agents are saved after it."""
-    updates_before: int
-    """Updates of the condition's earlier stages."""
+    identity: BaselineConfig
+    label: str = ""
+
+    @cached_property
+    def phases(self) -> list[Phase]:
+        """In order."""
+        return plan(self.identity)
 
     @property
-    def stream(self) -> str:
-        """Prefix of the random streams of this phase."""
-        return f"{self.condition}/{self.stage.name}"
+    def stage_names(self) -> list[str]:
+        """Of all stages."""
+        return [stage.name for stage in self.identity.stages]
+
+    def begin(
+        self, directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
+    ) -> tuple[MADDPG, list[Stop | None]]:
+        """Fresh agents, with the red that was trained before where there is one, and what stopped with it.
+
+        Raises:
+            RunDirectoryError: red's file cannot be read.
+        """
+        config = self.identity
+        learner = MADDPG(agent_spaces(phase.game), config.maddpg, seeds, device, stream=phase.condition)
+        if config.regime != "staged" or phase.condition == RED_CONDITION or not phase.first:
+            return learner, [None] * len(seeds)
+        learner.take_agent(RED, load_agents(directory, RED_CONDITION, seeds, phase.game, config.maddpg, device))
+        return learner, [read_stop(directory, RED_CONDITION, seed) for seed in seeds]
+
+    def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
+        """None: baselines learn from rewards alone."""
+        return None
+
+    def measure(self, phase: Phase, learner: MADDPG) -> Mapping[str, Tensor]:
+        """Nothing further."""
+        return {}
 
 
 def plan(config: BaselineConfig) -> list[Phase]:
@@ -75,8 +71,19 @@ def plan(config: BaselineConfig) -> list[Phase]:
     for condition, kind, stages in conditions:
         updates = 0
         for index, stage in enumerate(stages):
-            ends = index == 0, index == len(stages) - 1
-            phases.append(Phase(len(phases), condition, kind, stage, *ends, updates))
+            phases.append(
+                Phase(
+                    number=len(phases),
+                    condition=condition,
+                    kind=kind,
+                    stage=stage.name,
+                    game=stage.game(config.game, kind),
+                    training=stage.training,
+                    first=index == 0,
+                    last=index == len(stages) - 1,
+                    updates_before=updates,
+                )
+            )
             updates += stage.training.updates
     return phases
 
@@ -126,221 +133,10 @@ def train_shard(
     report: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Train the runs of one shard as one stack through all phases, from the last checkpoint where there is one.
-
-    A finished phase is not done again, unless a file that it wrote is gone: then the condition's agents are trained
-    once more from its first stage, to the same weights.
+    """Train the runs of one shard, see :func:`soo_marl.studies.phases.train_phases`.
 
     Raises:
         Interrupted: ``stop()`` became true; the checkpoint is written.
         RunDirectoryError: a file cannot be read or written, or the checkpoint is not this shard's.
     """
-    directory = StudyDirectory.read(path)
-    checkpoint = ShardCheckpoint.of(config, path, seeds)
-    with worker_lock(path):
-        while (session := _next_session(config, directory, checkpoint, seeds, device)) is not None:
-            phase = session.phase
-            try:
-                session.train(checkpoint, report, stop)
-                if phase.last:
-                    save_agents(directory, phase.condition, session.trainer.maddpg, session.stops)
-                session.curves.save([curves_file(directory, phase.condition, seed) for seed in seeds])
-            finally:
-                session.curves.close_events()
-            directory.mark_done(_step(checkpoint, phase), _files(directory, phase, seeds))
-        report(config.updates)
-        checkpoint.path.unlink(missing_ok=True)
-
-
-def _next_session(
-    config: BaselineConfig, directory: StudyDirectory, checkpoint: ShardCheckpoint, seeds: tuple[int, ...], device: str
-) -> _Session | None:
-    """The phase to go on with, at the point that the checkpoint holds; None where all are done.
-
-    Raises:
-        RunDirectoryError: a file cannot be read, or the checkpoint is not this shard's.
-    """
-    phases = plan(config)
-    stored = checkpoint.read([phase.stage.training.updates for phase in phases])
-    phase = _next_phase(phases, [_done(directory, checkpoint, phase, seeds) for phase in phases], stored)
-    if phase is None:
-        return None
-    done_before = sum(earlier.stage.training.updates for earlier in phases[: phase.number])
-    learner, stops = _begin(config, directory, phase, seeds, device)
-    if stored is not None and stored.phase == phase.number - 1 and not phase.first:
-        with _refused(checkpoint):
-            learner.load_state(below(stored.state, "trainer/maddpg/"))
-            stops = from_tensor(stored.state["stops"], _stage_names(config))
-    session = _Session(config, directory, phase, learner, stops, done_before)
-    if stored is not None and stored.phase == phase.number:
-        training = phase.stage.training
-        stored.check(session.state(), training.replay_capacity, stored.updates // training.log_every)
-        with _refused(checkpoint):
-            session.load_state(stored.state)
-    return session
-
-
-@contextmanager
-def _refused(checkpoint: ShardCheckpoint) -> Iterator[None]:
-    """Say of a checkpoint that does not fit that it does not."""
-    try:
-        yield
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        raise foreign_checkpoint(checkpoint.path) from error
-
-
-def _begin(
-    config: BaselineConfig, directory: StudyDirectory, phase: Phase, seeds: tuple[int, ...], device: str
-) -> tuple[MADDPG, list[Stop | None]]:
-    """Fresh agents for a phase, with the red that was trained before where there is one, and what stopped with it.
-
-    Raises:
-        RunDirectoryError: red's file cannot be read.
-    """
-    game = phase.stage.game(config.game, phase.kind)
-    learner = MADDPG(agent_spaces(game), config.maddpg, seeds, device, stream=phase.condition)
-    if config.regime != "staged" or phase.condition == RED_CONDITION or not phase.first:
-        return learner, [None] * len(seeds)
-    learner.take_agent(RED, load_agents(directory, RED_CONDITION, seeds, game, config.maddpg, device))
-    return learner, [read_stop(directory, RED_CONDITION, seed) for seed in seeds]
-
-
-def _stage_names(config: BaselineConfig) -> list[str]:
-    return [stage.name for stage in config.stages]
-
-
-def _next_phase(phases: list[Phase], done: list[bool], stored: StoredState | None) -> Phase | None:
-    """The phase to go on with, None where all are done.
-
-    Networks pass from phase to phase in the checkpoint alone, so without one a condition starts again.
-    """
-    pending = next((phase for phase in phases if not done[phase.number]), None)
-    if pending is None or pending.first:
-        return pending
-    first = next(phase for phase in phases if phase.condition == pending.condition)
-    if stored is None or not first.number <= stored.phase <= pending.number:
-        return first
-    finished = stored.updates >= phases[stored.phase].stage.training.updates
-    return phases[min(stored.phase + finished, pending.number)]
-
-
-def _done(directory: StudyDirectory, checkpoint: ShardCheckpoint, phase: Phase, seeds: tuple[int, ...]) -> bool:
-    """Whether a phase is done and nothing of it is lost, not even from a file of curves that was begun anew."""
-    return directory.done(_step(checkpoint, phase)) and all(
-        phase.stage.name in read_curves(curves_file(directory, phase.condition, seed)) for seed in seeds
-    )
-
-
-def _step(checkpoint: ShardCheckpoint, phase: Phase) -> str:
-    return f"train/{checkpoint.path.stem}/{phase.number}_{phase.condition}_{phase.stage.name}"
-
-
-def _files(directory: StudyDirectory, phase: Phase, seeds: tuple[int, ...]) -> list[Path]:
-    """What a phase leaves behind."""
-    curves = [curves_file(directory, phase.condition, seed) for seed in seeds]
-    return curves + ([agent_file(directory, phase.condition, seed) for seed in seeds] if phase.last else [])
-
-
-class _Session:
-    """One phase under way: its trainer, logs, and curves."""
-
-    def __init__(
-        self,
-        config: BaselineConfig,
-        directory: StudyDirectory,
-        phase: Phase,
-        learner: MADDPG,
-        stops_before: list[Stop | None],
-        done_before: int,
-    ) -> None:
-        self.phase, self.directory, self.done_before = phase, directory, done_before
-        self.stops_before, self.stage_names = stops_before, _stage_names(config)
-        game, training = phase.stage.game(config.game, phase.kind), phase.stage.training
-        seeds, device = learner.seeds, learner.device
-        worlds = BatchedPhysicalDeception(game, seeds, training.worlds, device, stream=f"{phase.stream}/worlds")
-        stopped = torch.tensor([-1 if stop is None else stop.updates for stop in stops_before])
-        self.trainer = Trainer(learner, worlds, training, seeds, stream=phase.stream, log=self.log, stopped=stopped)
-        self.pairing = imagined_red(game.blue_sight_radius)
-        self.episode_length = game.episode_length
-        self.overlap_random = RandomStreams(seeds, f"{phase.stream}/overlap", device)
-        self.curves = StageCurves(phase.stage.name, len(seeds))
-
-    @property
-    def stops(self) -> list[Stop | None]:
-        """Where each run was stopped, in this phase or before; None for one that goes on."""
-        stopped = self.trainer.stopped.tolist()
-        return [
-            before or (Stop(self.phase.stage.name, updates) if updates >= 0 else None)
-            for before, updates in zip(self.stops_before, stopped, strict=True)
-        ]
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint of this phase.
-
-        Raises:
-            KeyError, IndexError, RuntimeError, ValueError: the checkpoint does not fit.
-        """
-        self.trainer.load_state(below(state, "trainer/"))
-        self.overlap_random.counter = int(state["overlap_counter"])
-        self.curves.load_state(below(state, "curves/"))
-        stops = from_tensor(state["stops"], self.stage_names)
-        self.stops_before = [stop if stop and stop.stage != self.phase.stage.name else None for stop in stops]
-
-    def train(self, checkpoint: ShardCheckpoint, report: Callable[[float], None], stop: Callable[[], bool]) -> None:
-        """Train to the end of the phase, writing a checkpoint now and then, at the end, and when asked to stop.
-
-        Raises:
-            Interrupted: ``stop()`` became true; the checkpoint is written.
-            RunDirectoryError: a file cannot be written.
-        """
-        folder = self.directory.tensorboard / self.phase.condition
-        self.curves.open_events(
-            [folder / f"seed_{seed}" for seed in self.trainer.maddpg.seeds], self.phase.updates_before
-        )
-        training = self.trainer.config
-        written, pause = time.monotonic(), _CHECKPOINT_SECONDS
-        report(self.done_before + self.trainer.updates)
-        while self.trainer.updates < training.updates:
-            self.trainer.run(min(training.updates, self.trainer.updates + training.log_every))
-            report(self.done_before + self.trainer.updates)
-            stopping = stop()
-            if stopping or time.monotonic() - written > pause:
-                began = time.monotonic()
-                self.checkpoint(checkpoint)
-                written = time.monotonic()
-                pause = _CHECKPOINT_SECONDS * max(1.0, written - began)
-            if stopping:
-                raise Interrupted
-        self.checkpoint(checkpoint)
-
-    def checkpoint(self, checkpoint: ShardCheckpoint) -> None:
-        """Write everything needed to continue, replacing the last checkpoint."""
-        checkpoint.write(self.phase.number, self.trainer.updates, self.state())
-
-    def state(self) -> dict[str, Tensor]:
-        """Return copies of everything needed to continue, as named tensors."""
-        state = {f"trainer/{name}": tensor for name, tensor in self.trainer.state().items()}
-        state.update({f"curves/{name}": tensor for name, tensor in self.curves.state().items()})
-        state["overlap_counter"] = torch.tensor(self.overlap_random.counter)
-        state["stops"] = to_tensor(self.stops, self.stage_names)
-        return state
-
-    def log(self, updates: int, metrics: Mapping[str, Tensor]) -> None:
-        """Take a log entry of the trainer into the curves; returns are per episode."""
-        named = {_METRIC_NAMES.get(name, name): values for name, values in metrics.items()}
-        for agent in ("red", "blue"):
-            named[f"return_{agent}"] = named.pop(f"reward_{agent}") * self.episode_length
-        self.curves.add(updates, named | {"overlap": self.overlap()})
-
-    @torch.no_grad()
-    def overlap(self) -> Tensor:
-        """Raw self-other overlap ``[R]`` on recent transitions: flag kept, red untrapped; NaN for a stopped run."""
-        red, blue = self.trainer.replay.latest_observations(_OVERLAP_SAMPLE)
-        pairs = self.pairing(red, blue, self.overlap_random)
-        actor = self.trainer.maddpg.actors[BLUE].eval()
-        with record_activations(actor, HIDDEN_LAYERS) as record:
-            actor(pairs.self_observation)
-            self_activations = record.take()
-            actor(pairs.other_observation)
-            values = overlap(self_activations, record.take(), pairs.valid & untrapped(blue), run_dims=1)
-        return values.cpu().where(self.trainer.stopped < 0, torch.nan)
+    train_phases(BaselineTask(config), path, seeds, device, report=report, stop=stop)

@@ -25,6 +25,7 @@ from soo_marl.envs import (
     preset,
 )
 from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT
+from soo_marl.envs.observations import blue_size
 
 AGENTS = ("adversary_0", "agent_0")
 TOLERANCE = 1e-5
@@ -39,7 +40,12 @@ def to_batched(states: Sequence[PhysicalDeceptionState], shape: tuple[int, int],
         tensor = torch.tensor(np.array(values))
         return tensor.view(*shape, *tensor.shape[1:])
 
-    return {
+    drawn = {
+        name: stack([getattr(state, name) for state in states])
+        for name in ("red_speed_limit", "red_pauses")
+        if getattr(states[0], name) is not None
+    }
+    return drawn | {
         "position": stack([state.positions for state in states]),
         "velocity": stack([state.velocities for state in states]),
         "landmarks": stack([state.landmarks for state in states]),
@@ -52,12 +58,19 @@ def to_batched(states: Sequence[PhysicalDeceptionState], shape: tuple[int, int],
 
 
 def to_single(worlds: BatchedPhysicalDeception) -> list[PhysicalDeceptionState]:
-    """The states of batched worlds one by one."""
+    """The states of batched worlds one by one; no pause comes after the end of their episode."""
     flat = {name: tensor.flatten(0, 1).numpy() for name, tensor in worlds.state().items() if tensor.dim() >= 2}
+    count = len(flat["goal"])
+    limits = flat.get("red_speed_limit", [None] * count)
+    pauses = flat.get("red_pauses")
+    coming = [None] * count if pauses is None else np.pad(pauses[:, worlds.steps :], ((0, 0), (0, worlds.steps)))
     return [
-        PhysicalDeceptionState(position, velocity, landmarks, int(goal), bool(trapped), bool(alone))
-        for position, velocity, landmarks, goal, trapped, alone in zip(
-            *(flat[name] for name in ("position", "velocity", "landmarks", "goal", "trapped", "alone")), strict=True
+        PhysicalDeceptionState(position, velocity, landmarks, int(goal), bool(trapped), bool(alone), limit, red_pauses)
+        for position, velocity, landmarks, goal, trapped, alone, limit, red_pauses in zip(
+            *(flat[name] for name in ("position", "velocity", "landmarks", "goal", "trapped", "alone")),
+            limits,
+            coming,
+            strict=True,
         )
     ]
 
@@ -130,15 +143,18 @@ class Lockstep:
             rewards = np.array([outcome[1][name] for outcome in outcomes])
             np.testing.assert_allclose(result.rewards[..., agent].flatten(), rewards, rtol=0, atol=TOLERANCE)
             assert all(outcome[3][name] == result.truncated for outcome in outcomes)
-        assert not bool(result.terminated.any()) and result.terminated.shape == batched.shape
+        assert not bool(result.terminated.any()) and tuple(result.terminated.shape) == batched.shape
         for event, values in flags(batched).items():
             np.testing.assert_array_equal(
                 values.flatten(), [outcome[4]["agent_0"][event] for outcome in outcomes], event
             )
-        states = [env.get_state() for env in self.singles]
+        states, found = [env.get_state() for env in self.singles], batched.state()
+        if "red_pauses" in found:
+            # A single world knows no more of the pauses that are over.
+            found["red_pauses"] = found["red_pauses"][..., batched.steps :]
         for name, tensor in to_batched(states, batched.shape).items():
             if tensor.dim() >= 2:
-                torch.testing.assert_close(batched.state()[name], tensor, rtol=0, atol=TOLERANCE, msg=name)
+                torch.testing.assert_close(found[name], tensor, rtol=0, atol=TOLERANCE, msg=name)
 
 
 def flags(worlds: BatchedPhysicalDeception) -> dict[str, Tensor]:
@@ -157,7 +173,7 @@ def flags(worlds: BatchedPhysicalDeception) -> dict[str, Tensor]:
 
 
 def games() -> Iterator[Any]:
-    """Both presets, both integration orders, both kinds of actions."""
+    """The presets with a learning red, both integration orders, both kinds of actions; then reds of other kinds."""
     for name in ("paper", "trackable"):
         for integration in ("classic", "mpe2"):
             for continuous in (True, False):
@@ -166,11 +182,18 @@ def games() -> Iterator[Any]:
                     red_speed_limit=0.9 if name == "trackable" and continuous else None,
                 )  # fmt: skip
                 yield pytest.param(game, id=f"{name}-{integration}-{'continuous' if continuous else 'discrete'}")
+    watch = preset("watch").replace(trap_reward=10.0, goal_reward_untrapped=2.0, **STARTS)
+    yield pytest.param(watch, id="watch")
+    yield pytest.param(watch.replace(integration="mpe2", continuous_actions=False, visible_bit=True), id="watch-mpe2")
+    yield pytest.param(watch.replace(red_policy="learnt", visible_bit=True, episode_length=40), id="watch-learnt")
+    fixed = {"red_speed_range": None, "red_pause_chance": 0.0}
+    yield pytest.param(watch.replace(**fixed, red_speed_limit=0.6, blind=True, visible_bit=True), id="watch-blind")
+    yield pytest.param(watch.replace(**fixed, integration="mpe2", dt=0.05), id="watch-unlimited")
 
 
 @pytest.mark.parametrize("config", list(games()))
 def test_batched_worlds_are_the_single_ones_step_by_step(config: PhysicalDeceptionConfig) -> None:
-    """64 episodes for each of eight games, random and skilled: every observation, reward, flag and state."""
+    """64 episodes for each of 13 games, random and skilled: every observation, reward, flag and state."""
     seen: dict[str, int] = {}
     # Each game from starts of its own.
     for seed, play in enumerate(
@@ -188,12 +211,16 @@ def test_batched_worlds_are_the_single_ones_step_by_step(config: PhysicalDecepti
 
 
 @pytest.mark.parametrize("integration", ["classic", "mpe2"])
-@pytest.mark.parametrize("name", ["paper", "trackable"])
+@pytest.mark.parametrize("name", ["paper", "trackable", "watch"])
 def test_batched_worlds_are_the_single_ones_under_trained_play(name: str, integration: str) -> None:
-    """128 episodes for each of four games, with agents that learnt a little and explore a little."""
-    config = preset(name).replace(integration=integration, trap_reward=10.0, alone_share=0.2)
+    """128 episodes for each of six games, with agents that learnt a little and explore a little."""
+    config = preset(name).replace(
+        integration=integration, trap_reward=10.0, alone_share=0.2, visible_bit=name == "watch"
+    )
     seeds, training = (0, 1), TrainingConfig(updates=200, noise_start=1.5)
-    learner = MADDPG(AgentSpaces((RED.size, BLUE.size), (2, 2)), MADDPGConfig(tau=0.05, reward_scale=0.1), seeds)
+    learner = MADDPG(
+        AgentSpaces((RED.size, blue_size(config)), (2, 2)), MADDPGConfig(tau=0.05, reward_scale=0.1), seeds
+    )
     Trainer(learner, BatchedPhysicalDeception(config, seeds, training.worlds), training, seeds).run()
     worlds = Lockstep.start(config, (2, 64), seed=7)
     generator = np.random.default_rng(7)
@@ -214,7 +241,7 @@ def test_single_worlds_go_on_from_batched_states(config: PhysicalDeceptionConfig
     for env, state in zip(singles, to_single(batched), strict=True):
         env.reset(seed=0)
         env.set_state(state)
-    batched.steps = 0
+    batched.load_state(to_batched([env.get_state() for env in singles], batched.shape))
     worlds = Lockstep(batched, singles)
     for _ in range(5):
         worlds.step(skilled_play(batched, generator))
@@ -229,10 +256,12 @@ def test_one_step_in_single_precision(config: PhysicalDeceptionConfig) -> None:
     compared = 0
     for step in range(config.episode_length):
         rounded.load_state(exact.state())
+        before = exact.distance
         actions = (skilled_play if step % 2 else random_play)(exact, generator)
         expected, found = exact.step(actions), rounded.step(actions)
         clear = torch.ones(exact.shape, dtype=torch.bool)
-        thresholds = [(exact.distance, config.red_sight_radius), (exact.distance, config.blue_sight_radius)]
+        thresholds = [(apart, config.red_sight_radius) for apart in (before, exact.distance)]
+        thresholds.append((exact.distance, config.blue_sight_radius))
         for agent in (RED_AGENT, BLUE_AGENT):
             for landmark in (exact.goal_position, exact.fake_position):
                 apart = (exact.position[..., agent, :] - landmark).norm(dim=-1)
@@ -253,7 +282,7 @@ def test_one_step_in_single_precision(config: PhysicalDeceptionConfig) -> None:
 # Starts
 
 
-@pytest.mark.parametrize("name", ["paper", "trackable"])
+@pytest.mark.parametrize("name", ["paper", "trackable", "watch"])
 def test_starts_have_the_distribution_of_the_single_environment(name: str) -> None:
     config = preset(name).replace(alone_share=0.3, trapped_start_share=0.2)
     count = 3000
@@ -278,6 +307,11 @@ def test_starts_have_the_distribution_of_the_single_environment(name: str) -> No
         position, landmarks = state["position"][chosen], state["landmarks"][chosen]
         offset = position[:, 1] - position[:, 0]
         table = {"apart": offset.norm(dim=-1), "angle": torch.atan2(offset[:, 1], offset[:, 0])}
+        table["landmarks apart"] = (landmarks[:, 0] - landmarks[:, 1]).norm(dim=-1)
+        if "red_speed_limit" in state:
+            table["speed limit"] = state["red_speed_limit"][chosen]
+            pauses = state["red_pauses"][chosen].double()
+            table["pauses"], table["first pause"] = pauses.sum(dim=-1), pauses.argmax(dim=-1).double()
         for axis in range(2):
             for index in range(2):
                 table[f"position {index} {axis}"] = position[:, index, axis]
@@ -288,27 +322,32 @@ def test_starts_have_the_distribution_of_the_single_environment(name: str) -> No
         expected, found = features(one, trapped), features(other, trapped)
         for feature, values in found.items():
             assert stats.ks_2samp(values, expected[feature]).pvalue > 1e-4, feature
-            assert values.mean() == pytest.approx(expected[feature].mean(), abs=0.3 if feature == "angle" else 0.1)
-            assert values.std() == pytest.approx(expected[feature].std(), abs=0.15 if feature == "angle" else 0.05)
+            mean, spread = {"angle": (0.3, 0.15), "pauses": (1.5, 1.0), "first pause": (2.0, 2.0)}.get(
+                feature, (0.1, 0.05)
+            )
+            assert values.mean() == pytest.approx(expected[feature].mean(), abs=mean), feature
+            assert values.std() == pytest.approx(expected[feature].std(), abs=spread), feature
     edge = 1.0 - config.start_margin
     assert float(other["position"].abs().max()) <= edge and float(other["landmarks"].abs().max()) <= edge
     fake = other["landmarks"].gather(2, (1 - other["goal"])[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
     torch.testing.assert_close(other["position"][:, :, 0][other["trapped"]], fake[other["trapped"]])
 
 
-def test_a_runs_episodes_do_not_depend_on_the_other_runs_and_differ_between_worlds_and_episodes() -> None:
-    config = preset("trackable").replace(**STARTS)
+@pytest.mark.parametrize("name", ["trackable", "watch"])
+def test_a_runs_episodes_do_not_depend_on_the_other_runs_and_differ_between_worlds_and_episodes(name: str) -> None:
+    config = preset(name).replace(**STARTS)
     stack, alone = BatchedPhysicalDeception(config, (3, 8), 4), BatchedPhysicalDeception(config, (8,), 4)
-    first = stack.position.clone()
+    first, landmarks = stack.position, stack.landmarks
     for _ in range(2):
         torch.testing.assert_close(stack.position[1], alone.position[0])
-        assert torch.equal(stack.goal[1], alone.goal[0]) and torch.equal(stack.alone[1], alone.alone[0])
+        for one, other in zip(stack.state().values(), alone.state().values(), strict=True):
+            torch.testing.assert_close(one[1:] if one.dim() else one, other)
         stack.reset()
         alone.reset()
     assert not bool((first == stack.position).any())
     assert len({tuple(point) for point in stack.landmarks.flatten(0, 1).flatten(1).tolist()}) == 8
-    other = BatchedPhysicalDeception(config, (3, 8), 4, stream="evaluation")
-    assert not bool((other.landmarks == first).any())
+    evaluation = BatchedPhysicalDeception(config, (3, 8), 4, stream="evaluation")
+    assert not bool((evaluation.landmarks == landmarks).any())
 
 
 # What a trainer sees
@@ -356,8 +395,9 @@ def test_an_absent_red_is_not_trapped_and_does_not_move() -> None:
     assert not bool(result.observations[0].any()) and bool(worlds.velocity[0, 0, 1].any())
 
 
-def test_stored_worlds_go_on_in_the_same_way_and_are_copies() -> None:
-    config = preset("trackable").replace(episode_length=4, **STARTS)
+@pytest.mark.parametrize("name", ["trackable", "watch"])
+def test_stored_worlds_go_on_in_the_same_way_and_are_copies(name: str) -> None:
+    config = preset(name).replace(episode_length=4, **STARTS)
     generator = np.random.default_rng(0)
     worlds, again = (BatchedPhysicalDeception(config, (1, 2), 3) for _ in range(2))
     for _ in range(2):

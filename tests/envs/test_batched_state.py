@@ -23,6 +23,11 @@ def physical_deception(runs: int, worlds: int, seed: int = 0, **changes: Any) ->
     return BatchedPhysicalDeception(config, range(seed, seed + runs), worlds, dtype=torch.float64)
 
 
+def watch(runs: int, worlds: int, seed: int = 0, **changes: Any) -> BatchedPhysicalDeception:
+    config = preset("watch").replace(**{"trap_reward": 10.0, "visible_bit": True, **changes})
+    return BatchedPhysicalDeception(config, range(seed, seed + runs), worlds, dtype=torch.float64)
+
+
 def simple_adversary(runs: int, worlds: int, seed: int = 0) -> BatchedSimpleAdversary:
     config = SimpleAdversaryConfig(continuous_actions=True)
     return BatchedSimpleAdversary(config, range(seed, seed + runs), worlds, dtype=torch.float64)
@@ -52,7 +57,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("make", [physical_deception, simple_adversary])
+@pytest.mark.parametrize("make", [physical_deception, watch, simple_adversary])
 def test_changing_what_was_handed_out_changes_nothing_else(make: Make, shape: tuple[int, int]) -> None:
     worlds, twin = make(*shape), make(*shape)
     for observation in worlds.observe():
@@ -65,7 +70,7 @@ def test_changing_what_was_handed_out_changes_nothing_else(make: Make, shape: tu
     assert all(torch.equal(one, other) for one, other in zip(worlds.reset(), twin.reset(), strict=True))
 
 
-@pytest.mark.parametrize("make", [physical_deception, simple_adversary])
+@pytest.mark.parametrize("make", [physical_deception, watch, simple_adversary])
 def test_tensors_handed_out_are_ordinary_contiguous_ones(make: Make) -> None:
     """A learner may differentiate through what it computes from them."""
     worlds = make(2, 3)
@@ -77,7 +82,7 @@ def test_tensors_handed_out_are_ordinary_contiguous_ones(make: Make) -> None:
         torch.testing.assert_close(gradient, observation.sum(dim=(0, 1)))
 
 
-@pytest.mark.parametrize("make", [physical_deception, simple_adversary])
+@pytest.mark.parametrize("make", [physical_deception, watch, simple_adversary])
 def test_actions_are_left_alone_and_may_carry_gradients(make: Make) -> None:
     worlds, twin = make(2, 3), make(2, 3)
     actions = forces(worlds, 0)
@@ -88,7 +93,7 @@ def test_actions_are_left_alone_and_may_carry_gradients(make: Make) -> None:
     assert torch.equal(plain.rewards, carrying.rewards) and not carrying.rewards.requires_grad
 
 
-@pytest.mark.parametrize("make", [physical_deception, simple_adversary])
+@pytest.mark.parametrize("make", [physical_deception, watch, simple_adversary])
 def test_a_state_loaded_in_mid_episode_replaces_all_there_was(make: Make) -> None:
     worlds, source = make(2, 4), make(2, 4, seed=5)
     for seed in range(4):
@@ -154,7 +159,7 @@ def test_blue_is_paid_at_the_goal_before_the_trap_even_where_it_is_paid_nothing_
     assert worlds.rewards()[..., 1].tolist() == [[3.0, 10.0]]
 
 
-@pytest.mark.parametrize("make", [physical_deception, simple_adversary])
+@pytest.mark.parametrize("make", [physical_deception, watch, simple_adversary])
 def test_a_state_cannot_be_changed_past_the_worlds(make: Make) -> None:
     worlds = make(1, 2)
     for name in (name for name in PROPERTIES if hasattr(worlds, name)):
@@ -165,3 +170,41 @@ def test_a_state_cannot_be_changed_past_the_worlds(make: Make) -> None:
         with pytest.raises(ValueError, match="stored goal must hold indices from 0 to 1"):
             worlds.load_state({**make(1, 2, seed=3).state(), "goal": torch.full((1, 2), goal)})
         assert_same(worlds.state(), before)
+
+
+def test_speed_limits_and_pauses_are_stored_where_the_game_draws_them_and_not_asked_for_elsewhere() -> None:
+    plain, drawn = physical_deception(1, 2), watch(1, 2)
+    assert not {"red_speed_limit", "red_pauses"} & plain.state().keys()
+    plain.load_state(plain.state())
+    state = drawn.state()
+    assert state["red_speed_limit"].shape == (1, 2)
+    assert state["red_pauses"].shape == (1, 2, 70) and state["red_pauses"].dtype == torch.bool
+    for name in ("red_speed_limit", "red_pauses"):
+        with pytest.raises(KeyError, match=name):
+            drawn.load_state({key: value for key, value in state.items() if key != name})
+        with pytest.raises(ValueError, match=f"stored {name} has shape"):
+            drawn.load_state({**state, name: state[name][:, :1]})
+        with pytest.raises(ValueError, match=f"stored {name} has shape"):
+            drawn.load_state({**state, name: state[name][..., :1]})
+    with pytest.raises(ValueError, match="red_speed_limit must be above 0 in all worlds"):
+        drawn.load_state({**state, "red_speed_limit": torch.tensor([[0.5, 0.0]])})
+    assert_same(drawn.state(), state)
+
+
+def test_red_goes_by_the_stored_speed_limit_and_pauses() -> None:
+    worlds = watch(1, 2, red_policy="learnt", integration="classic")
+    state = worlds.state()
+    state["position"][:] = torch.tensor([[0.0, 0.0], [0.5, 0.5]])
+    state["red_speed_limit"] = torch.tensor([[0.25, 0.75]])
+    state["red_pauses"][:] = False
+    state["red_pauses"][0, 1, 1] = True
+    worlds.load_state(state)
+    speeds = []
+    for _ in range(3):
+        worlds.step((torch.tensor([[[1.0, 0.0]] * 2]), torch.zeros(1, 2, 2)))
+        speeds.append(worlds.velocity[0, :, 0, 0].tolist())
+    # 0.5 in the first step, and from a standstill again after the pause.
+    assert speeds == [[0.25, 0.5], [0.25, 0.0], [0.25, 0.5]]
+    for _ in range(80):
+        worlds.step((torch.tensor([[[1.0, 0.0]] * 2]), torch.zeros(1, 2, 2)))
+    assert worlds.steps == 83  # beyond the schedule nothing pauses

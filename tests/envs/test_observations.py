@@ -6,24 +6,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from soo_marl.envs import BatchedPhysicalDeception, preset
 from soo_marl.envs.observations import (
     BLUE,
     RED,
     Pairing,
+    blue_size,
+    exchanged_goal,
     imagined_red,
+    moved_red,
     perspective,
     red_unseen,
     untrapped,
+    with_red,
+    without_red,
 )
 from soo_marl.random_streams import RandomStreams
 
 SIGHT = 0.35
 
 
-def blue_observations(runs: int = 2, count: int = 6) -> Tensor:
+SIZES = (BLUE.size, BLUE.size + 1)
+
+
+def blue_observations(runs: int = 2, count: int = 6, size: int = BLUE.size) -> Tensor:
     """Random fields; red is unseen in every second observation and trapped in every third."""
-    blue = RandomStreams(range(runs), "blue").uniform(count, BLUE.size) * 2 - 1
+    blue = RandomStreams(range(runs), "blue").uniform(count, size) * 2 - 1
+    blue[..., BLUE.visible] = 1.0
     blue[:, ::2, BLUE.red_position] = 0.0
+    blue[:, ::2, BLUE.visible] = 0.0
     blue[..., BLUE.trapped] = 0.0
     blue[:, ::3, BLUE.trapped] = 1.0
     return blue
@@ -36,12 +47,15 @@ def red_observations(runs: int = 2, count: int = 6) -> Tensor:
 def test_fields_tile_the_observations() -> None:
     for fields in (BLUE, RED):
         slices = [field for field in fields if isinstance(field, slice)]
-        assert [index for field in slices for index in range(fields.size)[field]] == list(range(fields.size))
+        for size in (fields.size, slices[-1].stop):
+            assert [index for field in slices for index in range(size)[field]] == list(range(size))
+    assert blue_size(preset("watch")) == 10 and blue_size(preset("watch").replace(visible_bit=True)) == 11
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("zero_flag", [False, True])
-def test_imagined_red_changes_red_and_if_asked_the_flag(zero_flag: bool) -> None:
-    blue = blue_observations()
+def test_imagined_red_changes_red_and_if_asked_the_flag(zero_flag: bool, size: int) -> None:
+    blue = blue_observations(size=size)
     before = blue.clone()
     pairs = imagined_red(SIGHT, zero_flag)(red_observations(), blue, RandomStreams([0, 1], "pairs"))
     assert torch.equal(pairs.self_observation, before) and torch.equal(blue, before)
@@ -51,6 +65,7 @@ def test_imagined_red_changes_red_and_if_asked_the_flag(zero_flag: bool) -> None
     expected = torch.zeros_like(before[..., BLUE.trapped]) if zero_flag else before[..., BLUE.trapped]
     assert torch.equal(pairs.other_observation[..., BLUE.trapped], expected)
     assert pairs.valid.tolist() == [[True, False] * 3] * 2
+    assert pairs.other_observation.shape[-1] == size and bool((pairs.other_observation[..., BLUE.visible] == 1.0).all())
 
 
 def test_imagined_red_has_uniform_angle_and_radius() -> None:
@@ -112,10 +127,70 @@ def test_perspective_keeps_an_unseen_blue_unseen_and_needs_a_present_red() -> No
     assert pairs.valid.tolist() == [[True, False]]
 
 
-@pytest.mark.parametrize("pairing", [imagined_red(SIGHT), perspective()])
-def test_pairings_take_any_leading_shape(pairing: Pairing) -> None:
-    pairs = pairing(torch.ones(2, 3, 4, RED.size), torch.ones(2, 3, 4, BLUE.size), RandomStreams([0, 1], "pairs"))
-    assert pairs.other_observation.shape == (2, 3, 4, BLUE.size)
+def test_the_visible_bit_of_a_perspective_says_whether_red_sees_blue() -> None:
+    landmarks, elsewhere = torch.tensor([[0.5, 0.25], [-0.75, 0.0]]), torch.tensor([0.25, -0.25])
+    apart = [torch.cat((landmarks[0] - elsewhere, *observe(elsewhere, elsewhere + 0.1, landmarks), torch.zeros(2)))] * 2
+    at_same_place = torch.cat((landmarks[0] - elsewhere, *observe(elsewhere, elsewhere, landmarks), torch.zeros(2)))
+    # What blue sees of red is of no importance.
+    bits = torch.tensor([0.0, 1.0, 0.0])[:, None]
+    blue = torch.cat((torch.stack((*apart, at_same_place)), bits), dim=-1)[None]
+    seeing = torch.cat(observe(elsewhere + 0.1, elsewhere, landmarks))
+    unseeing = torch.cat((seeing[:4], torch.zeros(2)))
+    red = torch.stack((seeing, unseeing, torch.cat(observe(elsewhere, elsewhere, landmarks))))[None]
+    pairs = perspective()(red, blue, RandomStreams([0], "pairs"))
+    assert pairs.other_observation[0, :, BLUE.visible.start].tolist() == [1.0, 0.0, 1.0]
+    torch.testing.assert_close(pairs.other_observation[..., :10], perspective()(red, blue[..., :10], RandomStreams([0], "pairs")).other_observation)  # noqa: E501  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_moved_red_shows_red_twice_at_independent_points(size: int) -> None:
+    blue = blue_observations(count=4000, size=size)
+    before = blue.clone()
+    pairs = moved_red(SIGHT)(red_observations(count=4000), blue, RandomStreams([0, 1], "pairs"))
+    assert torch.equal(blue, before) and torch.equal(pairs.valid, red_unseen(blue))
+    for side in (pairs.self_observation, pairs.other_observation):
+        assert torch.equal(without_red(side), without_red(blue))
+        assert not bool(red_unseen(side).any())
+        radius = torch.linalg.vector_norm(side[..., BLUE.red_position], dim=-1)
+        assert radius.max() < SIGHT + 1e-6 and radius.mean() == pytest.approx(SIGHT / 2, abs=0.01)
+    one, other = (
+        side[..., BLUE.red_position].flatten(0, 1).T for side in (pairs.self_observation, pairs.other_observation)
+    )
+    assert torch.corrcoef(torch.cat((one, other)))[:2, 2:].abs().max() < 0.05
+    # The first point is the one that is imagined with the same random numbers.
+    imagined = imagined_red(SIGHT)(red_observations(count=4000), blue, RandomStreams([0, 1], "pairs"))
+    assert torch.equal(pairs.self_observation, imagined.other_observation)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_red_is_put_into_observations_and_taken_out_of_copies(size: int) -> None:
+    blue = blue_observations(size=size)
+    before, point = blue.clone(), torch.tensor([0.25, -0.5])
+    seeing, unseeing = with_red(blue, point), without_red(blue)
+    assert torch.equal(blue, before)
+    assert bool((seeing[..., BLUE.red_position] == point).all()) and not bool(red_unseen(seeing).any())
+    assert not bool(unseeing[..., BLUE.red_position].any()) and bool(red_unseen(unseeing).all())
+    assert torch.equal(without_red(seeing), unseeing)
+    assert torch.equal(with_red(unseeing, blue[..., BLUE.red_position])[:, 1::2], blue[:, 1::2])
+    # Red exactly where blue stands is seen where there is a bit to say so.
+    assert bool(red_unseen(with_red(blue, torch.zeros(2))).any()) == (size == BLUE.size)
+
+
+@pytest.mark.parametrize("visible_bit", [False, True])
+def test_exchanging_the_goal_gives_what_blue_sees_where_the_other_landmark_is_the_goal(visible_bit: bool) -> None:
+    worlds = BatchedPhysicalDeception(preset("trackable").replace(visible_bit=visible_bit), (0, 1), 50)
+    (_, blue), state = worlds.observe(), worlds.state()
+    worlds.load_state({**state, "goal": 1 - state["goal"]})
+    exchanged = exchanged_goal(blue)
+    assert torch.equal(exchanged, worlds.observe()[1]) and not torch.equal(exchanged, blue)
+    assert torch.equal(exchanged_goal(exchanged), blue)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pairing", [imagined_red(SIGHT), moved_red(SIGHT), perspective()])
+def test_pairings_take_any_leading_shape(pairing: Pairing, size: int) -> None:
+    pairs = pairing(torch.ones(2, 3, 4, RED.size), torch.ones(2, 3, 4, size), RandomStreams([0, 1], "pairs"))
+    assert pairs.self_observation.shape == pairs.other_observation.shape == (2, 3, 4, size)
     assert pairs.valid.shape == (2, 3, 4)
 
 
@@ -125,3 +200,6 @@ def test_masks_read_their_fields() -> None:
     blue[2, BLUE.trapped] = 1.0
     assert red_unseen(blue).tolist() == [True, False, True]
     assert untrapped(blue).tolist() == [True, True, False]
+    # With a visible bit, it alone says what is seen.
+    bits = torch.tensor([[1.0], [0.0], [0.0]])
+    assert red_unseen(torch.cat((blue, bits), dim=-1)).tolist() == [False, True, True]

@@ -135,7 +135,7 @@ def test_wall_force_equals_that_of_four_single_walls(x: float, y: float) -> None
     assume(x and y)
     world = PhysicalDeceptionScenario(preset("paper")).make_world()
     world.set_state(make_state(red=(x, y)))
-    force = world.apply_environment_force([np.zeros(2), np.zeros(2), None, None])[0]
+    force = world.apply_environment_force([np.zeros(2), np.zeros(2), None, None])[0]  # type: ignore[list-item]
     expected = np.zeros(2)
     for axis, coordinate in enumerate((x, y)):
         for wall in (-1.0, 1.0):
@@ -202,7 +202,7 @@ def test_red_stays_trapped_for_the_rest_of_the_episode_and_the_next_one_is_free(
 
 # Rewards
 
-GAME = {"red_goal_reward": 5.0, "red_follow_reward": 1.0, "goal_reward": 4.0, "trap_reward": 10.0}
+GAME: dict[str, Any] = {"red_goal_reward": 5.0, "red_follow_reward": 1.0, "goal_reward": 4.0, "trap_reward": 10.0}
 
 
 @pytest.mark.parametrize(

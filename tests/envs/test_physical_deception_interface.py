@@ -29,7 +29,7 @@ STARTS: dict[str, dict[str, float]] = {
 }
 
 
-@pytest.fixture(params=["paper", "trackable"])
+@pytest.fixture(params=["paper", "trackable", "watch"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,7 +47,10 @@ def integration(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=list(STARTS))
 def config(request: pytest.FixtureRequest, name: str, actions: str, integration: str) -> PhysicalDeceptionConfig:
     return preset(name).replace(
-        continuous_actions=actions == "continuous", integration=integration, **STARTS[request.param]
+        continuous_actions=actions == "continuous",
+        integration=integration,
+        visible_bit=name == "watch" and request.param == "mixed",
+        **STARTS[request.param],
     )
 
 
@@ -96,10 +99,11 @@ def test_parallel_and_agent_by_agent_play_are_the_same_game() -> None:
 def test_episodes_are_truncated_at_their_length_and_never_terminate(name: str) -> None:
     game = PhysicalDeception(name)
     game.reset(seed=0)
-    for step in range(1, 51):
+    length = {"paper": 50, "trackable": 50, "watch": 70}[name]
+    for step in range(1, length + 1):
         _, _, terminations, truncations, _ = game.step({agent: np.zeros(2) for agent in game.agents})
         assert not any(terminations.values())
-        assert set(truncations.values()) == {step == 50}
+        assert set(truncations.values()) == {step == length}
     assert game.agents == []
     with pytest.raises(ResetNeeded, match=r"reset\(\)"):
         game.step({agent: np.zeros(2) for agent in game.possible_agents})
@@ -124,9 +128,11 @@ def test_starting_from_a_state_leaves_the_later_random_numbers_as_they_were() ->
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda game: pickle.loads(pickle.dumps(game))])
-@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
-def test_copies_go_on_where_the_original_stands(duplicate: Callable[[Any], Any], render_mode: str | None) -> None:
-    game = PhysicalDeception(preset("paper").replace(episode_length=7), render_mode)
+@pytest.mark.parametrize(("name", "render_mode"), [("paper", None), ("paper", "rgb_array"), ("watch", None)])
+def test_copies_go_on_where_the_original_stands(
+    duplicate: Callable[[Any], Any], name: str, render_mode: str | None
+) -> None:
+    game = PhysicalDeception(preset(name).replace(episode_length=7), render_mode)
     game.reset(seed=4)
     for _ in range(3):
         game.step({agent: game.action_space(agent).sample() for agent in game.agents})
@@ -177,7 +183,7 @@ def test_metadata() -> None:
 
 @pytest.mark.parametrize("make", [PhysicalDeception, raw_env, env, parallel_env])
 def test_unknown_presets_and_render_modes_are_refused(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="no preset 'papers'; choose one of paper, trackable"):
+    with pytest.raises(ValueError, match="no preset 'papers'; choose one of paper, trackable, watch"):
         make("papers")
     with pytest.raises(ValueError, match="no render mode 'ascii'"):
         make("paper", "ascii")
@@ -226,11 +232,11 @@ def test_a_state_must_be_a_state() -> None:
 # Pictures
 
 
-def picture(**flags: bool) -> Any:
+def picture(config: PhysicalDeceptionConfig | None = None, **flags: Any) -> Any:
     state = PhysicalDeceptionState(
         np.array([[-0.5, 0.5], [0.5, 0.5]]), np.zeros((2, 2)), np.array([[0.5, -0.5], [-0.5, -0.5]]), goal=0, **flags
     )
-    game = PhysicalDeception(render_mode="rgb_array")
+    game = PhysicalDeception(config or preset("trackable"), render_mode="rgb_array")
     game.reset(options={"state": state})
     return game.render()
 
@@ -254,6 +260,17 @@ def test_a_picture_tells_trapped_and_absent_red_apart() -> None:
     assert pixel(alone, -0.5, 0.5) == (255, 255, 255)
     assert not (alone == np.array(RED_COLOUR)).all(axis=-1).any()
     np.testing.assert_array_equal(plain, picture())
+
+
+def test_a_picture_shows_a_red_about_to_pause_and_a_blind_blue() -> None:
+    game = preset("trackable").replace(red_pause_chance=0.1)
+    plain, later = picture(), picture(game, red_pauses=[False, True])
+    np.testing.assert_array_equal(plain, later)
+    changed = np.argwhere((plain != picture(game, red_pauses=[True, False])).any(axis=-1))
+    # Around the centre of red, within its mark.
+    assert len(changed) > 0 and np.abs(changed - [191, 191]).max() < 20
+    blind = picture(preset("trackable").replace(blind=True))
+    assert pixel(plain, 0.5 + 0.35, 0.5) != pixel(blind, 0.5 + 0.35, 0.5) == (255, 255, 255)
 
 
 def test_closing_one_environment_leaves_the_others_usable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,9 @@ def test_only_the_field_of_the_other_agent_is_scaled() -> None:
     assert [red[i] for i in range(RED.size)] == [1, 1, 1, 1, 2, 2]
     assert [blue[i] for i in range(BLUE.size)] == [1, 1, 1, 1, 1, 1, 4, 4, 1, 1]
     assert agent_spaces(game.replace(continuous_actions=False)).action_sizes == (5, 5)
+    spaces = agent_spaces(game.replace(visible_bit=True))
+    assert spaces.observation_sizes == (RED.size, BLUE.size + 1)
+    assert spaces.observation_scales == (red, (*blue, 1.0))
 
 
 def test_agents_come_back_in_any_order(saved: tuple[BaselineConfig, StudyDirectory, MADDPG]) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from soo_marl.cli import main
-from soo_marl.studies import training
+from soo_marl.studies import phases
 from soo_marl.studies.baselines import open_study
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import Compute, Interrupted
@@ -98,7 +98,7 @@ def test_a_limit_on_files_leaves_the_checkpoint_before(
     trained: Trained, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = trained[0]
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(phases, "_CHECKPOINT_SECONDS", -1.0)
     directory = open_study(study, config)
     with pytest.raises(Interrupted):
         train_shard(config, study, config.shards[0], "cpu", report=lambda done: None, stop=lambda: True)
@@ -118,7 +118,7 @@ def test_training_on_a_full_disk_goes_on_where_there_is_room_again(
     leave: int, trained: Trained, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = trained[0]
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(phases, "_CHECKPOINT_SECONDS", -1.0)
     study = small_disk / "study"
     filler = fill(small_disk, leave)
     with pytest.raises(RunDirectoryError) as raised:

@@ -21,7 +21,7 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from soo_marl.agents.maddpg import MADDPG
-from soo_marl.studies import training
+from soo_marl.studies import phases
 from soo_marl.studies.baselines import open_study
 from soo_marl.studies.event_file import EventFile
 from soo_marl.studies.files import PARTIAL_SUFFIX
@@ -54,7 +54,7 @@ class DeathWatch:
         for owner, name in ((MADDPG, "update"), (EventFile, "add")):
             setattr(owner, name, self.counted(getattr(owner, name), name))
         # A checkpoint after every log interval.
-        training._CHECKPOINT_SECONDS = -1.0
+        phases._CHECKPOINT_SECONDS = -1.0
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.busy or event not in AUDITED or not isinstance(arguments[AUDITED[event]], str | os.PathLike):

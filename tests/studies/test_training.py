@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from soo_marl.agents.maddpg import MADDPG, UpdateStatistics
 from soo_marl.agents.trainer import Trainer
-from soo_marl.studies import training
+from soo_marl.studies import phases
 from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop
 from soo_marl.studies.baselines import open_study
 from soo_marl.studies.checkpoints import ShardCheckpoint
@@ -64,7 +64,7 @@ def same_agents(path: Path, expected: StudyDirectory, seeds: tuple[int, ...] = (
 
 
 def test_plan_of_both_regimes(tiny: Tiny) -> None:
-    staged = [(phase.condition, phase.stage.name, phase.first, phase.last) for phase in plan(tiny())]
+    staged = [(phase.condition, phase.stage, phase.first, phase.last) for phase in plan(tiny())]
     assert staged == [
         ("red", "follow", True, True),
         ("honest", "lure", True, False),
@@ -72,7 +72,7 @@ def test_plan_of_both_regimes(tiny: Tiny) -> None:
         ("deceptive", "lure", True, False),
         ("deceptive", "settle", False, True),
     ]
-    joint = [(phase.condition, phase.stage.name, phase.updates_before) for phase in plan(tiny(regime="joint"))]
+    joint = [(phase.condition, phase.stage, phase.updates_before) for phase in plan(tiny(regime="joint"))]
     assert joint == [
         (kind, *stage) for kind in ("honest", "deceptive") for stage in (("follow", 0), ("lure", 6), ("settle", 12))
     ]
@@ -120,7 +120,7 @@ def test_killed_right_after_a_checkpoint(
 
     with monkeypatch.context() as patched:
         # After every chunk and at the end of every phase: four checkpoints a phase.
-        patched.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(phases, "_CHECKPOINT_SECONDS", 0.0)
         patched.setattr(ShardCheckpoint, "write", kill_after)
         with pytest.raises(Killed):
             train(config, study)
@@ -133,9 +133,9 @@ def test_killed_between_two_phases(
     place: str, config: BaselineConfig, trained: Trained, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner: Any = {
-        "save_agents": training,
+        "save_agents": phases,
         "mark_done": StudyDirectory,
-        "save": training.StageCurves,
+        "save": phases.StageCurves,
         "read": ShardCheckpoint,
     }[place]
     real, calls = getattr(owner, place), 0
@@ -179,9 +179,9 @@ def test_an_agent_with_a_lost_file_is_trained_again_to_the_same_weights(
     train(config, study)
     (study / "honest" / "seed_1" / lost).unlink()
     ran: list[str] = []
-    real = training._Session.train
+    real = phases._Session.train
     monkeypatch.setattr(
-        training._Session, "train", lambda self, *rest: (ran.append(self.phase.stream), real(self, *rest))
+        phases._Session, "train", lambda self, *rest: (ran.append(self.phase.stream), real(self, *rest))
     )
     train(config, study)
     assert ran == ["honest/lure", "honest/settle"]
@@ -336,7 +336,7 @@ def test_events_after_a_kill_have_no_double_steps(
         real(self, *content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(phases, "_CHECKPOINT_SECONDS", 0.0)
         patched.setattr(ShardCheckpoint, "write", kill_before)
         with pytest.raises(Killed):
             train(config, study)

@@ -1,0 +1,226 @@
+"""Fine-tune the agents of a baseline study: treatment by treatment, resumable at any moment."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.networks import StackedMLP
+from soo_marl.agents.replay import Transitions
+from soo_marl.deception import behaviour
+from soo_marl.random_streams import RandomStreams
+from soo_marl.studies.agents_on_disk import agent_file, curves_file, load_agents, read_stop
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.studies.evaluation import LATE_STATES
+from soo_marl.studies.finetuning.configuration import AFTER_STAGE, STAGE, FinetuneConfig, Treatment
+from soo_marl.studies.finetuning.measures import sensitivity
+from soo_marl.studies.finetuning.methods import Loss, Sources
+from soo_marl.studies.phases import AuxiliaryLoss, Phase, train_phases
+from soo_marl.studies.recipes import BLUE
+from soo_marl.studies.rollout import roll_out
+from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.stops import Stop
+
+AFTER = "after"
+"""What is added to the label of a treatment for the agents after further training without the loss."""
+
+_MONITOR_STREAM = "finetuning/monitor"
+
+
+class WeightedLoss:
+    """A method's loss on blue's actor, weighed on a schedule (a :class:`soo_marl.studies.phases.AuxiliaryLoss`).
+
+    Args:
+        chosen: the treatment, whose method has a loss.
+        loss: that loss.
+        sources: what it may use.
+    """
+
+    def __init__(self, chosen: Treatment, loss: Loss, sources: Sources) -> None:
+        self.chosen, self.loss, self.sources = chosen, loss, sources
+        self.calls = 0
+        """Updates done."""
+
+    @property
+    def weight(self) -> float:
+        """The present weight."""
+        chosen, progress = self.chosen, self.calls / self.chosen.updates
+        return chosen.weight * (chosen.weight_start + (chosen.weight_end - chosen.weight_start) * progress)
+
+    def __call__(self, agent: int, actor: StackedMLP, batch: Transitions) -> Tensor:
+        """The weighed loss ``[R]`` for blue, nothing for red."""
+        if agent != BLUE:
+            return torch.zeros(actor.runs, device=batch.rewards.device)
+        value = self.weight * self.loss(self.sources, actor, batch)
+        self.calls += 1
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything needed to continue."""
+        return {"counter": torch.tensor(self.sources.random.counter), "calls": torch.tensor(self.calls)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.sources.random.counter, self.calls = int(state["counter"]), int(state["calls"])
+
+
+@dataclass(frozen=True)
+class FinetuneTask:
+    """One treatment of some seeds (a :class:`soo_marl.studies.phases.Task`)."""
+
+    identity: FinetuneConfig
+    treatment: Treatment
+    source: Path
+    """Directory of the study that trained the agents."""
+
+    @property
+    def label(self) -> str:
+        """The treatment's."""
+        return self.treatment.label
+
+    @cached_property
+    def phases(self) -> list[Phase]:
+        """With the loss, and then without it."""
+        return plan(self.identity, self.treatment)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Of the stages in which the agents were trained, and of fine-tuning."""
+        return [*(stage.name for stage in self.identity.baselines.stages), STAGE, AFTER_STAGE]
+
+    def begin(
+        self, directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
+    ) -> tuple[MADDPG, list[Stop | None]]:
+        """The trained agents, or for the second phase the fine-tuned ones.
+
+        Raises:
+            RunDirectoryError: an agent's file cannot be read.
+        """
+        baselines, kind = self.identity.baselines, self.identity.kind
+        place, condition = (StudyDirectory.read(self.source), kind) if phase.stage == STAGE else (directory, self.label)
+        learner = load_agents(place, condition, seeds, baselines.game, baselines.maddpg, device)
+        return learner, [read_stop(place, condition, seed) for seed in seeds]
+
+    def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
+        """The treatment's loss in the first phase; None in the second, and where its method has none."""
+        chosen, loss = self.treatment, self.treatment.entry.loss
+        if phase.stage != STAGE or loss is None:
+            return None
+        sources = Sources(
+            initial=copy.deepcopy(learner.actors[BLUE]).requires_grad_(False),
+            pairing=chosen.pairing_for(phase.game),
+            sight_radius=phase.game.blue_sight_radius,
+            layers=chosen.layers,
+            towards_initial=chosen.towards == "initial_self",
+            untrapped_only=chosen.untrapped_only,
+            random=RandomStreams(learner.seeds, f"finetuning/{chosen.method}", learner.device),
+        )
+        return WeightedLoss(chosen, loss, sources)
+
+    @torch.no_grad()
+    def measure(self, phase: Phase, learner: MADDPG) -> Mapping[str, Tensor]:
+        """Greedy behaviour on the same few episodes each time."""
+        config = self.identity
+        if config.monitor_episodes == 0:
+            return {}
+        game = config.evaluation_game
+        if phase.stage == STAGE:
+            game = self.treatment.entry.evaluation_game(game)
+        trajectories, returns = roll_out(learner, game, config.monitor_episodes, _MONITOR_STREAM)
+        rates = behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length))
+        with_red = torch.where(trajectories.alone, torch.nan, returns)
+        return {
+            "goal_rate": rates.goal_rate,
+            "goal_rate_alone": rates.goal_rate_alone,
+            "trap_rate": rates.trap_rate,
+            "following_rate": rates.following_rate,
+            "red_goal_rate": rates.red_goal_rate,
+            "rubric_rate": rates.rubric_rate,
+            "greedy_return": with_red.nanmean(dim=1),
+            "sensitivity": sensitivity(learner, game, config.monitor_episodes // 4 + 1, _MONITOR_STREAM).blanked,
+        }
+
+
+def plan(config: FinetuneConfig, chosen: Treatment) -> list[Phase]:
+    """The phases of one treatment; the further training is left out where it has no updates."""
+
+    def phase(number: int, condition: str, stage: str, updates: int) -> Phase:
+        training = config.training.model_copy(
+            update={"updates": updates, "log_every": min(config.training.log_every, updates)}
+        )
+        game = config.training_game(chosen) if stage == STAGE else config.further_game
+        before = 0 if stage == STAGE else chosen.updates
+        return Phase(number, condition, chosen.label, stage, game, training, True, True, before)
+
+    phases = [phase(0, chosen.label, STAGE, chosen.updates)]
+    if config.after_updates > 0:
+        phases.append(phase(1, f"{chosen.label}.{AFTER}", AFTER_STAGE, config.after_updates))
+    return phases
+
+
+def finetune(
+    config: FinetuneConfig,
+    directory: StudyDirectory,
+    source: Path,
+    *,
+    compute: Compute = LOCAL_WORKERS,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Apply every treatment to every seed, as far as that is not done yet.
+
+    Args:
+        config: what to do.
+        directory: the fine-tuning study's directory, opened with this configuration.
+        source: directory of the study that trained the agents.
+        compute: where to compute.
+        on_progress: called as ``on_progress(shard, updates done)``.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
+        KeyboardInterrupt: Ctrl-C, after every shard has written its checkpoint.
+    """
+    shards = [
+        (config, chosen, source.resolve(), directory.path, seeds, compute.device) for chosen, seeds in config.shards
+    ]
+    run_shards(finetune_shard, shards, compute, on_progress)
+
+
+def finetune_shard(
+    config: FinetuneConfig,
+    chosen: Treatment,
+    source: Path,
+    path: Path,
+    seeds: tuple[int, ...],
+    device: str,
+    *,
+    report: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Apply one treatment to some seeds, see :func:`soo_marl.studies.phases.train_phases`.
+
+    Raises:
+        Interrupted: ``stop()`` became true; the checkpoint is written.
+        RunDirectoryError: a file cannot be read or written, or the checkpoint is not this shard's.
+    """
+    train_phases(FinetuneTask(config, chosen, source), path, seeds, device, report=report, stop=stop)
+
+
+def treated_files(config: FinetuneConfig, directory: StudyDirectory) -> list[Path]:
+    """Where the fine-tuned agents and their learning curves lie."""
+    trained = [chosen for chosen in config.treatments if chosen.updates > 0]
+    conditions = [phase.condition for chosen in trained for phase in plan(config, chosen)]
+    return [
+        file(directory, condition, seed)
+        for condition in conditions
+        for seed in config.baselines.seeds
+        for file in (agent_file, curves_file)
+    ]
