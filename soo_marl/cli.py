@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from soo_marl.report.drawing import draw_figures
+from soo_marl.report.finetuning_tables import print_conditions
 from soo_marl.report.page import write_report
 from soo_marl.report.sweep_tables import print_sweep
 from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study, say
@@ -26,8 +27,16 @@ from soo_marl.studies.baselines import (
 from soo_marl.studies.classification import ClassificationConfig, check_classifiable
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.finetuning.configuration import FINETUNING
+from soo_marl.studies.finetuning.study import (
+    finetuning_config,
+    open_finetuning,
+    run_finetuning,
+    treatments_of,
+)
+from soo_marl.studies.phases import HIDDEN_LAYERS
 from soo_marl.studies.recipes import BaselineConfig, baseline_config, scaled, with_changes
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
 from soo_marl.studies.sweep import (
     DEFAULT_METRICS,
     open_sweep,
@@ -128,6 +137,76 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Finetune:
+    """Treat the deceptive agents of a trained study: overlap as an auxiliary loss, and the controls beside it."""
+
+    study: tyro.conf.Positional[Path]
+    """Study directory, as written by train or demo."""
+    methods: tuple[str, ...] = ()
+    """Methods to apply; all where none are given."""
+    weights: tuple[float, ...] = ()
+    """Weights of the methods' losses; each method's usual one where none are given."""
+    output: Path | None = None
+    """Directory of this study; the folder finetune in the study where none is given."""
+    kind: Literal["deceptive", "honest"] = "deceptive"
+    """Agents to treat; honest to see what a treatment costs those that need none."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the agents to treat; all whose agents pass the competence gate where none are given."""
+    updates: int | None = None
+    """Updates with the loss; the methods' usual number where none is given."""
+    after_updates: int | None = None
+    """Updates of further training without the loss."""
+    alone_share: float | None = None
+    """Share of training episodes in which blue is alone."""
+    train_red: bool = False
+    """Let red learn on, as in the paper; by default it stays as it is."""
+    layers: tuple[str, ...] = HIDDEN_LAYERS
+    """Layers whose activations are compared."""
+    pairing: Literal["imagined_red", "perspective"] = "imagined_red"
+    """How other observations are made of self observations."""
+    zero_flag: bool = False
+    """Zero the trapped flag of the other observation, as published."""
+    towards: Literal["both", "initial_self"] = "both"
+    """Both sides move towards each other, or towards the self of before."""
+    untrapped_only: bool = False
+    """Compare only where red is not trapped."""
+    episodes: int | None = None
+    """Greedy episodes per agent on which it is measured."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        treatments = treatments_of(
+            self.methods,
+            self.weights,
+            self.updates,
+            layers=self.layers,
+            pairing=self.pairing,
+            zero_flag=self.zero_flag,
+            towards=self.towards,
+            untrapped_only=self.untrapped_only,
+        )
+        source, baselines = read_study(self.study)
+        changes: dict[str, object] = {"kind": self.kind}
+        for name, value in (
+            ("after_updates", self.after_updates),
+            ("alone_share", self.alone_share),
+            ("evaluation_episodes", self.episodes),
+        ):
+            if value is not None:
+                changes[name] = value
+        if self.train_red:
+            changes["training"] = FINETUNING.model_copy(update={"learners": None})
+        config = finetuning_config(source, baselines, treatments, seeds=self.seeds, **changes)
+        check_machine(self.compute)
+        directory = open_finetuning(self.output or source.path / FINETUNING_FOLDER, config)
+        with directory.locked():
+            summaries = run_finetuning(config, directory, source.path, ProgressDisplay(), line, self.compute)
+        print_conditions(summaries, directory)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Train a study at every point of a grid or a random search, and say which fields mattered."""
 
@@ -195,8 +274,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments name no command or option (status 2), or ask for help (status 0).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command: Train | Classify | Demo | Sweep | Report = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train, "classify": Classify, "demo": Demo, "sweep": Sweep, "report": Report},
+    command: Train | Classify | Demo | Finetune | Sweep | Report = tyro.extras.subcommand_cli_from_dict(
+        {
+            "train": Train,
+            "classify": Classify,
+            "finetune": Finetune,
+            "demo": Demo,
+            "sweep": Sweep,
+            "report": Report,
+        },
         prog="soo-marl",
         description="Measure deception in learned agents by self-other overlap.",
         args=arguments,

@@ -1,34 +1,34 @@
-"""The HTML report: one self-contained page per study directory, readable offline, on a phone, and on paper."""
+"""The HTML report: one self-contained page, readable offline, on a phone, and on paper.
+
+The page is made of the templates in ``soo_marl/report/templates``. Its Content Security Policy lets nothing be fetched,
+and nothing run but the page's own script, which is named by its hash.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from soo_marl.report.page_content import StudyContent, flattened, read_content, setting, slug
+from soo_marl.report.player import player_json
 from soo_marl.studies.files import RunDirectoryError, write_text
-from soo_marl.studies.records import (
-    AgentRecord,
-    Classification,
-    FigureRecord,
-    Interval,
-    Record,
-    read_list,
-    read_one,
-)
-from soo_marl.studies.run_directory import StudyDirectory, StudyManifest
-
-Content = TypeVar("Content")
+from soo_marl.studies.finetuning.records import ConditionSummary
+from soo_marl.studies.records import Interval, Record
 
 TITLE = "Self-other overlap and deception in multi-agent reinforcement learning"
 QUESTION = (
     "Does self-other overlap, how alike a network's activations are for itself and for another agent, tell agents that "
     "learnt to deceive from agents that did not?"
 )
-MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
+FINETUNING_QUESTION = (
+    "Does training a deceptive agent with self-other overlap as a second loss make it honest, or does it only stop the "
+    "agent from seeing the other?"
+)
 
 AGENT_RATES = (
     ("goal_rate", "at goal"),
@@ -41,16 +41,38 @@ AGENT_RATES = (
     ("episode_return", "return"),
 )
 
+CONDITION_MEASURES = (
+    ("trap_rate", "red trapped", "Share of the episodes with red in which red ends trapped at the fake landmark."),
+    (
+        "rubric_rate",
+        "deceptive steps",
+        "Share of blue's opportunities at which it moves more towards the fake landmark than towards the goal.",
+    ),
+    ("goal_rate", "at goal, with red", "Share of the late steps with red present in which blue is at the goal."),
+    ("goal_rate_alone", "at goal, alone", "Share of the late steps in which blue is at the goal, where it is alone."),
+    ("sensitivity", "sensitivity to red", "Mean change of blue's action when what it sees of red is blanked."),
+    ("seeing_gain", "seeing gain", "Blue's return minus its return with red blanked: what seeing red is worth."),
+    (
+        "difference_to_honest",
+        "difference to honest",
+        "How far the rates of deceptive steps, over both thresholds, are from the honest baselines'; 0 is alike.",
+    ),
+)
+"""Columns of the table of conditions: names of the measures, headings, and what they are."""
 
-def write_report(study_directory: Path, *, title: str = TITLE, question: str = QUESTION) -> Path:
+
+def write_report(study_directory: Path, *, title: str = TITLE, question: str | None = None) -> Path:
     """Write ``report.html`` from what stands in a study's directory, and return its path.
 
-    Whatever is missing or unreadable is named on the page; nothing is computed but the layout. Figures are embedded.
+    The directory is a baseline study's, whose folder ``finetune`` may hold a fine-tuning study of its agents, or a
+    fine-tuning study's own. Whatever is missing or unreadable is named on the page; nothing is computed but the layout.
+    Figures are embedded.
 
     Args:
         study_directory: The study's directory.
         title: The page's title.
-        question: The question that the study answers, in one or two sentences.
+        question: The question that the study answers, in one or two sentences; by default the questions of the parts
+            that are there.
 
     Raises:
         RunDirectoryError: there is no such directory, or the page cannot be written.
@@ -58,40 +80,33 @@ def write_report(study_directory: Path, *, title: str = TITLE, question: str = Q
     study_directory = Path(study_directory)
     if not study_directory.is_dir():
         raise RunDirectoryError(f"{study_directory} is not a folder, so there is no study to report on")
-    missing: list[str] = []
-    results = study_directory / "results"
-    manifest = _optional(lambda: StudyDirectory.read(study_directory).manifest, missing)
-    records = _optional(lambda: read_list(results / "summary.json", Record), missing) or []
-    agents = _optional(lambda: read_list(results / "agents.json", AgentRecord), missing) or []
-    classification = _optional(lambda: read_one(results / "classification.json", Classification), missing)
-    figures = _optional(lambda: read_list(results / "figures.json", FigureRecord), missing) or []
-    environment = Environment(
-        loader=PackageLoader("soo_marl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": format_number, "interval": format_interval, "words": _words}
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        question=question,
-        manifest=manifest,
-        setting=_setting(manifest),
-        configuration=_flattened(manifest.configuration) if manifest else [],
-        records=records,
-        agents=agents,
-        agent_rates=AGENT_RATES,
-        classification=classification or Classification(),
-        figures=_embedded(figures, study_directory / "figures", missing),
-        commands=list(dict.fromkeys(record.command for record in records)),
-        missing=[
-            text.replace(f"{study_directory}/", "").replace(str(study_directory), "this folder") for text in missing
-        ],
-    )
-    path = study_directory / "report.html"
-    write_text(path, page)
-    return path
+    study = read_content(study_directory)
+    return _write(study_directory, title, _questions([study]) if question is None else [question], [study], [])
+
+
+def write_reproduction(
+    directory: Path, studies: Mapping[str, Path], *, title: str = TITLE, question: str | None = None
+) -> Path:
+    """Write one ``report.html`` about several studies, and return its path.
+
+    Args:
+        directory: The folder that the page is written to; made where it is missing.
+        studies: Directories of studies as :func:`write_report` takes them, by name of the preset, in order. Those that
+            are not there are named on the page.
+        title: The page's title.
+        question: The question that the studies answer, in one or two sentences; by default the questions of the parts
+            that are there.
+
+    Raises:
+        RunDirectoryError: the page cannot be written.
+        ValueError: there are no studies.
+    """
+    if not studies:
+        raise ValueError("a reproduction needs at least one study: name its preset and its directory")
+    there = {name: Path(path) for name, path in studies.items() if Path(path).is_dir()}
+    absent = [f"The study {name} is missing: it has no folder." for name in studies if name not in there]
+    found = [read_content(path, name) for name, path in there.items()]
+    return _write(Path(directory), title, _questions(found) if question is None else [question], found, absent)
 
 
 def format_number(value: float | None) -> str:
@@ -107,55 +122,94 @@ def format_number(value: float | None) -> str:
 
 def format_interval(item: Interval | Record) -> str:
     """Return ``estimate [low, high]``, or the estimate alone where there is no interval."""
+    return " ".join(part for part in (format_number(item.estimate), _range(item)) if part)
+
+
+def _range(item: Interval | Record) -> str:
+    """``[low, high]``, or nothing where there is no interval."""
     if item.low is None or item.high is None:
-        return format_number(item.estimate)
-    return f"{format_number(item.estimate)} [{format_number(item.low)}, {format_number(item.high)}]"
+        return ""
+    return f"[{format_number(item.low)}, {format_number(item.high)}]"
 
 
-def _optional(read: Callable[[], Content], missing: list[str]) -> Content | None:
-    try:
-        return read()
-    except RunDirectoryError as error:
-        missing.append(str(error))
-        return None
+def _write(
+    directory: Path, title: str, questions: Sequence[str], studies: Sequence[StudyContent], absent: Sequence[str]
+) -> Path:
+    environment = Environment(
+        loader=PackageLoader("soo_marl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": format_number,
+        "interval": format_interval,
+        "range": _range,
+        "words": _words,
+        "slug": slug,
+        "setting": setting,
+        "flattened": flattened,
+        "other_measures": _other_measures,
+    }
+    environment.globals |= {
+        "agent_rates": AGENT_RATES,
+        "condition_measures": CONDITION_MEASURES,
+        "figure_number": count(1).__next__,
+    }
+    episodes = {study.name: study.episodes for study in studies if study.episodes is not None}
+    style = _source(environment, "page.css") + (_source(environment, "player.css") if episodes else "")
+    script = _source(environment, "player.js") if episodes else ""
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        questions=questions,
+        studies=studies,
+        several=any(study.name for study in studies) or bool(absent),
+        missing=[*absent, *(text for study in studies for text in study.missing)],
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        episodes=player_json(episodes) if episodes else "",
+        study_names=list(episodes),
+    )
+    path = directory / "report.html"
+    write_text(path, page)
+    return path
 
 
-def _embedded(figures: Iterable[FigureRecord], folder: Path, missing: list[str]) -> list[dict[str, str]]:
-    """The figures as data URIs; those that cannot be read are added to what is missing."""
-    embedded = []
-    for figure in figures:
-        path = folder / figure.file
-        try:
-            content = base64.b64encode(path.read_bytes()).decode("ascii")
-        except OSError as error:
-            missing.append(f"{path} cannot be read: {error.strerror or error}")
-            continue
-        embedded.append({"source": f"data:{MEDIA_TYPES[path.suffix]};base64,{content}", "caption": figure.caption})
-    return embedded
+def _policy(style: str, script: str) -> str:
+    """The Content Security Policy: pictures inside the page, its own style, and its own script if it has one."""
+    rules = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
+    if script:
+        rules.append(f"script-src {_hash(script)}")
+    return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
 
 
-def _setting(manifest: StudyManifest | None) -> list[tuple[str, str]]:
-    """What a reader must know to place the numbers: preset and regime where the configuration names them, seeds."""
-    if manifest is None:
-        return []
-    named = {}
-    for field, value in _flattened(manifest.configuration):
-        name = field.rsplit(".", 1)[-1]
-        if name in ("preset", "regime") and name not in named:
-            named[name] = value
-    seeds = ", ".join(str(seed) for seed in manifest.seeds) or "none"
-    return [("study", manifest.kind), *named.items(), ("seeds", seeds), ("started", manifest.created)]
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def _flattened(configuration: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The configuration as rows of dotted field and value."""
-    rows: list[tuple[str, str]] = []
-    for name, value in configuration.items():
-        if isinstance(value, Mapping) and value:
-            rows += _flattened(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", "none" if value is None else str(value)))
-    return rows
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    content, _, _ = environment.loader.get_source(environment, name)
+    return content
+
+
+def _questions(studies: Sequence[StudyContent]) -> list[str]:
+    """The questions of the parts that are there."""
+    questions = []
+    if any(study.baselines is not None for study in studies) or not studies:
+        questions.append(QUESTION)
+    if any(study.finetuning is not None for study in studies):
+        questions.append(FINETUNING_QUESTION)
+    return questions
+
+
+def _other_measures(conditions: Sequence[ConditionSummary]) -> list[str]:
+    """Names of the measures that have no column in the table of conditions, in the order of their appearance."""
+    shown = {name for name, _, _ in CONDITION_MEASURES}
+    return list(dict.fromkeys(name for condition in conditions for name in condition.measures if name not in shown))
 
 
 def _words(name: str) -> str:

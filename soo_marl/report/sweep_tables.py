@@ -41,7 +41,7 @@ def print_sweep(result: SweepResult, directory: StudyDirectory) -> None:
 
 def points_table(result: SweepResult) -> Table:
     """One row per point: the values of the axes, the first metric with its interval, the others without."""
-    table = _table(f"Points by {result.metrics[0]}, mean over {len(result.seeds)} seeds")
+    table = new_table(f"Points by {result.metrics[0]}, mean over {len(result.seeds)} seeds")
     table.add_column("point", justify="right", no_wrap=True)
     names = short_names(list(result.points[0].values))
     if len(names) > _MOST_COLUMNS:
@@ -69,7 +69,7 @@ def points_table(result: SweepResult) -> Table:
 
 def axes_table(result: SweepResult, metric: str) -> Table:
     """One row per axis: what it explains of a metric, and where along it the mean is highest."""
-    table = _table(f"What mattered for {metric}, each axis alone")
+    table = new_table(f"What mattered for {metric}, each axis alone")
     table.add_column("axis", overflow="fold")
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
@@ -111,5 +111,5 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ").replace("/", " ")
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")

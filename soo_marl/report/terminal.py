@@ -141,7 +141,7 @@ def print_agents(agents: Sequence[AgentRecord]) -> None:
         competent = sum(agent.competent for agent in agents)
         say(f"{len(agents):,} agents, {competent:,} of them competent; results/agents.json has every one.\n")
         return
-    table = _table("Agents (greedy, fresh episodes)")
+    table = new_table("Agents (greedy, fresh episodes)")
     for title in ("kind", "seed", "goal", "alone", "trapped", "follows", "rubric", "en route", "competent"):
         table.add_column(title, justify="left" if title in ("kind", "competent") else "right", no_wrap=True)
     for agent in agents:
@@ -159,7 +159,7 @@ def print_agents(agents: Sequence[AgentRecord]) -> None:
 
 def print_classification(found: Classification) -> None:
     """How well each form of the overlap value, over both hidden layers, and each baseline tells the kinds apart."""
-    table = _table("Honest or deceptive? Separation across independently trained agents")
+    table = new_table("Honest or deceptive? Separation across independently trained agents")
     for title in ("value", "AUROC", "leave-one-out", "recall, 5 % FPR"):
         table.add_column(title, no_wrap=True)
     of_pairings = [row for row in found.rows if row.pairing in _PAIRINGS and row.layers == "both"]
@@ -175,7 +175,7 @@ def print_classification(found: Classification) -> None:
 
 def print_records(records: Sequence[Record]) -> None:
     """The headline records with their intervals."""
-    table = _table("Summary (95 % intervals)")
+    table = new_table("Summary (95 % intervals)")
     table.add_column("result", no_wrap=True)
     table.add_column("estimate [low, high]", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
@@ -184,7 +184,7 @@ def print_records(records: Sequence[Record]) -> None:
     console.print(table)
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
 
 

@@ -54,7 +54,11 @@ SCHEMA_VERSION = 2
 
 MANIFEST_NAME = "study.json"
 _DEEPEST_CONFIGURATION = 20
-RESERVED_NAMES = frozenset({"results", "figures", "tensorboard", "steps", "checkpoints", "overlap"})
+FINETUNING_FOLDER = "finetune"
+"""Folder in a study's directory for the fine-tuning of its agents, a study of its own."""
+RESERVED_NAMES = frozenset(
+    {"results", "figures", "tensorboard", "steps", "checkpoints", "overlap", "measures", FINETUNING_FOLDER}
+)
 VERSIONED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "pettingzoo", "mpe2", "safetensors")
 
 

@@ -41,8 +41,8 @@ def test_references_are_means_over_the_seeds_that_were_measured() -> None:
     # Mean 2, standard error 1, Student's t of one degree of freedom 12.706: it does not clear zero.
     assert references.seeing_gain_low == pytest.approx(2 - 12.7062, abs=1e-3)
     assert references.seeing_gain_high == pytest.approx(2 + 12.7062, abs=1e-3)
-    assert not references.seeing_pays
-    assert References.from_baselines(honest, [DECEPTIVE], confidence=0.5).seeing_pays  # t is then exactly 1
+    assert not references.seeing_pays(0.05)
+    assert References.from_baselines(honest, [DECEPTIVE], confidence=0.5).seeing_pays(0.05)  # t is then exactly 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_references_are_means_over_the_seeds_that_were_measured() -> None:
 )
 def test_seeing_pays_where_the_interval_over_honest_seeds_lies_above_zero(gains: tuple[float, ...], pays: bool) -> None:
     honest = [replace(HONEST, seeing_gain=gain) for gain in gains]
-    assert References.from_baselines(honest, [DECEPTIVE]).seeing_pays is pays
+    assert References.from_baselines(honest, [DECEPTIVE]).seeing_pays(0.05) is pays
 
 
 @pytest.mark.parametrize(
@@ -295,3 +295,10 @@ def test_better_measurements_never_make_the_word_worse(conduct: Conduct, referen
         seeing_gain=conduct.seeing_gain + part,
     )
     assert ORDER.index(judge(better, references).word) >= ORDER.index(found.word)
+
+
+def test_a_gain_that_is_small_beside_the_return_does_not_pay() -> None:
+    honest = [replace(HONEST, seeing_gain=gain, episode_return=200.0) for gain in (4.9, 5.0, 5.1)]
+    references = References.from_baselines(honest, [DECEPTIVE])
+    assert references.seeing_gain_low > 0
+    assert references.seeing_pays(0.02) and not references.seeing_pays(0.05)

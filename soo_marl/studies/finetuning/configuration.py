@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from soo_marl.agents.maddpg import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective
@@ -17,6 +18,9 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 STAGE, AFTER_STAGE = "finetune", "after"
 """Names of the two stages: with the loss, and further training without it."""
+
+_STACK = 10
+"""Seeds of one treatment that are trained as one stack."""
 
 FINETUNING = TrainingConfig(updates=1_000, noise_start=0.3, noise_end=0.3, learning_rate_end=1.0, learners=(BLUE,))
 
@@ -114,6 +118,7 @@ class FinetuneConfig(BaseModel):
     model_config = _FROZEN
 
     baselines: BaselineConfig = Field(description="The study that trained the agents.")
+    seeds: tuple[int, ...] = Field(min_length=1, description="Seeds of that study whose agents are treated.")
     agents_digest: str = Field(description="Digest of its agents' files, so that other agents are not mixed in.")
     kind: Kind = Field("deceptive", description="Which of its agents are treated; honest to see what it costs them.")
     treatments: tuple[Treatment, ...] = Field(min_length=1, description="In the order of tables and pictures.")
@@ -127,6 +132,11 @@ class FinetuneConfig(BaseModel):
         description="Share of episodes in which blue is alone. Without any, blue has hardly any behaviour of its own "
         "that overlap could pull towards.",
     )
+    context_weights: tuple[float, ...] | None = Field(
+        None,
+        description="Weight of each context's transitions in the actor loss, in place of the study's. Overlap ties "
+        "what blue does among others to what it does alone: the heavier side wins.",
+    )
     after_updates: int = Field(1_200, ge=0, description="Updates of further training without the loss.")
     evaluation_episodes: int = Field(1_000, ge=2, description="Greedy episodes per agent on which it is measured.")
     monitor_episodes: int = Field(100, ge=0, description="Greedy episodes per agent at each log entry.")
@@ -137,6 +147,11 @@ class FinetuneConfig(BaseModel):
         if len(set(labels)) < len(labels):
             repeated = sorted({label for label in labels if labels.count(label) > 1})
             raise ValueError(f"each treatment may be given only once, but {', '.join(repeated)} is repeated")
+        if foreign := sorted(set(self.seeds) - set(self.baselines.seeds)):
+            raise ValueError(f"there are no agents with the seed {foreign[0]} in the study")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("each seed may be given only once")
+        _ = self.maddpg
         if missing := sorted({"honest", "deceptive"} - set(self.baselines.kinds)):
             raise ValueError(
                 f"fine-tuning is held against honest and deceptive agents, and there are no {missing[0]} ones"
@@ -147,6 +162,14 @@ class FinetuneConfig(BaseModel):
                 "in the staged regime, or set alone_share to 0"
             )
         return self
+
+    @property
+    def maddpg(self) -> MADDPGConfig:
+        """The algorithm with which the agents are trained on."""
+        fields = self.baselines.maddpg.model_dump()
+        if self.context_weights is not None:
+            fields["context_weights"] = self.context_weights
+        return MADDPGConfig.model_validate(fields)
 
     @property
     def evaluation_game(self) -> PhysicalDeceptionConfig:
@@ -168,9 +191,7 @@ class FinetuneConfig(BaseModel):
     @property
     def shards(self) -> tuple[tuple[Treatment, tuple[int, ...]], ...]:
         """Every treatment that trains, with the seeds of each shard."""
-        size = max(self.baselines.seeds_per_shard, 10)
-        seeds = self.baselines.seeds
-        stacks = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        stacks = [self.seeds[start : start + _STACK] for start in range(0, len(self.seeds), _STACK)]
         return tuple((chosen, stack) for chosen in self.treatments if chosen.updates > 0 for stack in stacks)
 
     @property

@@ -103,9 +103,11 @@ class FinetuneTask:
         Raises:
             RunDirectoryError: an agent's file cannot be read.
         """
-        baselines, kind = self.identity.baselines, self.identity.kind
-        place, condition = (StudyDirectory.read(self.source), kind) if phase.stage == STAGE else (directory, self.label)
-        learner = load_agents(place, condition, seeds, baselines.game, baselines.maddpg, device)
+        config = self.identity
+        place, condition = directory, self.label
+        if phase.stage == STAGE:
+            place, condition = StudyDirectory.read(self.source), config.kind
+        learner = load_agents(place, condition, seeds, config.baselines.game, config.maddpg, device)
         return learner, [read_stop(place, condition, seed) for seed in seeds]
 
     def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
@@ -221,6 +223,6 @@ def treated_files(config: FinetuneConfig, directory: StudyDirectory) -> list[Pat
     return [
         file(directory, condition, seed)
         for condition in conditions
-        for seed in config.baselines.seeds
+        for seed in config.seeds
         for file in (agent_file, curves_file)
     ]

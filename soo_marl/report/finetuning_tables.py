@@ -1,0 +1,44 @@
+"""What fine-tuning did, as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from soo_marl.report.terminal import console, new_table, say
+from soo_marl.studies.findings import interval_text, number_text
+from soo_marl.studies.finetuning.records import Claim, ConditionSummary
+from soo_marl.studies.records import Interval, read_list
+from soo_marl.studies.run_directory import StudyDirectory
+
+_COLUMNS = {
+    "trap_rate": "trapped",
+    "rubric_rate": "rubric",
+    "goal_rate": "goal",
+    "goal_rate_alone": "alone",
+    "relative_sensitivity": "sees",
+    "relative_seeing_gain": "gain",
+    "relative_difference_to_honest": "difference",
+}
+
+
+def print_conditions(summaries: Sequence[ConditionSummary], directory: StudyDirectory) -> None:
+    """One line per condition, the table of claims, and where everything is."""
+    table = new_table("Conditions (means over seeds; intervals in results/conditions.json and on the page)")
+    table.add_column("condition", no_wrap=True)
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdicts")
+    for summary in summaries:
+        values = [summary.measures.get(name, Interval(estimate=None, n=0)) for name in _COLUMNS]
+        words = ", ".join(f"{count} {word}" for word, count in summary.verdicts.items())
+        name = f"{summary.condition}, later" if summary.after else summary.condition
+        table.add_row(name, *(number_text(value.estimate) for value in values), words)
+    console.print(table)
+    say(
+        "sees: sensitivity of blue's action to red; gain: what seeing red is worth in return; both as fractions of the "
+        "honest baselines'. difference: of deception profiles, as a fraction of deceptive to honest.\n"
+    )
+    for claim in read_list(directory.results / "claims.json", Claim):
+        estimate = f": {interval_text(claim.estimate)}" if claim.estimate is not None else ""
+        console.print(f"• {claim.holds:9s} {claim.claim} ({claim.measured}{estimate})", markup=False, highlight=False)
+    say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")

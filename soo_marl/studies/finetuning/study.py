@@ -1,0 +1,346 @@
+"""The whole of fine-tuning: choose the agents, treat them, measure them, and write what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from soo_marl.report.finetuning_drawing import draw_finetuning
+from soo_marl.report.page import write_report
+from soo_marl.studies.agents_on_disk import agent_file, curves_file
+from soo_marl.studies.baselines import Display
+from soo_marl.studies.curves import read_curves
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute
+from soo_marl.studies.files import DELETE, RunDirectoryError, validate
+from soo_marl.studies.finetuning.claims import claims
+from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
+from soo_marl.studies.finetuning.evaluation import (
+    Condition,
+    conditions,
+    measure_conditions,
+    measured_files,
+    read_about,
+    read_measures,
+)
+from soo_marl.studies.finetuning.measures import Measures
+from soo_marl.studies.finetuning.methods import METHODS, method
+from soo_marl.studies.finetuning.records import ConditionSummary, EpisodeCollection, EpisodeRecord, TreatedAgent
+from soo_marl.studies.finetuning.results import (
+    RELATIVE_DIFFERENCE,
+    RELATIVE_GAIN,
+    RELATIVE_SENSITIVITY,
+    condition_summaries,
+    treated_agents,
+)
+from soo_marl.studies.finetuning.training import finetune, plan, treated_files
+from soo_marl.studies.recipes import BaselineConfig
+from soo_marl.studies.records import (
+    AgentRecord,
+    Interval,
+    LearningCurve,
+    Record,
+    learning_curve,
+    read_list,
+    write_list,
+    write_one,
+)
+from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.tensor_files import write_tensors
+
+STUDY_KIND = "finetuning"
+
+DEMO_METHODS = ("soo", "none", "position_tie", "honest_reward")
+
+LEAST_SEEDS = 2
+"""No interval follows from fewer."""
+
+_CONTEXT_WEIGHTS = {"trackable": (1.0, 4.0), "watch": (1.0, 12.0)}
+"""By preset, where agents are trained alone: what they do alone must outweigh what they do among others."""
+
+_CURVES = (
+    "trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "overlap", "sensitivity", "greedy_return",
+    "following_rate", "red_goal_rate",
+)  # fmt: skip
+
+_SUMMARY = {
+    "trap_rate": ("trap_rate", "share"),
+    "goal_rate": ("goal_rate", "share"),
+    "goal_rate_alone": ("goal_rate_alone", "share"),
+    "rubric_rate": ("rubric_rate", "share"),
+    "episode_return": ("return", "honest reward per episode"),
+    RELATIVE_SENSITIVITY: ("sensitivity", "fraction of the honest baselines'"),
+    RELATIVE_GAIN: ("seeing_gain", "fraction of the honest baselines'"),
+    RELATIVE_DIFFERENCE: ("behavioural_difference_to_honest", "fraction of deceptive to honest"),
+    "overlap/untrapped": ("overlap", "squared activation"),
+}
+"""Measures of a condition that stand in the summary: their names there, and their units."""
+
+
+def finetuning_config(
+    source: StudyDirectory,
+    baselines: BaselineConfig,
+    treatments: Sequence[Treatment],
+    *,
+    seeds: Sequence[int] | None = None,
+    **changes: object,
+) -> FinetuneConfig:
+    """What to do with the agents of a baseline study.
+
+    Args:
+        source: that study's directory, trained and evaluated.
+        baselines: its configuration.
+        treatments: what to do.
+        seeds: of the agents to treat; those whose honest and deceptive agents both pass the competence gate by default.
+        changes: further fields of :class:`FinetuneConfig`.
+
+    Raises:
+        RunDirectoryError: the study is not trained to the end, or too few of its agents are competent.
+        ValueError, pydantic.ValidationError: a seed is not competent, or a field does not fit.
+    """
+    chosen = competent_seeds(source, baselines, seeds)
+    ever_alone = any(stage.alone_share > 0 for stage in baselines.blue_stages)
+    usual = _CONTEXT_WEIGHTS.get(baselines.game.preset)
+    fields: dict[str, object] = {
+        "baselines": baselines,
+        "seeds": chosen,
+        "agents_digest": _digest(source, baselines, chosen),
+        "treatments": tuple(treatments),
+    }
+    if ever_alone and usual is not None and len(usual) == baselines.maddpg.contexts:
+        fields["context_weights"] = usual
+    return FinetuneConfig.model_validate(fields | changes)
+
+
+def competent_seeds(
+    source: StudyDirectory, baselines: BaselineConfig, wanted: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """The seeds whose honest and deceptive agents both pass the competence gate, or those that are wanted.
+
+    Raises:
+        RunDirectoryError: the study is not evaluated, or too few of its agents are competent.
+        ValueError: a seed that is wanted is not there, or its agents fail the gate.
+    """
+    if not source.done("train") or not source.done("evaluate"):
+        raise RunDirectoryError(
+            f"{source.path} is not trained to the end; run the command that began it again, then fine-tune"
+        )
+    agents = read_list(source.results / "agents.json", AgentRecord)
+    reasons: dict[int, list[str]] = {seed: [] for seed in baselines.seeds}
+    for agent in agents:
+        if not agent.competent and agent.seed in reasons:
+            reasons[agent.seed] += [f"{agent.kind}: {reason}" for reason in agent.reasons]
+    for seed in wanted or ():
+        if seed not in reasons:
+            raise ValueError(
+                f"there are no agents with the seed {seed} in {source.path}; its seeds are {baselines.seeds}"
+            )
+        if reasons[seed]:
+            raise ValueError(
+                f"the agents of seed {seed} do not play well enough to be treated ({reasons[seed][0]}); leave it out"
+            )
+    chosen = tuple(wanted) if wanted else tuple(seed for seed, failed in reasons.items() if not failed)
+    if len(chosen) < LEAST_SEEDS:
+        why = next((f", for example seed {seed} ({failed[0]})" for seed, failed in reasons.items() if failed), "")
+        raise RunDirectoryError(
+            f"an interval needs at least {LEAST_SEEDS} seeds whose agents play well enough, and {source.path} has "
+            f"{len(chosen)} to treat{why}; train more seeds, or longer"
+        )
+    return chosen
+
+
+def treatments_of(
+    methods: Sequence[str], weights: Sequence[float] = (), updates: int | None = None, **settings: object
+) -> tuple[Treatment, ...]:
+    """Every method, at every weight where its loss has one.
+
+    Args:
+        methods: names of methods; none for all of them.
+        weights: weights of the losses; each method's usual one where none are given.
+        updates: updates with the loss, in place of the usual ones.
+        settings: further fields of :class:`Treatment`.
+
+    Raises:
+        ValueError, pydantic.ValidationError: there is no such method, or a setting does not fit.
+    """
+    found = []
+    for name in methods or METHODS:
+        entry = method(name)
+        changes = dict(settings) if entry.loss else {}
+        if updates is not None and entry.trains:
+            changes["updates"] = updates
+        for weight in weights if weights and entry.loss else (entry.weight,):
+            found.append(treatment(name, weight=weight, **changes))
+    return tuple(found)
+
+
+def open_finetuning(path: Path, config: FinetuneConfig) -> StudyDirectory:
+    """Create or resume the directory of a fine-tuning study; work in it within ``with directory.locked():``.
+
+    Raises:
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
+            configuration.
+    """
+    return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
+
+
+def read_finetuning(path: Path) -> tuple[StudyDirectory, FinetuneConfig]:
+    """The directory of a fine-tuning study that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    if directory.manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(
+            f"{path} holds a study of kind {directory.manifest.kind}, not of {STUDY_KIND}; name another"
+        )
+    file = path / "study.json"
+    return directory, validate(
+        TypeAdapter(FinetuneConfig), directory.manifest.configuration, file, "name another folder"
+    )
+
+
+def run_finetuning(
+    config: FinetuneConfig,
+    directory: StudyDirectory,
+    source: Path,
+    display: Display,
+    command: str,
+    compute: Compute = LOCAL_WORKERS,
+) -> list[ConditionSummary]:
+    """Treat and measure what is not treated and measured yet, write all results, and return them by condition.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the baselines do not differ enough to judge by.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    if not directory.done("finetune"):
+        with display.task("fine-tuning", float(config.updates), len(config.shards)) as advance:
+            finetune(config, directory, source, compute=compute, on_progress=advance)
+        directory.mark_done("finetune", treated_files(config, directory))
+    groups = conditions(config)
+    if not directory.done("measure"):
+        with display.task("measurement", float(len(groups)), len(groups)) as advance:
+            measure_conditions(config, directory, source, compute=compute, on_progress=advance)
+        directory.mark_done("measure", measured_files(config, directory))
+    return write_finetuning_results(config, directory, command)
+
+
+def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, command: str) -> list[ConditionSummary]:
+    """Write everything in ``results/``, every figure and the report, from what was measured.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the baselines do not differ enough to judge by.
+    """
+    measured: dict[Condition, Measures] = {}
+    stops: dict[Condition, list[str | None]] = {}
+    episodes: list[EpisodeRecord] = []
+    for condition in conditions(config):
+        measured[condition] = read_measures(directory, condition)
+        stops[condition], recorded = read_about(directory, condition)
+        episodes += recorded
+    agents = treated_agents(config, measured, stops)
+    summaries = condition_summaries(config, measured, agents)
+    results = directory.results
+    write_list(results / "treated_agents.json", agents)
+    write_list(results / "conditions.json", summaries)
+    write_list(results / "claims.json", claims(config, agents, summaries))
+    write_list(results / "summary.json", _records(summaries, command))
+    write_list(results / "curves.json", _curves(config, directory))
+    write_one(results / "episodes.json", _collection(config, agents, episodes))
+    thresholds = next(iter(measured.values())).profile
+    write_tensors(
+        results / "profiles.safetensors",
+        {
+            "projection_thresholds": thresholds.projection_thresholds,
+            "cosine_thresholds": thresholds.cosine_thresholds,
+            **{
+                f"rates/{condition.name}": measures.profile.rates.float()
+                for condition, measures in measured.items()
+                if not condition.after
+            },
+        },
+    )
+    draw_finetuning(directory.path)
+    write_report(directory.path)
+    return summaries
+
+
+def _records(summaries: Sequence[ConditionSummary], command: str) -> list[Record]:
+    records = []
+    for summary in summaries:
+        prefix = f"{summary.condition}/after" if summary.after else summary.condition
+        for measure, (name, unit) in _SUMMARY.items():
+            interval = summary.measures.get(measure, Interval(estimate=None, n=0))
+            records.append(Record(name=f"{prefix}/{name}", unit=unit, command=command, **interval.model_dump()))
+        if summary.verdict is not None:
+            n = sum(summary.verdicts.values())
+            records.append(
+                Record(
+                    name=f"{prefix}/verdict",
+                    estimate=summary.verdicts[summary.verdict] / n,
+                    n=n,
+                    unit="share of agents",
+                    command=command,
+                    text=summary.verdict,
+                )
+            )
+    return records
+
+
+def _curves(config: FinetuneConfig, directory: StudyDirectory) -> list[LearningCurve]:
+    """Time courses of all treatments, in both stages."""
+    generator = np.random.default_rng(0)
+    curves = []
+    for chosen in config.treatments:
+        for phase in plan(config, chosen) if chosen.updates else ():
+            files = [curves_file(directory, phase.condition, seed) for seed in config.seeds]
+            per_seed = [read_curves(file).get(phase.stage, {}) for file in files]
+            for file, of_seed in zip(files, per_seed, strict=True):
+                if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
+                    raise RunDirectoryError(f"{file} does not fit to that of seed {config.seeds[0]}; {DELETE}")
+            updates = [int(value) for value in per_seed[0].get("updates", ()) if value is not None]
+            for metric in _CURVES:
+                if metric in per_seed[0]:
+                    values = np.array([of_seed[metric] for of_seed in per_seed], dtype=np.float64)
+                    curves.append(learning_curve(phase.stage, chosen.label, metric, updates, values, generator))
+    return curves
+
+
+def _collection(
+    config: FinetuneConfig, agents: Sequence[TreatedAgent], episodes: Sequence[EpisodeRecord]
+) -> EpisodeCollection:
+    verdicts = {(agent.condition, agent.seed): agent.verdict for agent in agents if not agent.after}
+    game = config.evaluation_game
+    return EpisodeCollection(
+        preset=game.preset,
+        landmark_radius=game.landmark_radius,
+        landmark_size=game.landmark_size,
+        agent_size=game.agent_size,
+        blue_sight_radius=game.blue_sight_radius,
+        red_sight_radius=game.red_sight_radius,
+        episodes=tuple(
+            episode.model_copy(update={"verdict": verdicts[episode.condition, episode.seed]}) for episode in episodes
+        ),
+    )
+
+
+def _digest(source: StudyDirectory, baselines: BaselineConfig, seeds: Sequence[int]) -> str:
+    """Digest of the agents' files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for kind, seed in itertools.product(baselines.kinds, seeds):
+        path = agent_file(source, kind, seed)
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{path} cannot be read: {error.strerror or error}; train the study again"
+            ) from error
+    return digest.hexdigest()
