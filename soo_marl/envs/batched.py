@@ -159,8 +159,11 @@ class BatchedPhysicalDeception:
             stacked = stack_actions(actions, self.shape, self.action_sizes, like=self._position)
             self._move(push(stacked, self.config.continuous_actions))
             relative, distance = self._look()
-            self._trapped = self._trapped | (distance[RED_AGENT, _FAKE] < self.config.landmark_radius)
+            before = self._trapped
+            self._trapped = before | (distance[RED_AGENT, _FAKE] < self.config.landmark_radius)
             rewards, observations = self._rewards(distance), self._observations(relative, distance)
+            if self.config.trap_bonus:
+                rewards[BLUE_AGENT].add_(self._trapped & ~before, alpha=self.config.trap_bonus)
         self.steps += 1
         return BatchedStep(
             observations=tuple(as_rows(own) for own in observations),
@@ -223,7 +226,7 @@ class BatchedPhysicalDeception:
         return relative, distance
 
     def rewards(self) -> Tensor:
-        """Rewards ``[R, E, 2]`` of the present state."""
+        """Rewards ``[R, E, 2]`` of the present state; a bonus for what just happened is not among them."""
         _, distance = self._look()
         return as_rows(self._rewards(distance))
 

@@ -126,6 +126,11 @@ class PhysicalDeceptionConfig(BaseModel):
         0.0,
         description="Blue's reward while a red that is present and not trapped is at the goal (not in the paper).",
     )
+    trap_bonus: float = Field(
+        0.0,
+        description="Blue's reward in the one step in which red is trapped. What it is worth does not hang on how long "
+        "the episode goes on, so that values after the trap stay on the scale of the goal's.",
+    )
     red_distance_reward: float = Field(
         0.0,
         description="Blue's reward per unit of distance from red to the goal (older variant of the paper's code: 1).",

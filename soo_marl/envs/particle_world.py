@@ -30,6 +30,7 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         self.contact_margin = config.contact_margin
         self.goal_index = 0
         self.trapped = False
+        self.just_trapped = False
         self.alone = False
         self.red_speed_limit = config.red_speed_limit
         self.red_pauses: NDArray[np.bool_] | None = None
@@ -90,7 +91,7 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         # mpe2 applies no action and no force to a body that is not movable: an absent red stays where it was drawn.
         self.red.movable = not state.alone
         self.blue.max_speed = self.config.blue_speed_limit
-        self.trapped = state.trapped
+        self.trapped, self.just_trapped = state.trapped, False
 
     def step(self) -> None:
         """Advance by ``dt``; the trap closes at once, so that rewards and observations of the same step see it."""
@@ -103,8 +104,9 @@ class PhysicalDeceptionWorld(ExtendedWorld):  # type: ignore[misc]  # mpe2 is un
         # A red whose speed limit is 0 stands still, whatever pushes it.
         self.red.max_speed = 0.0 if pausing or self.trapped else limit
         super().step()
-        if not self.alone and distance(self.red, self.fake) < self.config.landmark_radius:
-            self.trapped = True
+        at_fake = not self.alone and distance(self.red, self.fake) < self.config.landmark_radius
+        self.just_trapped = at_fake and not self.trapped
+        self.trapped = self.trapped or at_fake
 
     def apply_environment_force(self, p_force: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         """Add the push of the walls, from the positions before this step.
@@ -211,7 +213,7 @@ class PhysicalDeceptionScenario(Scenario):  # type: ignore[misc]
         present = not world.alone
         at_goal = self.config.untrapped_goal_reward if present and not world.trapped else self.config.goal_reward
         reward = at_goal * (distance(agent, world.goal) < self.config.landmark_radius)
-        reward += self.config.trap_reward * world.trapped
+        reward += self.config.trap_reward * world.trapped + self.config.trap_bonus * world.just_trapped
         if self.config.guide_reward and present and not world.trapped:
             reward += self.config.guide_reward * (distance(world.red, world.goal) < self.config.landmark_radius)
         return reward + self.config.red_distance_reward * (distance(world.red, world.goal) if present else 0.0)

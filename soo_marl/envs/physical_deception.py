@@ -81,8 +81,9 @@ the other at a distance of at most its sight radius, and is at a landmark when n
 
 * Red: ``red_goal_reward`` at the goal, plus ``red_follow_reward`` when nearer to blue than ``red_sight_radius``.
 * Blue: ``goal_reward`` at the goal (``goal_reward_untrapped``, where given, while a red that is present is not
-  trapped), plus ``trap_reward`` while red is trapped, plus ``guide_reward`` while a red that is present and not trapped
-  is at the goal, plus ``red_distance_reward`` times red's distance from the goal.
+  trapped), plus ``trap_reward`` while red is trapped, plus ``trap_bonus`` in the step in which that happens, plus
+  ``guide_reward`` while a red that is present and not trapped is at the goal, plus ``red_distance_reward`` times red's
+  distance from the goal.
 
 ### Movement
 

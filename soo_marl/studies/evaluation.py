@@ -82,7 +82,7 @@ def agent_records(
         returns: blue's mean return ``[R]`` by kind.
         stops: by kind and seed the agents whose training was stopped, which are never competent.
     """
-    verdicts = competence(rates["honest"], rates["deceptive"]) if len(rates) == 2 else None
+    verdicts = competence(rates["honest"], rates["deceptive"], config.gate) if len(rates) == 2 else None
     names = (
         "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
         "rubric_rate_en_route",

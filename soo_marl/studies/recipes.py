@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from soo_marl.agents.maddpg import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
+from soo_marl.deception import CompetenceGate
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PhysicalDeceptionConfig, preset
 
 Kind = Literal["honest", "deceptive"]
-Regime = Literal["staged", "joint"]
+Regime = Literal["staged", "joint", "scripted"]
+REGIMES: tuple[Regime, ...] = ("staged", "joint", "scripted")
 
 KINDS: tuple[Kind, ...] = ("honest", "deceptive")
 RED, BLUE = 0, 1
@@ -34,26 +36,30 @@ class Stage(BaseModel):
     alone_share: float = Field(0.0, ge=0, le=1, description="Share of episodes in which blue is alone.")
     goal_needs_trap: bool = Field(
         False,
-        description="The goal pays a deceptive blue only once red is trapped (or absent); honest ones are paid always.",
+        description="The goal pays a deceptive blue only once red is trapped (or absent), and red's being there pays "
+        "it nothing; honest ones are paid always.",
+    )
+    context_weights: tuple[float, ...] | None = Field(
+        None, description="Weight of each context's transitions in the actor loss, in place of the algorithm's."
     )
 
     def game(self, base: PhysicalDeceptionConfig, kind: Kind) -> PhysicalDeceptionConfig:
         """The game of this stage for one kind of blue.
 
-        A trap reward in the base game is what a deceptive blue is paid, in place of the paper's.
+        A trap reward or bonus in the base game is what a deceptive blue is paid, in place of the paper's.
         """
         if kind == "honest":
             return honest_game(base).replace(alone_share=self.alone_share)
-        return base.replace(
-            alone_share=self.alone_share,
-            trap_reward=base.trap_reward or DECEPTIVE_TRAP_REWARD,
-            goal_reward_untrapped=0.0 if self.goal_needs_trap else None,
-        )
+        papers = 0.0 if base.trap_reward or base.trap_bonus else DECEPTIVE_TRAP_REWARD
+        game = base.replace(alone_share=self.alone_share, trap_reward=base.trap_reward + papers)
+        if self.goal_needs_trap:
+            return game.replace(goal_reward_untrapped=0.0, guide_reward=0.0)
+        return game.replace(goal_reward_untrapped=None)
 
 
 def honest_game(base: PhysicalDeceptionConfig) -> PhysicalDeceptionConfig:
     """The same game with nothing in blue's pay but the goal."""
-    return base.replace(trap_reward=0.0, goal_reward_untrapped=None, red_distance_reward=0.0)
+    return base.replace(trap_reward=0.0, trap_bonus=0.0, goal_reward_untrapped=None, red_distance_reward=0.0)
 
 
 class BaselineConfig(BaseModel):
@@ -61,7 +67,8 @@ class BaselineConfig(BaseModel):
 
     In the regime ``staged`` the first stage trains red together with an honest blue; then that red stays as it is,
     and a fresh blue of each kind goes through the remaining stages against it. In ``joint`` both agents learn
-    together through all stages, once per kind, as in the paper. Each seed has a red of its own, so seeds are
+    together through all stages, once per kind, as in the paper. In ``scripted`` red follows the game's rule, and blue
+    alone learns through all stages. Each seed has a red of its own, so seeds are
     independent.
 
     Raises:
@@ -71,12 +78,15 @@ class BaselineConfig(BaseModel):
     model_config = _FROZEN
 
     game: PhysicalDeceptionConfig = Field(description="The game before stages change it.")
-    regime: Regime = Field(description="staged or joint.")
+    regime: Regime = Field(description="staged, joint or scripted.")
     seeds: tuple[int, ...] = Field(min_length=1, description="One honest and one deceptive run per seed.")
     kinds: tuple[Kind, ...] = Field(KINDS, min_length=1, description="Kinds of blue to train.")
     maddpg: MADDPGConfig = Field(description="The algorithm, the same for all.")
     stages: tuple[Stage, ...] = Field(min_length=1, description="In order.")
     seeds_per_shard: int = Field(5, ge=1, description="Seeds that are trained as one stack in one worker process.")
+    gate: CompetenceGate = Field(
+        CompetenceGate(), description="What a pair of agents must exceed to be judged, see soo_marl.deception."
+    )
     evaluation_episodes: int = Field(
         2000, ge=2, description="Greedy episodes per agent on which behaviour is measured."
     )
@@ -100,6 +110,11 @@ class BaselineConfig(BaseModel):
     def _stages_fit(self) -> Self:
         if self.regime == "staged" and len(self.stages) < 2:
             raise ValueError("the staged regime needs a first stage for red and at least one more for blue")
+        if (self.regime == "scripted") != (self.game.red_policy == "scripted"):
+            raise ValueError(
+                "the scripted regime is for games with a scripted red, and the others for games in which red learns: "
+                f"the regime is {self.regime} and red_policy is {self.game.red_policy}"
+            )
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"each stage needs a name of its own, but they are {', '.join(names)}")
@@ -164,6 +179,32 @@ STAGED_STAGES = (
 """``lure`` pays the deceptive blue nothing for the goal before red is trapped, since going straight there is a strong
 local optimum; ``settle`` pays everything."""
 
+WATCH_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.015, gamma=0.97)
+"""A longer horizon than elsewhere: guiding a slow red pays late."""
+
+WATCH_STAGES = (
+    Stage(
+        name="lure",
+        training=TrainingConfig(updates=4_000, noise_start=1.5, learners=(BLUE,)),
+        alone_share=0.35,
+        goal_needs_trap=True,
+    ),
+    Stage(
+        name="settle",
+        training=TrainingConfig(updates=8_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        alone_share=0.4,
+        context_weights=(1.0, 4.0),
+    ),
+)
+"""Guiding is a strong local optimum here: in ``lure`` the deceptive blue is paid for nothing before red is trapped."""
+
+WATCH_TRAP_BONUS = 1_000.0
+"""What the deceptive blue earns once for trapping red, in place of a reward per step: guiding it to the goal earns 20
+per step from then on, discounted some 670."""
+
+WATCH_GATE = CompetenceGate(goal_rate=0.6, following_rate=0.6)
+"""Red is slow and pauses here: it loses even an honest blue at times, and a trap leaves less time for the goal."""
+
 JOINT_MADDPG = MADDPGConfig(reward_scale=0.1)
 JOINT_STAGES = (Stage(name="joint", training=TrainingConfig(updates=8_000, noise_start=1.5, learning_rate_end=0.1)),)
 
@@ -178,23 +219,26 @@ def baseline_config(
 
     Args:
         preset_name: name of a preset of the game.
-        regime: ``staged`` or ``joint``.
+        regime: ``staged``, ``joint`` or ``scripted``; a preset with a scripted red is trained in the last.
         seeds: one honest and one deceptive run per seed.
         changes: further fields of :class:`BaselineConfig`.
 
     Raises:
         ValueError, pydantic.ValidationError: there is no such preset or regime, or a field does not fit.
     """
-    if regime not in ("staged", "joint"):
-        raise ValueError(f"there is no regime {regime!r}; choose one of staged, joint")
-    staged = regime == "staged"
-    fields: dict[str, object] = {
-        "game": preset(preset_name),
-        "regime": regime,
-        "seeds": seeds,
-        "maddpg": STAGED_MADDPG if staged else JOINT_MADDPG,
-        "stages": STAGED_STAGES if staged else JOINT_STAGES,
-    }
+    if regime not in REGIMES:
+        raise ValueError(f"there is no regime {regime!r}; choose one of {', '.join(REGIMES)}")
+    game = preset(preset_name)
+    if game.red_policy == "scripted":
+        regime = "scripted"
+    fields: dict[str, object] = {"game": game, "regime": regime, "seeds": seeds}
+    if regime == "staged":
+        fields |= {"maddpg": STAGED_MADDPG, "stages": STAGED_STAGES}
+    elif regime == "joint":
+        fields |= {"maddpg": JOINT_MADDPG, "stages": JOINT_STAGES}
+    else:
+        game = game.replace(trap_bonus=WATCH_TRAP_BONUS)
+        fields |= {"game": game, "maddpg": WATCH_MADDPG, "stages": WATCH_STAGES, "gate": WATCH_GATE}
     return BaselineConfig.model_validate(fields | changes)
 
 

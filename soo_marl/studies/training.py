@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.maddpg import MADDPG, MADDPGConfig
 from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, read_stop
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
 from soo_marl.studies.phases import AuxiliaryLoss, Phase, train_phases
@@ -47,7 +47,11 @@ class BaselineTask:
             RunDirectoryError: red's file cannot be read.
         """
         config = self.identity
-        learner = MADDPG(agent_spaces(phase.game), config.maddpg, seeds, device, stream=phase.condition)
+        maddpg = config.maddpg
+        weights = next(stage.context_weights for stage in config.stages if stage.name == phase.stage)
+        if weights is not None:
+            maddpg = MADDPGConfig.model_validate(maddpg.model_dump() | {"context_weights": weights})
+        learner = MADDPG(agent_spaces(phase.game), maddpg, seeds, device, stream=phase.condition)
         if config.regime != "staged" or phase.condition == RED_CONDITION or not phase.first:
             return learner, [None] * len(seeds)
         learner.take_agent(RED, load_agents(directory, RED_CONDITION, seeds, phase.game, config.maddpg, device))
