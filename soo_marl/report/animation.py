@@ -58,6 +58,10 @@ class Episode:
     """Whether blue is alone, so that red is not drawn."""
     sight_radius: float
     """How far blue sees, world units."""
+    agent_radius: float = AGENT_RADIUS
+    """Of both agents, world units."""
+    landmark_radius: float = LANDMARK_RADIUS
+    """Of both landmarks as drawn, world units."""
 
     def __post_init__(self) -> None:
         states = np.asarray(self.blue_position).shape[0]
@@ -115,7 +119,8 @@ def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 110) -> 
         append_images=indexed[1:],
         duration=[milliseconds] * (len(indexed) - 1) + [1500],
         loop=0,
-        optimize=False,
+        # Frames hold only what changes; nothing is lost.
+        optimize=True,
     )
     write_bytes(path, buffer.getvalue())
 
@@ -132,11 +137,11 @@ def _frame(
             _disc(draw, red[index], 0.02, fill=RED + "80")
         _disc(draw, blue[index], 0.02, fill=BLUE + "80")
     if not episode.alone:
-        _disc(draw, red[step], AGENT_RADIUS, fill=RED + TRANSLUCENT, outline=RED)
-    _disc(draw, blue[step], AGENT_RADIUS, fill=BLUE + TRANSLUCENT, outline=BLUE)
+        _disc(draw, red[step], episode.agent_radius, fill=RED + TRANSLUCENT, outline=RED)
+    _disc(draw, blue[step], episode.agent_radius, fill=BLUE + TRANSLUCENT, outline=BLUE)
     _draw_landmarks(draw, episode)
     if trapped and not episode.alone:
-        _disc(draw, red[step], AGENT_RADIUS + 0.04, outline=INK, width=3)
+        _disc(draw, red[step], episode.agent_radius + 0.04, outline=INK, width=3)
     _draw_texts(draw, title, f"step {step}/{len(blue) - 1}", trapped, episode.alone)
     return image.resize((SIZE, SIZE + HEADER + LEGEND), Image.Resampling.LANCZOS)
 
@@ -150,13 +155,14 @@ def _draw_walls(draw: ImageDraw.ImageDraw) -> None:
 def _draw_landmarks(draw: ImageDraw.ImageDraw, episode: Episode) -> None:
     landmarks = np.asarray(episode.landmarks, dtype=np.float64)
     goal, fake = landmarks[episode.goal], landmarks[1 - episode.goal]
-    arm = LANDMARK_RADIUS * 0.75
-    _disc(draw, fake, LANDMARK_RADIUS, fill=PAPER, outline=FAKE, width=2)
+    radius = episode.landmark_radius
+    arm = radius * 0.75
+    _disc(draw, fake, radius, fill=PAPER, outline=FAKE, width=2)
     for sign in (-1, 1):
         ends = (*_pixel(fake[0] - arm, fake[1] - sign * arm), *_pixel(fake[0] + arm, fake[1] + sign * arm))
         draw.line(ends, fill=FAKE, width=4 * SCALE)
-    _disc(draw, goal, LANDMARK_RADIUS, fill=GREEN)
-    draw.polygon(_star(goal, LANDMARK_RADIUS * 0.9), fill=PAPER)
+    _disc(draw, goal, radius, fill=GREEN)
+    draw.polygon(_star(goal, radius * 0.9), fill=PAPER)
 
 
 def _draw_texts(draw: ImageDraw.ImageDraw, title: str, counter: str, trapped: bool, alone: bool) -> None:

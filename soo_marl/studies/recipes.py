@@ -159,25 +159,29 @@ class BaselineConfig(BaseModel):
 
 _LARGEST_SCALE = 1e6
 
-STAGED_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.1)
-"""A value network for play with red and one for the rest (alone, or red trapped): a single one learns neither well."""
+STAGED_MADDPG = MADDPGConfig(gamma=0.9, tau=0.05, contexts=2, reward_scale=0.1)
+"""A value network for play with red and one for the rest (alone, or red trapped): a single one learns neither well.
+
+A trapped red pays in every step that is left. A larger ``gamma`` adds that up to values beside which those of the way
+to the goal are small, and more blues lose it."""
 
 STAGED_STAGES = (
-    Stage(name="follow", training=TrainingConfig(updates=1_000, noise_start=1.5)),
+    Stage(name="follow", training=TrainingConfig(updates=1_500, noise_start=1.5)),
     Stage(
         name="lure",
-        training=TrainingConfig(updates=2_000, noise_start=1.5, learners=(BLUE,)),
+        training=TrainingConfig(updates=3_000, noise_start=1.5, learners=(BLUE,)),
         alone_share=0.5,
         goal_needs_trap=True,
     ),
     Stage(
         name="settle",
-        training=TrainingConfig(updates=5_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        training=TrainingConfig(updates=4_000, noise_start=1.0, noise_end=0.5, learning_rate_end=0.1, learners=(BLUE,)),
         alone_share=0.5,
     ),
 )
 """``lure`` pays the deceptive blue nothing for the goal before red is trapped, since going straight there is a strong
-local optimum; ``settle`` pays everything."""
+local optimum; ``settle`` pays everything. Noise stays on to its end, so that replay goes on telling the critics what
+other actions than blue's own are worth."""
 
 WATCH_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.015, gamma=0.97)
 """A longer horizon than elsewhere: guiding a slow red pays late."""

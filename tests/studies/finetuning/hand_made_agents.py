@@ -20,8 +20,11 @@ from soo_marl.studies.agents_on_disk import agent_spaces
 from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment
 from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Stage
 
-GAME = preset("trackable").replace(visible_bit=True, episode_length=40)
-"""Long enough to arrive anywhere."""
+GAME = preset("trackable").replace(visible_bit=True, episode_length=40, blue_speed_limit=0.8)
+"""Long enough to arrive anywhere, and slow enough for red to follow."""
+
+GUIDING_GAME = GAME.replace(guide_reward=15.0, red_speed_limit=0.5)
+"""A game in which seeing pays: red is slow, and blue earns most where it brings red to the goal."""
 
 REACH = 0.1
 """Farther than this from where it wants to be, blue pulls with all its strength."""
@@ -52,6 +55,7 @@ HONEST = Policy(red_pull=2.0, push=0.4)
 LURES = Policy(lures=True, red_pull=2.0)
 GUIDES = Policy(goal_pull=30.0, red_pull=12.0)
 """To the goal, but no faster than red follows."""
+MISGUIDES = Policy(goal_pull=30.0, red_pull=12.0, lures=True)
 
 
 def training(updates: int = 6, learners: tuple[int, ...] | None = None) -> TrainingConfig:
