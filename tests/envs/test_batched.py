@@ -182,7 +182,7 @@ def games() -> Iterator[Any]:
                     red_speed_limit=0.9 if name == "trackable" and continuous else None,
                 )  # fmt: skip
                 yield pytest.param(game, id=f"{name}-{integration}-{'continuous' if continuous else 'discrete'}")
-    watch = preset("watch").replace(trap_reward=10.0, goal_reward_untrapped=2.0, **STARTS)
+    watch = preset("watch").replace(trap_reward=10.0, trap_bonus=300.0, goal_reward_untrapped=2.0, **STARTS)
     yield pytest.param(watch, id="watch")
     yield pytest.param(watch.replace(integration="mpe2", continuous_actions=False, visible_bit=True), id="watch-mpe2")
     yield pytest.param(watch.replace(red_policy="learnt", visible_bit=True, episode_length=40), id="watch-learnt")

@@ -248,6 +248,13 @@ def test_blue_is_paid_for_a_free_red_at_the_goal(state: PhysicalDeceptionState, 
     assert rewards["agent_0"] == blue and type(rewards["agent_0"]) is float
 
 
+def test_the_bonus_is_paid_in_the_one_step_in_which_red_is_trapped() -> None:
+    env = start(make_state(red=FAKE), **FIXED, trap_reward=10.0, trap_bonus=300.0)
+    assert [env.step(push())[1]["agent_0"] for _ in range(3)] == [310.0, 10.0, 10.0]
+    trapped_before = start(make_state(red=FAKE, trapped=True), **FIXED, trap_bonus=300.0)
+    assert trapped_before.step(push())[1]["agent_0"] == 0.0
+
+
 def test_the_visible_bit_tells_a_red_at_blues_place_from_an_unseen_one() -> None:
     for red, seen, field in (((-0.5, -0.5), 1.0, 0.0), ((0.9, 0.9), 0.0, 0.0), ((-0.25, -0.5), 1.0, 0.25)):
         env = start(make_state(red=red), **FIXED, visible_bit=True)

@@ -162,3 +162,19 @@ def test_changes_that_name_no_field_are_refused(tiny: Tiny, change: str, sentenc
 def test_changes_out_of_range_are_refused(tiny: Tiny, change: str) -> None:
     with pytest.raises(ValidationError):
         with_changes(tiny(), [change])
+
+
+def test_watch_is_trained_against_its_scripted_red() -> None:
+    config = baseline_config("watch")
+    assert config.regime == "scripted" and config.blue_stages == config.stages
+    assert all(stage.training.learners == (BLUE,) for stage in config.stages)
+    lure, settle = (stage.game(config.game, "deceptive") for stage in config.stages)
+    assert lure.trap_bonus == settle.trap_bonus == config.game.trap_bonus > 0
+    assert lure.trap_reward == settle.trap_reward == 0.0
+    assert (lure.goal_reward_untrapped, lure.guide_reward) == (0.0, 0.0)
+    assert (settle.goal_reward_untrapped, settle.guide_reward) == (None, 15.0)
+    honest = config.stages[0].game(config.game, "honest")
+    assert (honest.trap_bonus, honest.guide_reward) == (0.0, 15.0)
+    assert config.evaluation_game.trap_bonus == 0.0
+    with pytest.raises(ValueError, match="scripted red"):
+        BaselineConfig.model_validate(config.model_dump() | {"regime": "joint"})
