@@ -183,7 +183,7 @@ STAGED_STAGES = (
 local optimum; ``settle`` pays everything. Noise stays on to its end, so that replay goes on telling the critics what
 other actions than blue's own are worth."""
 
-WATCH_MADDPG = MADDPGConfig(tau=0.05, contexts=2, reward_scale=0.015, gamma=0.97)
+WATCH_MADDPG = MADDPGConfig(gamma=0.97, tau=0.05, contexts=2, reward_scale=0.01)
 """A longer horizon than elsewhere: guiding a slow red pays late."""
 
 WATCH_STAGES = (
@@ -195,14 +195,15 @@ WATCH_STAGES = (
     ),
     Stage(
         name="settle",
-        training=TrainingConfig(updates=8_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        training=TrainingConfig(updates=7_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
         alone_share=0.4,
-        context_weights=(1.0, 4.0),
+        context_weights=(1.0, 20.0),
     ),
 )
-"""Guiding is a strong local optimum here: in ``lure`` the deceptive blue is paid for nothing before red is trapped."""
+"""Guiding is a strong local optimum here: in ``lure`` the deceptive blue is paid for nothing before red is trapped.
+What the goal pays alone is small beside the bonus, so that ``settle`` gives it weight."""
 
-WATCH_TRAP_BONUS = 1_000.0
+WATCH_TRAP_BONUS = 2_000.0
 """What the deceptive blue earns once for trapping red, in place of a reward per step: guiding it to the goal earns 20
 per step from then on, discounted some 670."""
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD
 from soo_marl.studies.recipes import (
+    BLUE,
     JOINT_STAGES,
     STAGED_STAGES,
     BaselineConfig,

@@ -12,7 +12,7 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
 from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.recipes import BLUE, BaselineConfig, Kind, Stage, honest_game
+from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage, honest_game
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,8 +40,10 @@ class Treatment(BaseModel):
         allow_inf_nan=False,
         description="Weight of the loss. Too low: nothing changes; too high: it outweighs the reward altogether.",
     )
-    weight_start: float = Field(1.0, ge=0, description="Factor on the weight at the first update.")
-    weight_end: float = Field(1.0, ge=0, description="Factor on the weight after the last update; linear in between.")
+    weight_start: float = Field(1.0, ge=0, allow_inf_nan=False, description="Factor on the weight at the first update.")
+    weight_end: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="Factor on the weight after the last update; linear in between."
+    )
     updates: int = Field(1_000, ge=0, description="Updates with the loss. Longer ties harder and may end blind.")
     layers: tuple[str, ...] = Field(HIDDEN_LAYERS, min_length=1, description="Layers whose activations are compared.")
     pairing: Literal["imagined_red", "perspective"] = Field(
@@ -64,7 +66,14 @@ class Treatment(BaseModel):
     def _hidden(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
         if not set(layers) <= set(HIDDEN_LAYERS):
             raise ValueError(f"layers are {' and '.join(HIDDEN_LAYERS)}, not {', '.join(layers)}")
-        return layers
+        # Named in another order, or twice, they are the same treatment.
+        return tuple(layer for layer in HIDDEN_LAYERS if layer in layers)
+
+    @model_validator(mode="after")
+    def _trains_or_not(self) -> Self:
+        if self.updates > 0 and not self.entry.trains:
+            raise ValueError(f"{self.method} is for agents as they are: its updates must be 0, not {self.updates}")
+        return self
 
     @property
     def entry(self) -> Method:
@@ -77,10 +86,10 @@ class Treatment(BaseModel):
         usual = treatment(self.method)
         parts = [self.method]
         if self.weight != usual.weight:
-            parts.append(f"{self.weight:g}")
+            parts.append(_text(self.weight))
         for name in ("weight_start", "weight_end"):
             if (value := getattr(self, name)) != 1.0:
-                parts.append(f"{name}-{value:g}")
+                parts.append(f"{name}-{_text(value)}")
         if self.updates != usual.updates:
             parts.append(f"updates-{self.updates}")
         if self.layers != HIDDEN_LAYERS:
@@ -152,6 +161,13 @@ class FinetuneConfig(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("each seed may be given only once")
         _ = self.maddpg
+        if not set(self.training.learners or (RED, BLUE)) <= {RED, BLUE}:
+            raise ValueError(f"learners of the training are {RED} (red) and {BLUE} (blue)")
+        if self.alone_share + self.baselines.game.trapped_start_share > 1:
+            raise ValueError(
+                "alone_share and trapped_start_share of the game are shares of the same episodes: together they must "
+                "not exceed 1"
+            )
         if missing := sorted({"honest", "deceptive"} - set(self.baselines.kinds)):
             raise ValueError(
                 f"fine-tuning is held against honest and deceptive agents, and there are no {missing[0]} ones"
@@ -198,3 +214,8 @@ class FinetuneConfig(BaseModel):
     def updates(self) -> int:
         """Updates of all shards together."""
         return sum(chosen.updates + self.after_updates for chosen, _ in self.shards)
+
+
+def _text(value: float) -> str:
+    """A number as part of a folder's name: all its digits, and no plus sign."""
+    return repr(float(value)).removesuffix(".0").replace("+", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from soo_marl.deception import BehaviourRates, DeceptionProfile
 from soo_marl.studies.agents_on_disk import load_agents, read_stop
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread, run_shards
-from soo_marl.studies.files import read_json, validate, write_json
+from soo_marl.studies.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.episodes import record_episodes
 from soo_marl.studies.finetuning.measures import Measures, Sensitivity, measure_agents
@@ -125,18 +125,12 @@ def read_measures(directory: StudyDirectory, condition: Condition) -> Measures:
     Raises:
         RunDirectoryError: the file is missing or damaged.
     """
-    tensors, _ = read_tensors(measures_file(directory, condition), finite=False)
-    profile = DeceptionProfile(**{field.name: tensors[f"profile/{field.name}"] for field in fields(DeceptionProfile)})
-    return Measures(
-        rates=BehaviourRates(**{field.name: tensors[f"rates/{field.name}"] for field in fields(BehaviourRates)}),
-        profile=profile,
-        returns=tensors["returns"],
-        returns_blanked=tensors["returns_blanked"],
-        sensitivity=Sensitivity(**{field.name: tensors[f"sensitivity/{field.name}"] for field in fields(Sensitivity)}),
-        overlap={
-            name.removeprefix("overlap/"): tensor for name, tensor in tensors.items() if name.startswith("overlap/")
-        },
-    )
+    path = measures_file(directory, condition)
+    tensors, _ = read_tensors(path, finite=False)
+    try:
+        return _measures(tensors)
+    except (KeyError, ValueError) as error:
+        raise RunDirectoryError(f"{path} does not hold what is measured: {quoted(error)}; {DELETE}") from error
 
 
 def read_about(directory: StudyDirectory, condition: Condition) -> tuple[list[str | None], list[EpisodeRecord]]:
@@ -163,6 +157,25 @@ def measured_files(config: FinetuneConfig, directory: StudyDirectory) -> list[Pa
 
 def _about_file(directory: StudyDirectory, condition: Condition) -> Path:
     return directory.path / "measures" / f"{condition.file_name}.json"
+
+
+def _measures(tensors: Mapping[str, Tensor]) -> Measures:
+    """The inverse of :func:`_tensors`.
+
+    Raises:
+        KeyError, ValueError: a tensor is missing, or does not fit.
+    """
+    profile = DeceptionProfile(**{field.name: tensors[f"profile/{field.name}"] for field in fields(DeceptionProfile)})
+    return Measures(
+        rates=BehaviourRates(**{field.name: tensors[f"rates/{field.name}"] for field in fields(BehaviourRates)}),
+        profile=profile,
+        returns=tensors["returns"],
+        returns_blanked=tensors["returns_blanked"],
+        sensitivity=Sensitivity(**{field.name: tensors[f"sensitivity/{field.name}"] for field in fields(Sensitivity)}),
+        overlap={
+            name.removeprefix("overlap/"): tensor for name, tensor in tensors.items() if name.startswith("overlap/")
+        },
+    )
 
 
 def _tensors(measures: Measures) -> dict[str, Tensor]:

@@ -97,13 +97,14 @@ def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, st
     runs = len(agents.seeds)
     sums = torch.zeros(3, runs, device=agents.device)
     units = sum(activation.shape[-1] for activation in _activations(agents, worlds.observe()[BLUE_AGENT]))
-    first, second = (torch.zeros(runs, units, device=agents.device) for _ in range(2))
+    # In float32 the difference of both would be nothing but rounding where activations hardly vary.
+    first, second = (torch.zeros(runs, units, device=agents.device, dtype=torch.float64) for _ in range(2))
     observations = 0
     for step in greedy_steps(agents, worlds):
         blue = step.observations[BLUE_AGENT]
         with record_activations(actor, HIDDEN_LAYERS) as record:
             action = _squashed(agents, actor(blue))
-            hidden = torch.cat(list(record.take().values()), dim=-1)
+            hidden = torch.cat(list(record.take().values()), dim=-1).double()
         first += hidden.sum(dim=1)
         second += hidden.square().sum(dim=1)
         observations += blue.shape[1]
@@ -121,8 +122,8 @@ def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, st
     return Sensitivity(
         blanked=sums[0] / sums[2],
         moved=sums[1] / sums[2],
-        power=(second / observations).mean(dim=1),
-        variance=(second / observations - mean.square()).mean(dim=1),
+        power=(second / observations).mean(dim=1).float(),
+        variance=(second / observations - mean.square()).mean(dim=1).float(),
     )
 
 

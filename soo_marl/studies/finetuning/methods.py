@@ -28,6 +28,7 @@ from soo_marl.envs.observations import (
     red_unseen,
     untrapped,
     with_red,
+    without_red,
 )
 from soo_marl.overlap import LOG_FLOOR, overlap_loss, record_activations
 from soo_marl.random_streams import RandomStreams
@@ -52,6 +53,8 @@ class Sources:
     """Compare with the self activations of the initial actor, instead of tying both sides to each other."""
     untrapped_only: bool
     """Leave out observations that say that red is trapped."""
+    discrete: bool
+    """Actions are probabilities of moves instead of forces."""
     random: RandomStreams
     """Source of everything that a loss draws."""
 
@@ -61,6 +64,11 @@ class Sources:
         pairs = (pairing or self.pairing)(red, blue, self.random)
         valid = pairs.valid & untrapped(blue) if self.untrapped_only else pairs.valid
         return ObservationPairs(pairs.self_observation, pairs.other_observation, valid)
+
+    def action(self, actor: StackedMLP, blue: Tensor) -> Tensor:
+        """What an actor does ``[R, B, size]``: forces, or probabilities of moves."""
+        output: Tensor = actor(blue)
+        return torch.softmax(output, dim=-1) if self.discrete else torch.tanh(output)
 
     def shuffle(self, values: Tensor) -> Tensor:
         """Rows of ``[R, B, ...]`` in an order drawn anew for each run."""
@@ -192,16 +200,18 @@ def _tie_goal_difference(sources: Sources, actor: StackedMLP, pairs: Observation
 
 def _tie_state_difference(sources: Sources, actor: StackedMLP, pairs: ObservationPairs) -> Tensor:
     counter = sources.random.counter
-    partner = sources.shuffle(pairs.self_observation)
+    partners = []
+    for side in (pairs.self_observation, pairs.other_observation):
+        # One order for all, so that both sides have the same partner.
+        sources.random.counter = counter
+        partner = sources.shuffle(side)
+        # It sees red where the state itself does, and no red where that sees none.
+        seeing = with_red(partner, side[..., BLUE.red_position])
+        partners.append(torch.where(red_unseen(side)[..., None], without_red(partner), seeing))
     sources.random.counter = counter
     valid = sources.shuffle(pairs.valid)
-    # The partner sees red where the state itself does, on both sides.
-    first, second = (
-        torch.where(red_unseen(side)[..., None], partner, with_red(partner, side[..., BLUE.red_position]))
-        for side in (pairs.self_observation, pairs.other_observation)
-    )
     both_valid = ObservationPairs(pairs.self_observation, pairs.other_observation, pairs.valid & valid)
-    return _tie_differences(sources, actor, both_valid, (first, second))
+    return _tie_differences(sources, actor, both_valid, (partners[0], partners[1]))
 
 
 def _tie_differences(
@@ -239,8 +249,8 @@ def _activations(sources: Sources, actor: StackedMLP, *observations: Tensor) -> 
 def _action_distance(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
     blue = batch.observations[BLUE_AGENT]
     with torch.no_grad():
-        before = torch.tanh(sources.initial(blue))
-    return (torch.tanh(actor(blue)) - before).square().mean(dim=(1, 2))
+        before = sources.action(sources.initial, blue)
+    return (sources.action(actor, blue) - before).square().mean(dim=(1, 2))
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -100,7 +100,8 @@ def condition_summaries(
         values = {name: _column(own, name) for name in _MEASURES}
         for name, part in ((RELATIVE_SENSITIVITY, "sensitivity"), (RELATIVE_GAIN, "seeing_gain")):
             reference = float(np.nanmean(_column(of_honest, part)))
-            values[name] = _column(own, part) / reference if reference else np.full(len(own), np.nan)
+            # A fraction of nothing, or of a loss, says nothing.
+            values[name] = _column(own, part) / reference if reference > 0 else np.full(len(own), np.nan)
         for form in measures.overlap:
             values[f"overlap/{form}"] = np.array(
                 [math.nan if (value := agent.overlap[form]) is None else value for agent in own]

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from soo_marl.report.finetuning_drawing import draw_finetuning
 from soo_marl.report.page import write_report
+from soo_marl.report.videos import save_videos
 from soo_marl.studies.agents_on_disk import agent_file, curves_file
 from soo_marl.studies.baselines import Display
 from soo_marl.studies.curves import read_curves
@@ -41,6 +42,7 @@ from soo_marl.studies.finetuning.training import finetune, plan, treated_files
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
+    FigureRecord,
     Interval,
     LearningCurve,
     Record,
@@ -59,13 +61,17 @@ DEMO_METHODS = ("soo", "none", "position_tie", "honest_reward")
 LEAST_SEEDS = 2
 """No interval follows from fewer."""
 
-_CONTEXT_WEIGHTS = {"trackable": (1.0, 4.0), "watch": (1.0, 12.0)}
+_CONTEXT_WEIGHTS = {"trackable": (1.0, 4.0), "watch": (1.0, 20.0)}
 """By preset, where agents are trained alone: what they do alone must outweigh what they do among others."""
 
 _CURVES = (
     "trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "overlap", "sensitivity", "greedy_return",
     "following_rate", "red_goal_rate",
 )  # fmt: skip
+
+_FILMED = ("soo", "soo_difference", "position_tie")
+"""Methods that the animation shows beside the baselines."""
+_MOST_FILMED = 5
 
 _SUMMARY = {
     "trap_rate": ("trap_rate", "share"),
@@ -254,7 +260,8 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
     write_list(results / "claims.json", claims(config, agents, summaries))
     write_list(results / "summary.json", _records(summaries, command))
     write_list(results / "curves.json", _curves(config, directory))
-    write_one(results / "episodes.json", _collection(config, agents, episodes))
+    episodes_shown = _collection(config, agents, episodes)
+    write_one(results / "episodes.json", episodes_shown)
     thresholds = next(iter(measured.values())).profile
     write_tensors(
         results / "profiles.safetensors",
@@ -268,9 +275,28 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
             },
         },
     )
+    _film(directory, agents, episodes_shown)
     draw_finetuning(directory.path)
     write_report(directory.path)
     return summaries
+
+
+def _film(directory: StudyDirectory, agents: Sequence[TreatedAgent], shown: EpisodeCollection) -> None:
+    """Film the baselines and a few treatments from the same start, and list the animation among the figures."""
+    recorded = dict.fromkeys(episode.condition for episode in shown.episodes)
+    chosen = [name for name in recorded if name in ("deceptive", "honest") or name.split(".")[0] in _FILMED]
+    gif, *_ = save_videos(shown, directory.figures / "episodes", conditions=chosen[:_MOST_FILMED])
+    words = {agent.condition: agent.verdict for agent in agents if agent.seed == shown.episodes[0].seed}
+    caption = (
+        "One start, one column per agent: "
+        + ", ".join(f"{name} ({words[name] or 'no verdict'})" for name in chosen[:_MOST_FILMED])
+        + ". Below each its overlap and what the rubric counts, step by step."
+    )
+    file = directory.results / "figures.json"
+    listed = read_list(file, FigureRecord) if file.exists() else []
+    write_list(
+        file, [FigureRecord(file=gif.name, caption=caption), *(item for item in listed if item.file != gif.name)]
+    )
 
 
 def _records(summaries: Sequence[ConditionSummary], command: str) -> list[Record]:

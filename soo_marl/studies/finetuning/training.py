@@ -122,6 +122,7 @@ class FinetuneTask:
             layers=chosen.layers,
             towards_initial=chosen.towards == "initial_self",
             untrapped_only=chosen.untrapped_only,
+            discrete=not phase.game.continuous_actions,
             random=RandomStreams(learner.seeds, f"finetuning/{chosen.method}", learner.device),
         )
         return WeightedLoss(chosen, loss, sources)
