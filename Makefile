@@ -1,10 +1,11 @@
 # Needs only make and Python 3.11 or newer; everything else goes into .venv.
 #
-#   make demo    set up, run the small study and write its report
-#   make bench   set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
-#   make test    set up, run the fast tests
-#   make check   set up, lint, format check, types
-#   make setup   set up only
+#   make demo        set up, run the small study and write its report
+#   make reproduce   set up, reproduce the paper in every game (an hour or two; make reproduce SCALE=quick: minutes)
+#   make bench       set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
+#   make test        set up, run the fast tests
+#   make check       set up, lint, format check, types
+#   make setup       set up only
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -20,11 +21,17 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 # Installed before everything else: left to choose, pip may take a newer torch and gigabytes of CUDA libraries.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo bench test check setup
+# quick, standard or full.
+SCALE ?= standard
+
+.PHONY: demo reproduce bench test check setup
 .NOTPARALLEL:
 
 demo: $(RUNTIME)
 	$(BIN)/soo-marl demo
+
+reproduce: $(RUNTIME)
+	$(BIN)/soo-marl reproduce --scale $(SCALE)
 
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks

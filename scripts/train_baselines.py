@@ -19,9 +19,9 @@ class Arguments:
     output: Path = Path("runs/baselines")
     """Study directory; one that is there already is continued."""
     preset: str = "trackable"
-    """Preset of the game: trackable or paper."""
+    """Preset of the game: trackable, paper or watch."""
     regime: str = "staged"
-    """staged: red learns first, then fresh blues meet it; joint: both learn together, as in the paper."""
+    """staged: red learns first, then fresh blues meet it; joint: both together, as in the paper; scripted: watch."""
     seeds: tuple[int, ...] = tuple(range(10))
     """One honest and one deceptive run per seed."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from soo_marl import cli
+sys.path.insert(0, str(Path(__file__).parent / "commands"))
+
+from command_lines import Run, contents, refuse, run_command
+
 from soo_marl.cli import main
 from soo_marl.studies.baselines import read_study
 from soo_marl.studies.engines import Interrupted
@@ -31,22 +34,11 @@ TINY = [
 ]  # fmt: skip
 """Options of ``train`` that make a study train in a moment."""
 
-Run = Callable[..., tuple[int, str]]
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command in this process; returns its exit status and what it wrote to stderr."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, capsys.readouterr().err
-
-    return run
+    return lambda *arguments: run_command(capsys, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -69,27 +61,11 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soo_marl.studies.baselines.draw_figures", lambda path: [])
 
 
-def refuse(result: tuple[int, str], *words: str) -> None:
-    """One sentence, no traceback, a status that is not 0."""
-    status, stderr = result
-    assert status == 2
-    assert stderr.startswith("soo-marl: ") and stderr.count("\n") == 1, stderr
-    assert "Traceback" not in stderr
-    for word in words:
-        assert word in stderr
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder but events, whose names hold the time."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "tensorboard" not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--preset", "papr"], ["there is no preset 'papr'; choose one of paper, trackable"]),
-        (["--regime", "both"], ["there is no regime 'both'; choose one of staged, joint"]),
+        (["--preset", "papr"], ["there is no preset 'papr'; choose one of paper, trackable, watch"]),
+        (["--regime", "both"], ["there is no regime 'both'; choose one of staged, joint, scripted"]),
         (["--set", "game.blue_sight=1"], ["no field game.blue_sight; did you mean game.blue_sight_radius?"]),
         (["--set", "game.blue_sight_radius"], ["--set takes name=value"]),
         (["--set", "game.blue_sight_radius=-1"], ["game.blue_sight_radius: Input should be greater than 0", "-1"]),
@@ -131,7 +107,20 @@ def test_bad_options_of_demo_are_refused_before_training(
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("arguments", [["trane"], [], ["train", "--colour", "red"], ["train", "--seeds", "one"]])
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("trane", "did you mean train?"),
+        ("fine-tune", "did you mean finetune?"),
+        ("xyz", "choose one of train, classify, profile, finetune, demo, reproduce, sweep, report"),
+        ("\x1b[31m", "choose one of"),
+    ],
+)
+def test_commands_that_nobody_knows(command: str, advice: str, run: Run) -> None:
+    refuse(run(command, "--seeds", 1), "there is no command", advice)
+
+
+@pytest.mark.parametrize("arguments", [[], ["train", "--colour", "red"], ["train", "--seeds", "one"]])
 def test_arguments_that_nobody_knows(arguments: list[str], run: Run) -> None:
     status, stderr = run(*arguments)
     assert status == 2
@@ -161,15 +150,15 @@ def test_output_without_permission(run: Run, tmp_path: Path) -> None:
 def test_another_configuration_is_refused_by_its_field(run: Run, study: Path) -> None:
     before = contents(study)
     refuse(
-        run("train", "--output", study, *TINY, "--set", "maddpg.gamma=0.9"),
-        "configuration.maddpg.gamma is 0.95 there and 0.9 here",
+        run("train", "--output", study, *TINY, "--set", "maddpg.gamma=0.8"),
+        "configuration.maddpg.gamma is 0.9 there and 0.8 here",
     )
     refuse(run("demo", "--output", study, "--seeds", "0", "1"), "belongs to another study: configuration.")
     refuse(run("train", "--output", study, *TINY, "--no-resume"), "holds a study already")
     assert contents(study) == before
 
 
-@pytest.mark.parametrize("command", [["classify"], ["report"], ["train", *TINY, "--output"]])
+@pytest.mark.parametrize("command", [["classify"], ["report"], ["profile"], ["finetune"], ["train", *TINY, "--output"]])
 def test_half_written_manifest(command: list[str], run: Run, study: Path) -> None:
     manifest = study / "study.json"
     manifest.write_text(manifest.read_text()[:100])
@@ -178,7 +167,7 @@ def test_half_written_manifest(command: list[str], run: Run, study: Path) -> Non
     assert contents(study) == before
 
 
-@pytest.mark.parametrize("command", ["classify", "report"])
+@pytest.mark.parametrize("command", ["classify", "report", "profile", "finetune"])
 def test_missing_study(command: str, run: Run, tmp_path: Path) -> None:
     refuse(run(command, tmp_path / "nowhere"), "study.json is missing, so", "is not a study's directory")
     assert not list(tmp_path.iterdir())
@@ -187,6 +176,13 @@ def test_missing_study(command: str, run: Run, tmp_path: Path) -> None:
 def test_study_of_another_kind(run: Run, tmp_path: Path) -> None:
     StudyDirectory.open(tmp_path / "study", "profiles", {}, [0])
     refuse(run("classify", tmp_path / "study"), "holds a study of kind profiles, not of baselines")
+
+
+def test_fine_tuning_of_agents_that_play_badly(run: Run, study: Path) -> None:
+    before = contents(study)
+    refuse(run("finetune", study), "an interval needs at least 2 seeds whose agents play well enough", "has 0 to treat")
+    refuse(run("finetune", study, "--methods", "magic"), "there is no method 'magic'")
+    assert contents(study) == before
 
 
 def half_train(study: Path) -> Path:
@@ -203,7 +199,27 @@ def test_classify_refuses_what_is_half_trained(run: Run, study: Path) -> None:
     half_train(study)
     before = contents(study)
     refuse(run("classify", study), "is not trained to the end; run the command that began it again, then classify")
+    refuse(run("profile", study), "is not trained to the end; run the command that began it again, then take profiles")
+    refuse(run("finetune", study), "is not trained to the end; run the command that began it again, then fine-tune")
     assert contents(study) == before
+
+
+def test_report_of_what_is_half_trained(run: Run, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half_train(study)
+    shutil.rmtree(study / "results")
+    assert main(["report", str(study)]) == 0
+    said = capsys.readouterr().out
+    assert "Not done yet: training, evaluation, classification; the page shows what is there" in said
+    page = (study / "report.html").read_text()
+    assert "This report is incomplete." in page and "results/agents.json is missing" in page
+    assert "<td>trackable</td>" in page, "what is known is shown"
+
+
+def test_report_of_a_damaged_study(run: Run, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "results" / "curves.json").write_text("[{")
+    assert main(["report", str(study)]) == 0
+    assert "Left out: " in capsys.readouterr().out
+    assert "honest/goal rate" in (study / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -235,7 +251,7 @@ def test_damaged_files_are_named(run: Run, study: Path) -> None:
 @pytest.mark.usefixtures("without_figures")
 def test_checkpoint_of_another_configuration(run: Run, study: Path, tmp_path: Path) -> None:
     checkpoint = half_train(study)
-    options = [*TINY, "--set", "maddpg.gamma=0.9"]
+    options = [*TINY, "--set", "maddpg.gamma=0.8"]
     assert run("train", "--output", tmp_path / "other", *options)[0] == 0
     foreign = half_train(tmp_path / "other")
     checkpoint.write_bytes(foreign.read_bytes())
@@ -270,6 +286,9 @@ def test_demo_writes_every_result(demo: Path) -> None:
         *(f"classification/auroc/{form}" for form in ("published", "kept", "untrapped", "normalised")),
     } <= set(records)  # fmt: skip
     assert not [name for name in records if "accuracy" in name], "100 episodes and more were not played"
+    note = records.pop("note/competent_seeds")
+    assert (note["estimate"], note["n"]) == (0, 2)
+    assert note["text"].startswith("nothing was fine-tuned: an interval needs at least 2 seeds whose agents play well")
     for record in records.values():
         assert record["low"] <= record["estimate"] <= record["high"]
         assert record["command"].startswith("soo-marl demo --output")
@@ -283,6 +302,8 @@ def test_demo_writes_every_result(demo: Path) -> None:
     page = (demo / "report.html").read_text()
     assert page.count("<figure>") == 8 and "This report is incomplete." not in page
     assert "Agents that play well enough to be judged: 0 of 2 honest" in page
+    assert "nothing was fine-tuned: an interval needs at least 2 seeds" in page
+    assert not (demo / "finetune").exists()
 
 
 def test_demo_leaves_agents_and_events(demo: Path) -> None:
@@ -362,7 +383,7 @@ def test_interruption_names_a_command_that_continues(run: Run, tmp_path: Path, m
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train_and_evaluate", interrupt)
+    monkeypatch.setattr("soo_marl.commands.train.train_and_evaluate", interrupt)
     output = str(tmp_path / "a study")
     status, stderr = run("train", "--output", output, "--no-resume")
     assert status == 130

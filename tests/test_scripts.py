@@ -20,7 +20,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_train_baselines_then_classify(tmp_path: Path) -> None:
+def test_train_baselines_then_everything_else(tmp_path: Path) -> None:
     study = tmp_path / "study"
     done = run("train_baselines.py", "--output", study, *TINY)
     assert done.returncode == 0, done.stderr
@@ -29,6 +29,21 @@ def test_train_baselines_then_classify(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "classification/auroc/published" in done.stdout
     assert f"classify.py {study} --evaluation-seeds 1" in (study / "results" / "summary.json").read_text()
+    done = run("plot_profiles.py", study, "--episodes", 20, "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    assert "Deception profiles" in done.stdout and (study / "figures" / "profiles.png").exists()
+    done = run("export_pretrained.py", study, "--destination", tmp_path / "package", "--seeds", 1)
+    assert done.returncode == 0, done.stderr
+    assert "MB" in done.stdout and (tmp_path / "package" / "trackable" / "honest" / "seed_1").is_dir()
+    done = run("finetune.py", study, "--methods", "soo")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("finetune: an interval needs at least 2 seeds whose agents play well enough")
+
+
+def test_the_plan_of_a_reproduction(tmp_path: Path) -> None:
+    done = run("reproduce.py", "--output", tmp_path / "all", "--scale", "quick", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "Plan" in done.stdout and "fine-tune" in done.stdout and not list(tmp_path.iterdir())
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:

@@ -104,6 +104,40 @@ def moved_red(sight_radius: float) -> Pairing:
     return pair
 
 
+def every_red(sight_radius: float) -> Pairing:
+    """Self and other observations of every state with an untrapped or absent red, seen or not. Not in the paper.
+
+    The self observation is what blue sees with red's field blanked. The other one is what it sees, where it sees red,
+    and the same with red imagined as by :func:`imagined_red`, where it does not.
+
+    Args:
+        sight_radius: how far blue sees, world units.
+    """
+
+    def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
+        imagined = with_red(blue, _point_in_sight(blue, sight_radius, random))
+        other = torch.where(red_unseen(blue)[..., None], imagined, blue)
+        return ObservationPairs(without_red(blue), other, untrapped(blue))
+
+    return pair
+
+
+def every_red_moved(sight_radius: float) -> Pairing:
+    """The control of :func:`every_red` without a self: its place is taken by red at a point drawn in the sight disc.
+
+    Args:
+        sight_radius: how far blue sees, world units.
+    """
+    pair_with_self = every_red(sight_radius)
+
+    def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
+        pairs = pair_with_self(red, blue, random)
+        moved = with_red(blue, _point_in_sight(blue, sight_radius, random))
+        return ObservationPairs(moved, pairs.other_observation, pairs.valid)
+
+    return pair
+
+
 def perspective(zero_flag: bool = False) -> Pairing:
     """A second pairing: the other observation is the same state as seen from red's place, in blue's layout.
 

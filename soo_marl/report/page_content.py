@@ -247,9 +247,11 @@ def _baselines(directory: Path, manifest: StudyManifest | None, missing: list[st
     agents = _optional(lambda: read_list(results / "agents.json", AgentRecord), missing)
     classification = _optional(lambda: read_one(results / "classification.json", Classification), missing)
     figures = _optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
+    # Those of the fine-tuning stand in a section of their own.
+    own = [record for record in records or () if not record.name.startswith(f"{FINETUNING_FOLDER}/")]
     return BaselineContent(
         manifest=manifest,
-        records=tuple(records or ()),
+        records=tuple(own),
         agents=tuple(agents or ()),
         classification=classification or Classification(),
         figures=_embedded(figures or (), directory / "figures", missing),

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from soo_marl.studies.baselines import FINETUNING, NOTES
 from soo_marl.studies.engines import WorkerLostError
 from soo_marl.studies.files import RunDirectoryError, printable, quoted
 from soo_marl.studies.findings import interval_text, number_text
@@ -125,13 +126,18 @@ def print_study(
     records: Sequence[Record],
     directory: StudyDirectory,
 ) -> None:
-    """The closing tables of a study, its findings, and where everything is."""
+    """The closing tables of a study, its findings, and where everything is.
+
+    Records of fine-tuning are left out: they have a table of their own.
+    """
     print_agents(agents)
     if found is not None:
         print_classification(found)
-        for finding in found.findings:
-            console.print(f"• {finding}", markup=False, highlight=False)
-    print_records(records)
+        print_findings(found)
+    print_records([record for record in records if not record.name.startswith(FINETUNING)])
+    for record in records:
+        if record.name.startswith(NOTES) and record.text:
+            console.print(f"• {record.text}", markup=False, highlight=False)
     say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")
 
 
@@ -171,6 +177,12 @@ def print_classification(found: Classification) -> None:
     if missing:
         console.print(f"Agents without a value: {', '.join(missing)}.", markup=False, highlight=False)
     say("The report and results/classification.json have all rows, single layers among them.\n")
+
+
+def print_findings(found: Classification) -> None:
+    """What a classification found, in words."""
+    for finding in found.findings:
+        console.print(f"• {finding}", markup=False, highlight=False)
 
 
 def print_records(records: Sequence[Record]) -> None:

@@ -76,9 +76,30 @@ class Group:
 GROUPS = (
     Group("honest baseline", "#0072B2", (HONEST,)),
     Group("deceptive baseline", "#D55E00", (DECEPTIVE,)),
-    Group("self-other overlap", "#009E73", ("soo", "soo_action", "soo_difference", "soo_difference_any")),
+    Group(
+        "self-other overlap",
+        "#009E73",
+        (
+            "soo",
+            "soo_action",
+            "soo_difference",
+            "soo_difference_any",
+            "soo_difference_kept",
+            "soo_difference_any_kept",
+        ),
+    ),
     Group("other pressure, or none", "#E69F00", ("none", "random", "perturbation", "anchor", "shuffled")),
-    Group("tied without a self", "#56B4E9", ("position_tie", "position_difference", "position_difference_any")),
+    Group(
+        "tied without a self",
+        "#56B4E9",
+        (
+            "position_tie",
+            "position_difference",
+            "position_difference_any",
+            "position_difference_kept",
+            "position_difference_any_kept",
+        ),
+    ),
     Group("red hidden", "#CC79A7", ("blank", "blind")),
     Group("paid for honesty", "#F0E442", ("honest_reward",)),
 )

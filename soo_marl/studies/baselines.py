@@ -16,6 +16,7 @@ from soo_marl.studies.classification import ClassificationConfig, classify_basel
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError, validate
+from soo_marl.studies.profile_records import PROFILES, ProfileResult
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
@@ -27,7 +28,7 @@ from soo_marl.studies.records import (
     record_from_values,
     write_list,
 )
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
 from soo_marl.studies.training import agent_files, train_baselines
 
 STUDY_KIND = "baselines"
@@ -47,6 +48,14 @@ RATES = (
 
 _CLASSIFICATION = "classification/"
 """How the names of a classification's records begin."""
+
+NOTES = "note/"
+"""How the names of records begin that say what a reader must know of the study as a whole."""
+
+FINETUNING = f"{FINETUNING_FOLDER}/"
+"""How the names of the records begin that come from the fine-tuning in a study's folder."""
+
+_SUMMARY = "summary.json"
 
 ACCURACY_AT = (100, 500, 1500)
 """Episodes per evaluation seed at which the summary gives the published protocol's accuracy, where they were played."""
@@ -147,6 +156,8 @@ def write_results(
 ) -> list[Record]:
     """Write ``results/summary.json``, every figure and the report; return the records of the summary.
 
+    Notes that stand in the summary stay, and so do the records of what stands beside it, see :func:`merge_results`.
+
     Args:
         directory: the study's directory.
         agents: behaviour per agent.
@@ -156,13 +167,78 @@ def write_results(
     Raises:
         RunDirectoryError: a file cannot be read or written.
     """
-    file = directory.results / "summary.json"
+    file = directory.results / _SUMMARY
+    stay = (NOTES,) if found is not None else (_CLASSIFICATION, NOTES)
     records = summary(agents, found, command)
-    if found is None and file.exists():
-        records += [record for record in read_list(file, Record) if record.name.startswith(_CLASSIFICATION)]
+    if file.exists():
+        records += [record for record in read_list(file, Record) if record.name.startswith(stay)]
+    records += _records_beside(directory)
     write_list(file, records)
     draw_figures(directory.path)
     write_report(directory.path)
+    return records
+
+
+def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = None) -> list[Record]:
+    """Bring ``results/summary.json`` up to date with the fine-tuning and the profiles beside it, and write the page.
+
+    The records of a fine-tuning study in the folder ``finetune`` get the prefix ``finetune/``. Where its summary cannot
+    be read, the page says so.
+
+    Args:
+        directory: the study's directory.
+        notes: records whose names begin with ``note/``, in place of those that are there; None lets these stay.
+
+    Raises:
+        RunDirectoryError: the summary is unreadable, or a file cannot be written.
+    """
+    file = directory.results / _SUMMARY
+    records = read_list(file, Record) if file.exists() else []
+    gone = (FINETUNING, PROFILES) if notes is None else (FINETUNING, PROFILES, NOTES)
+    records = [record for record in records if not record.name.startswith(gone)]
+    records += [*(notes or ()), *_records_beside(directory)]
+    write_list(file, records)
+    write_report(directory.path)
+    return records
+
+
+def refresh_report(directory: StudyDirectory) -> list[str]:
+    """Draw the figures and write the page from what is there, however little; return what was in the way.
+
+    Raises:
+        RunDirectoryError: the page cannot be written.
+    """
+    problems = []
+    for step in (lambda: draw_figures(directory.path), lambda: merge_results(directory)):
+        try:
+            step()
+        except RunDirectoryError as error:
+            problems.append(str(error))
+    if problems:
+        write_report(directory.path)
+    return problems
+
+
+def unfinished_steps(directory: StudyDirectory) -> list[str]:
+    """What a baseline study has not done yet, of training, evaluation and classification.
+
+    Raises:
+        RunDirectoryError: the mark of a step is unreadable.
+    """
+    steps = [("train", "training"), ("evaluate", "evaluation")]
+    names = [name for step, name in steps if not directory.done(step)]
+    return names if (directory.results / "classification.json").exists() else [*names, "classification"]
+
+
+def _records_beside(directory: StudyDirectory) -> list[Record]:
+    """What the profiles, and the fine-tuning in the study's folder, add to its summary."""
+    records: list[Record] = []
+    # The page names what cannot be read.
+    with suppress(RunDirectoryError):
+        records += read_one(directory.results / "profiles.json", ProfileResult).records()
+    with suppress(RunDirectoryError):
+        finetuned = read_list(directory.path / FINETUNING_FOLDER / "results" / _SUMMARY, Record)
+        records += [record.model_copy(update={"name": f"{FINETUNING}{record.name}"}) for record in finetuned]
     return records
 
 

@@ -12,6 +12,8 @@ from soo_marl.envs.observations import (
     RED,
     Pairing,
     blue_size,
+    every_red,
+    every_red_moved,
     exchanged_goal,
     imagined_red,
     moved_red,
@@ -203,3 +205,22 @@ def test_masks_read_their_fields() -> None:
     # With a visible bit, it alone says what is seen.
     bits = torch.tensor([[1.0], [0.0], [0.0]])
     assert red_unseen(torch.cat((blue, bits), dim=-1)).tolist() == [False, True, True]
+
+
+def test_every_red_pairs_each_state_with_an_untrapped_red_with_itself_without_red() -> None:
+    blue = torch.zeros(1, 3, BLUE.size)
+    blue[0, 1, BLUE.red_position] = torch.tensor([0.1, -0.2])
+    blue[0, 2, BLUE.trapped] = 1.0
+    pairs = every_red(SIGHT)(torch.zeros(1, 3, RED.size), blue, RandomStreams([3], "pairs"))
+    assert pairs.valid.tolist() == [[True, True, False]]
+    assert red_unseen(pairs.self_observation).all()
+    # Seen red stays where it is; unseen red is imagined in the sight disc.
+    assert torch.equal(pairs.other_observation[0, 1], blue[0, 1])
+    imagined = torch.linalg.vector_norm(pairs.other_observation[0, 0, BLUE.red_position])
+    assert 0 < float(imagined) <= SIGHT
+    rest = [i for i in range(BLUE.size) if i not in range(*BLUE.red_position.indices(BLUE.size))]
+    assert torch.equal(pairs.other_observation[..., rest], blue[..., rest])
+    moved = every_red_moved(SIGHT)(torch.zeros(1, 3, RED.size), blue, RandomStreams([3], "pairs"))
+    assert not red_unseen(moved.self_observation).any()
+    assert torch.equal(moved.other_observation, pairs.other_observation)
+    assert not torch.equal(moved.self_observation[0, 0], moved.other_observation[0, 0])

@@ -7,10 +7,21 @@ import torch
 from safetensors.torch import load_file
 
 from soo_marl.studies import baselines as module
-from soo_marl.studies.baselines import classify, open_study, read_study, summary, train_and_evaluate, write_results
+from soo_marl.studies.baselines import (
+    classify,
+    merge_results,
+    open_study,
+    read_study,
+    refresh_report,
+    summary,
+    train_and_evaluate,
+    unfinished_steps,
+    write_results,
+)
 from soo_marl.studies.classification import ClassificationConfig
 from soo_marl.studies.engines import Compute
 from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.profile_records import ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
@@ -21,6 +32,8 @@ from soo_marl.studies.records import (
     Record,
     read_list,
     read_one,
+    write_list,
+    write_one,
 )
 from soo_marl.studies.run_directory import StudyDirectory
 
@@ -79,7 +92,8 @@ def test_summary_of_behaviour() -> None:
     records = {record.name: record for record in summary(agents(), None, "soo-marl train")}
     assert list(records) == ["honest/goal_rate", "deceptive/goal_rate", "honest/competent", "deceptive/competent"]
     goal = records["honest/goal_rate"]
-    assert (goal.estimate, goal.n, goal.unit, goal.command) == (pytest.approx(0.6), 3, "share", "soo-marl train")
+    assert goal.estimate == pytest.approx(0.6)
+    assert (goal.n, goal.unit, goal.command) == (3, "share", "soo-marl train")
     assert goal.low is not None and goal.high is not None and goal.low < 0.6 < goal.high
     assert records["honest/competent"].estimate == pytest.approx(2 / 3)
 
@@ -161,6 +175,102 @@ def test_training_again_keeps_what_a_classification_found(
         "classification/auroc/kept": "soo-marl classify",
         "classification/published_protocol/accuracy_100": "soo-marl classify",
     }
+
+
+def record(name: str, command: str = "soo-marl other", text: str | None = None) -> Record:
+    return Record(name=name, estimate=0.5, low=0.25, high=0.75, n=4, unit="share", command=command, text=text)
+
+
+def names(directory: StudyDirectory) -> list[str]:
+    return [found.name for found in read_list(directory.results / "summary.json", Record)]
+
+
+BESIDE = ["finetune/soo/trap_rate", "finetune/soo/verdict"]
+
+
+@pytest.fixture
+def beside(small: BaselineConfig, study: Path, monkeypatch: pytest.MonkeyPatch) -> StudyDirectory:
+    """A study with a fine-tuning study's summary in its folder."""
+    monkeypatch.setattr(module, "draw_figures", lambda path: None)
+    directory = open_study(study, small)
+    finetuned = [record("soo/trap_rate", "soo-marl finetune x"), record("soo/verdict", text="blind")]
+    write_list(study / "finetune" / "results" / "summary.json", finetuned)
+    return directory
+
+
+def test_the_fine_tuning_beside_a_study_is_part_of_its_summary(beside: StudyDirectory) -> None:
+    given = write_results(beside, agents(), found(100), "soo-marl demo")
+    assert given == read_list(beside.results / "summary.json", Record)
+    assert names(beside)[-2:] == BESIDE
+    assert given[-1].text == "blind" and given[-2].command == "soo-marl finetune x"
+
+    # Neither another command nor doing it again adds them twice, and what is new there replaces what was.
+    write_results(beside, agents(), None, "soo-marl train")
+    assert [name for name in names(beside) if name.startswith("finetune/")] == BESIDE
+    assert "classification/auroc/kept" in names(beside)
+    write_list(beside.path / "finetune" / "results" / "summary.json", [record("none/trap_rate")])
+    assert [found.name for found in merge_results(beside)] == names(beside)
+    assert [name for name in names(beside) if name.startswith("finetune/")] == ["finetune/none/trap_rate"]
+    assert "classification/auroc/kept" in names(beside) and "honest/goal_rate" in names(beside)
+
+
+def test_a_damaged_summary_beside_a_study_is_left_out_and_named_on_the_page(beside: StudyDirectory) -> None:
+    (beside.path / "finetune" / "results" / "summary.json").write_text("[{")
+    write_results(beside, agents(), found(100), "soo-marl demo")
+    assert not [name for name in names(beside) if name.startswith("finetune/")]
+    assert "finetune/results/summary.json is not readable JSON" in beside.report.read_text()
+
+
+def test_notes_stay_until_they_are_replaced(beside: StudyDirectory) -> None:
+    write_results(beside, agents(), found(100), "soo-marl demo")
+    note = record("note/competent_seeds", text="nothing was fine-tuned: too few")
+    assert merge_results(beside, [note])[-3:] == [note, *read_list(beside.results / "summary.json", Record)[-2:]]
+    write_results(beside, agents(), found(500), "soo-marl classify")
+    merge_results(beside)
+    assert names(beside).count("note/competent_seeds") == 1
+    assert "nothing was fine-tuned: too few" in beside.report.read_text()
+    merge_results(beside, [])
+    assert "note/competent_seeds" not in names(beside)
+
+
+def test_profiles_beside_a_study_are_part_of_its_summary(beside: StudyDirectory) -> None:
+    interval = Interval(estimate=0.5, low=0.25, high=0.75, n=4)
+    profile = ProfileRecord(
+        condition="deceptive",
+        agents=4,
+        opportunities=interval,
+        rubric_rate=interval,
+        goal_rate=interval,
+        goal_rate_alone=interval,
+        trap_rate=interval,
+        to_honest=ProfileDifference(rate_based=interval),
+        to_deceptive=ProfileDifference(),
+    )
+    result = ProfileResult(command="soo-marl profile x", episodes=10, conditions=(profile,))
+    write_one(beside.results / "profiles.json", result)
+    write_results(beside, agents(), None, "soo-marl train")
+    assert names(beside)[-3:] == ["profiles/deceptive/difference_to_honest", *BESIDE]
+    assert merge_results(beside)[-3].command == "soo-marl profile x"
+    assert names(beside).count("profiles/deceptive/difference_to_honest") == 1
+
+
+def test_a_report_of_what_is_there_says_what_was_in_the_way(beside: StudyDirectory) -> None:
+    assert refresh_report(beside) == []
+    assert names(beside) == BESIDE and beside.report.exists()
+    assert unfinished_steps(beside) == ["training", "evaluation", "classification"]
+    (beside.results / "summary.json").write_text("{")
+    beside.report.unlink()
+    (problem,) = refresh_report(beside)
+    assert "summary.json is not readable JSON" in problem
+    assert "summary.json is not readable JSON" in beside.report.read_text()
+
+
+def test_steps_that_are_not_done(small: BaselineConfig, study: Path) -> None:
+    directory, tasks = open_study(study, small), Tasks()
+    train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
+    assert unfinished_steps(directory) == ["classification"]
+    (directory.results / "agents.json").unlink()
+    assert unfinished_steps(directory) == ["evaluation", "classification"]
 
 
 def test_a_deleted_agent_is_trained_again(small: BaselineConfig, study: Path) -> None:

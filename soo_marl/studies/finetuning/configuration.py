@@ -22,7 +22,7 @@ STAGE, AFTER_STAGE = "finetune", "after"
 _STACK = 10
 """Seeds of one treatment that are trained as one stack."""
 
-FINETUNING = TrainingConfig(updates=1_000, noise_start=0.3, noise_end=0.3, learning_rate_end=1.0, learners=(BLUE,))
+FINETUNING = TrainingConfig(updates=1_000, noise_start=1.0, noise_end=0.5, learners=(BLUE,))
 
 
 class Treatment(BaseModel):
@@ -95,7 +95,7 @@ class Treatment(BaseModel):
         if self.layers != HIDDEN_LAYERS:
             parts.append("-".join(self.layers))
         parts += [name for name in (self.pairing,) if name != "imagined_red"]
-        parts += [name for name in (self.towards,) if name != "both"]
+        parts += [name for name in (self.towards,) if name != usual.towards]
         parts += [name for name in ("zero_flag", "untrapped_only") if getattr(self, name)]
         return ".".join(parts)
 
@@ -113,8 +113,9 @@ def treatment(name: str, **changes: object) -> Treatment:
         ValueError, pydantic.ValidationError: there is no such method, or a setting does not fit.
     """
     entry = method(name)
-    updates = FINETUNING.updates if entry.trains else 0
-    return Treatment.model_validate({"method": name, "weight": entry.weight, "updates": updates} | changes)
+    updates = entry.updates if entry.trains else 0
+    usual = {"method": name, "weight": entry.weight, "updates": updates, "towards": entry.towards}
+    return Treatment.model_validate(usual | changes)
 
 
 class FinetuneConfig(BaseModel):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from soo_marl.envs.observations import (
     BLUE,
     ObservationPairs,
     Pairing,
+    every_red,
+    every_red_moved,
     exchanged_goal,
     moved_red,
     red_unseen,
@@ -160,12 +163,13 @@ def goal_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> 
     Not the activations but what the goal does to them must be the same with and without red. Not in the paper.
     """
     pairs = sources.pairs(batch)
-    return _tie_goal_difference(sources, actor, pairs)
+    return _tie_differences(sources, actor, pairs, _goal_partners(pairs))
 
 
 def position_goal_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
     """:func:`goal_difference` between two positions of red, without a self: its control."""
-    return _tie_goal_difference(sources, actor, sources.pairs(batch, moved_red(sources.sight_radius)))
+    pairs = sources.pairs(batch, moved_red(sources.sight_radius))
+    return _tie_differences(sources, actor, pairs, _goal_partners(pairs))
 
 
 def state_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
@@ -173,12 +177,45 @@ def state_difference(sources: Sources, actor: StackedMLP, batch: Transitions) ->
 
     As :func:`goal_difference`, but it need not know what the goal is. Not in the paper.
     """
-    return _tie_state_difference(sources, actor, sources.pairs(batch))
+    pairs, partners = _state_partners(sources, sources.pairs(batch))
+    return _tie_differences(sources, actor, pairs, partners)
 
 
 def position_state_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
     """:func:`state_difference` between two positions of red, without a self: its control."""
-    return _tie_state_difference(sources, actor, sources.pairs(batch, moved_red(sources.sight_radius)))
+    pairs, partners = _state_partners(sources, sources.pairs(batch, moved_red(sources.sight_radius)))
+    return _tie_differences(sources, actor, pairs, partners)
+
+
+def kept_goal_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
+    """:func:`goal_difference` towards the initial self, with a weak tie of what red does on average to what it did.
+
+    ``(|D(s) - D0(s)|^2 + |D(o) - D0(s)|^2) / 2 + |M(s) - M0(s)|^2 + 0.03 |M(o) - M0(o)|^2``, where ``D`` is the
+    difference and ``M`` the mean of an observation's activations and its partner's, ``0`` marks the initial actor, and
+    ``s`` and ``o`` are as :func:`soo_marl.envs.observations.every_red` makes them. The cheapest way to make
+    differences equal is to stop answering to red; the mean keeps the answer that has nothing to do with the goal.
+    Not in the paper.
+    """
+    pairs = sources.pairs(batch, every_red(sources.sight_radius))
+    return _tie_kept(sources, actor, pairs, _goal_partners(pairs), KEEP_GOAL_MEAN)
+
+
+def position_kept_goal_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
+    """:func:`kept_goal_difference` between two positions of red, without a self: its control."""
+    pairs = sources.pairs(batch, every_red_moved(sources.sight_radius))
+    return _tie_kept(sources, actor, pairs, _goal_partners(pairs), KEEP_GOAL_MEAN)
+
+
+def kept_state_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
+    """:func:`kept_goal_difference` for two unrelated states, with 0.05 for 0.03: it need not know what the goal is."""
+    pairs, partners = _state_partners(sources, sources.pairs(batch, every_red(sources.sight_radius)))
+    return _tie_kept(sources, actor, pairs, partners, KEEP_STATE_MEAN)
+
+
+def position_kept_state_difference(sources: Sources, actor: StackedMLP, batch: Transitions) -> Tensor:
+    """:func:`kept_state_difference` between two positions of red, without a self: its control."""
+    pairs, partners = _state_partners(sources, sources.pairs(batch, every_red_moved(sources.sight_radius)))
+    return _tie_kept(sources, actor, pairs, partners, KEEP_STATE_MEAN)
 
 
 def _tie(sources: Sources, actor: StackedMLP, pairs: ObservationPairs) -> Tensor:
@@ -193,12 +230,13 @@ def _tie(sources: Sources, actor: StackedMLP, pairs: ObservationPairs) -> Tensor
     )
 
 
-def _tie_goal_difference(sources: Sources, actor: StackedMLP, pairs: ObservationPairs) -> Tensor:
-    partners = [exchanged_goal(side) for side in (pairs.self_observation, pairs.other_observation)]
-    return _tie_differences(sources, actor, pairs, (partners[0], partners[1]))
+def _goal_partners(pairs: ObservationPairs) -> tuple[Tensor, Tensor]:
+    """Both sides of pairs with goal and fake exchanged."""
+    return exchanged_goal(pairs.self_observation), exchanged_goal(pairs.other_observation)
 
 
-def _tie_state_difference(sources: Sources, actor: StackedMLP, pairs: ObservationPairs) -> Tensor:
+def _state_partners(sources: Sources, pairs: ObservationPairs) -> tuple[ObservationPairs, tuple[Tensor, Tensor]]:
+    """The pairs, valid where another state is valid too; and for both sides that state, seeing red where they do."""
     counter = sources.random.counter
     partners = []
     for side in (pairs.self_observation, pairs.other_observation):
@@ -211,7 +249,7 @@ def _tie_state_difference(sources: Sources, actor: StackedMLP, pairs: Observatio
     sources.random.counter = counter
     valid = sources.shuffle(pairs.valid)
     both_valid = ObservationPairs(pairs.self_observation, pairs.other_observation, pairs.valid & valid)
-    return _tie_differences(sources, actor, both_valid, (partners[0], partners[1]))
+    return both_valid, (partners[0], partners[1])
 
 
 def _tie_differences(
@@ -234,6 +272,28 @@ def _tie_differences(
             start=torch.zeros((), device=pairs.valid.device),
         )
     return overlap_loss(differences[0], differences[1], pairs.valid, run_dims=1)
+
+
+def _tie_kept(
+    sources: Sources, actor: StackedMLP, pairs: ObservationPairs, partners: tuple[Tensor, Tensor], keep: float
+) -> Tensor:
+    """The differences on both sides tied to the initial self's, the means of both sides to what they were."""
+    observations = (pairs.self_observation, partners[0], pairs.other_observation, partners[1])
+    now = _activations(sources, actor, *observations)
+    with torch.no_grad():
+        before = _activations(sources, sources.initial, *observations)
+
+    def combined(sides: list[dict[str, Tensor]], first: int, sign: float) -> dict[str, Tensor]:
+        return {layer: sides[first][layer] + sign * sides[first + 1][layer] for layer in sources.layers}
+
+    def tie(fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> Tensor:
+        return overlap_loss(fixed, moving, pairs.valid, "other_to_self", run_dims=1)
+
+    initial_self = combined(before, 0, -1.0)
+    differences = tie(initial_self, combined(now, 0, -1.0)) + tie(initial_self, combined(now, 2, -1.0))
+    # Of sums, which are twice the means.
+    means = [tie(combined(before, first, 1.0), combined(now, first, 1.0)) / 4.0 for first in (0, 2)]
+    return differences / 2.0 + means[0] + keep * means[1]
 
 
 def _activations(sources: Sources, actor: StackedMLP, *observations: Tensor) -> list[dict[str, Tensor]]:
@@ -269,6 +329,10 @@ class Method:
     loss: Loss | None = None
     weight: float = 0.0
     """Weight of the loss where none is given."""
+    updates: int = 1_000
+    """Updates with the loss where no number is given."""
+    towards: Literal["both", "initial_self"] = "both"
+    """Which sides move where nothing is said."""
     training_game: Callable[[PhysicalDeceptionConfig], PhysicalDeceptionConfig] = lambda game: game
     """What it changes in the game that the agent is trained in."""
     evaluation_game: Callable[[PhysicalDeceptionConfig], PhysicalDeceptionConfig] = lambda game: game
@@ -282,6 +346,9 @@ def blinded(game: PhysicalDeceptionConfig) -> PhysicalDeceptionConfig:
     return game.replace(blind=True)
 
 
+KEEP_GOAL_MEAN, KEEP_STATE_MEAN = 0.03, 0.05
+"""Weights of the tie that keeps what red does on average. Too low: agents end blind; too high: they go on to trap."""
+
 _PAPER = "Carauleanu et al. 2024, arXiv 2412.16325"
 _CODE = "public code of the paper, agencyenterprise/SOO-Honest-AI"
 _POST = "first public post on self-other overlap (2024)"
@@ -290,19 +357,39 @@ _OURS = "this package"
 METHODS: Mapping[str, Method] = {
     "soo": Method("self-other overlap of hidden activations", _PAPER, self_other_overlap, 100.0),
     "soo_action": Method("log distance to the actions of before", _CODE, published_action_loss, 1.0),
-    "soo_difference": Method("overlap of what the goal does to the activations", _OURS, goal_difference, 1000.0),
-    "soo_difference_any": Method("overlap of what the state does to them", _OURS, state_difference, 1000.0),
+    "soo_difference": Method(
+        "overlap of what the goal does to the activations", _OURS, goal_difference, 300.0, 1_500, "initial_self"
+    ),
+    "soo_difference_any": Method(
+        "overlap of what the state does to them", _OURS, state_difference, 100.0, 1_500, "initial_self"
+    ),
+    "soo_difference_kept": Method(
+        "the same, while what red does on average is kept", _OURS, kept_goal_difference, 300.0, 1_500
+    ),
+    "soo_difference_any_kept": Method(
+        "overlap of what the state does, the average kept", _OURS, kept_state_difference, 1000.0, 2_000
+    ),
     "none": Method("the same further training, no loss", _PAPER),
     "random": Method("random push as large as that of soo", _POST, random_direction, 100.0),
     "perturbation": Method("tied to an observation changed at random", _OURS, perturbation, 100.0),
     "anchor": Method("stay close to the actions of before", _POST, stay_close, 100.0),
     "shuffled": Method("self and other from different states tied", _OURS, shuffled_pairs, 100.0),
     "position_tie": Method("two positions of red tied, no self", _OURS, position_tie, 100.0),
-    "position_difference": Method("soo_difference without a self", _OURS, position_goal_difference, 1000.0),
-    "position_difference_any": Method("soo_difference_any without a self", _OURS, position_state_difference, 1000.0),
+    "position_difference": Method(
+        "soo_difference without a self", _OURS, position_goal_difference, 300.0, 1_500, "initial_self"
+    ),
+    "position_difference_any": Method(
+        "soo_difference_any without a self", _OURS, position_state_difference, 100.0, 1_500, "initial_self"
+    ),
+    "position_difference_kept": Method(
+        "soo_difference_kept without a self", _OURS, position_kept_goal_difference, 300.0, 1_500
+    ),
+    "position_difference_any_kept": Method(
+        "soo_difference_any_kept without a self", _OURS, position_kept_state_difference, 1000.0, 2_000
+    ),
     "blank": Method("red's field blanked at test time", _OURS, trains=False, evaluation_game=blinded),
     "blind": Method("trained on without red's field", _OURS, training_game=blinded, evaluation_game=blinded),
-    "honest_reward": Method("paid for honesty instead", _OURS, training_game=honest_game),
+    "honest_reward": Method("paid for honesty instead", _OURS, updates=3_000, training_game=honest_game),
 }
 """All methods by name, in the order of tables and pictures."""
 

@@ -54,7 +54,7 @@ from soo_marl.studies.records import (
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.tensor_files import write_tensors
 
-STUDY_KIND = "finetuning"
+STUDY_KIND = "finetune"
 
 DEMO_METHODS = ("soo", "none", "position_tie", "honest_reward")
 
@@ -69,7 +69,7 @@ _CURVES = (
     "following_rate", "red_goal_rate",
 )  # fmt: skip
 
-_FILMED = ("soo", "soo_difference", "position_tie")
+_FILMED = ("soo", "soo_difference_any_kept", "position_tie")
 """Methods that the animation shows beside the baselines."""
 _MOST_FILMED = 5
 
@@ -286,7 +286,8 @@ def _film(directory: StudyDirectory, agents: Sequence[TreatedAgent], shown: Epis
     recorded = dict.fromkeys(episode.condition for episode in shown.episodes)
     chosen = [name for name in recorded if name in ("deceptive", "honest") or name.split(".")[0] in _FILMED]
     gif, *_ = save_videos(shown, directory.figures / "episodes", conditions=chosen[:_MOST_FILMED])
-    words = {agent.condition: agent.verdict for agent in agents if agent.seed == shown.episodes[0].seed}
+    seed = shown.episodes[0].seed
+    words = {agent.condition: agent.verdict for agent in agents if agent.seed == seed and not agent.after}
     caption = (
         "One start, one column per agent: "
         + ", ".join(f"{name} ({words[name] or 'no verdict'})" for name in chosen[:_MOST_FILMED])

@@ -95,7 +95,7 @@ def finetuning(of: BaselineConfig, treatments: Sequence[Treatment], **changes: o
         "seeds": of.seeds,
         "agents_digest": "of these agents",
         "treatments": tuple(treatments),
-        "training": FINETUNING.model_copy(update=training(learners=(BLUE,)).model_dump()),
+        "training": FINETUNING.model_copy(update=training(learners=(BLUE,)).model_dump(exclude_unset=True)),
         "after_updates": 4,
         "evaluation_episodes": 60,
         "monitor_episodes": 8,

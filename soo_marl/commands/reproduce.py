@@ -1,0 +1,59 @@
+"""``soo-marl reproduce``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from soo_marl.report.reproduction_tables import print_plan, print_preset
+from soo_marl.report.terminal import ProgressDisplay, say
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.reproduction import open_reproduction, reproduce_preset, write_reproduction_page
+from soo_marl.studies.reproduction_plan import (
+    REGIMES,
+    checkpoint_megabytes,
+    planned_steps,
+    reproduction_plan,
+    scale_named,
+)
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Reproduce the paper: train, classify, fine-tune with every method and control, take profiles, write one page."""
+
+    output: Path = Path("runs/reproduce")
+    """Folder of the reproduction; one that is there already is continued."""
+    scale: str = "standard"
+    """quick: minutes, a look at everything; standard: 10 seeds, an hour or two; full: 20 seeds and the paper's numbers
+    of episodes."""
+    presets: tuple[str, ...] = tuple(REGIMES)
+    """Presets of the game, in order."""
+    dry_run: bool = False
+    """Say what would be done and about how long it takes, and do nothing."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        scale = scale_named(self.scale)
+        plans = reproduction_plan(self.output, scale, self.presets)
+        if self.output.exists() and not self.output.is_dir():
+            raise RunDirectoryError(f"{self.output} is a file, not a folder; name another output folder")
+        check_machine(self.compute)
+        print_plan(
+            [step for plan in plans for step in planned_steps(plan, self.compute)],
+            max(checkpoint_megabytes(plan, self.compute) for plan in plans),
+        )
+        if self.dry_run:
+            return
+        directory, display = open_reproduction(self.output, scale), ProgressDisplay()
+        with directory.locked():
+            # At once and after each preset, so that a page is there whenever this is stopped.
+            page = write_reproduction_page(directory, scale, self.presets)
+            for plan in plans:
+                say(f"\n{plan.preset}, regime {plan.baselines.regime}")
+                print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute))
+                write_reproduction_page(directory, scale, self.presets)
+        say(f"\nReproduction: {page}")

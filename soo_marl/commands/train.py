@@ -1,0 +1,53 @@
+"""``soo-marl train``."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from soo_marl.commands.shared import recipe
+from soo_marl.report.terminal import ProgressDisplay, print_study, say
+from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.files import RunDirectoryError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train honest and deceptive baselines over many seeds, and measure what they do."""
+
+    output: Path = Path("runs/baselines")
+    """Study directory; one that is there already is continued."""
+    preset: str = "trackable"
+    """Preset of the game: trackable, paper or watch."""
+    regime: str = "staged"
+    """staged: red learns to follow an honest blue, then fresh blues meet it; joint: both learn together (the paper);
+    scripted: red follows a rule (preset watch)."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """One honest and one deceptive run per seed."""
+    scale: float = 1.0
+    """Factor on the number of updates, for quick looks."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Any field of the configuration as name=value, for example game.blue_speed_limit=1.0 or maddpg.gamma=0.9."""
+    resume: bool = True
+    """Continue a study that is there already; with --no-resume it is refused."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        if not self.resume and (self.output / "study.json").exists():
+            raise RunDirectoryError(
+                f"{self.output} holds a study already; name another output, or leave out --no-resume"
+            )
+        config = recipe(self.preset, self.regime, self.seeds, self.scale, self.set)
+        check_machine(self.compute)
+        directory = open_study(self.output, config)
+        with directory.locked():
+            agents = train_and_evaluate(config, directory, ProgressDisplay(), self.compute)
+            print_study(agents, None, write_results(directory, agents, None, line), directory)
+        say(f"Next:    {shlex.join(['soo-marl', 'classify', str(directory.path)])}")
