@@ -24,7 +24,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # quick, standard or full.
 SCALE ?= standard
 
-.PHONY: demo reproduce bench test check setup
+.PHONY: demo reproduce bench test browser check setup
 .NOTPARALLEL:
 
 demo: $(RUNTIME)
@@ -36,8 +36,17 @@ reproduce: $(RUNTIME)
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks
 
-test: $(DEVELOPMENT)
+test: $(DEVELOPMENT) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The tests of the page drive Chromium; where it can be neither found nor installed, they are skipped and say so.
+browser:
+	@command -v chromedriver >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		echo 'installing Chromium for the tests of the page' && \
+		timeout 300 sh -c 'apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver' \
+			>/dev/null 2>&1; \
+	} || echo 'no Chromium: the tests of the page in a browser are skipped'
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff check .

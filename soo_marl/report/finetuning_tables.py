@@ -12,22 +12,24 @@ from soo_marl.studies.run_directory import StudyDirectory
 
 _COLUMNS = {
     "trap_rate": "trapped",
-    "rubric_rate": "rubric",
     "goal_rate": "goal",
     "goal_rate_alone": "alone",
     "relative_sensitivity": "sees",
     "relative_seeing_gain": "gain",
-    "relative_difference_to_honest": "difference",
+    "relative_difference_to_honest": "away",
 }
+
+_WIDEST_NAME, _VERDICTS = 22, 18
+"""Characters of the first column at most, and of the last at least: all fit 80 columns."""
 
 
 def print_conditions(summaries: Sequence[ConditionSummary], directory: StudyDirectory) -> None:
     """One line per condition, the table of claims, and where everything is."""
-    table = new_table("Conditions (means over seeds; intervals in results/conditions.json and on the page)")
-    table.add_column("condition", no_wrap=True)
+    table = new_table("Conditions: means over seeds; the page has intervals, and everything else")
+    table.add_column("condition", overflow="fold", max_width=_WIDEST_NAME)
     for title in _COLUMNS.values():
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("verdicts")
+    table.add_column("verdicts", min_width=_VERDICTS)
     for summary in summaries:
         values = [summary.measures.get(name, Interval(estimate=None, n=0)) for name in _COLUMNS]
         words = ", ".join(f"{count} {word}" for word, count in summary.verdicts.items())
@@ -36,7 +38,8 @@ def print_conditions(summaries: Sequence[ConditionSummary], directory: StudyDire
     console.print(table)
     say(
         "sees: sensitivity of blue's action to red; gain: what seeing red is worth in return; both as fractions of the "
-        "honest baselines'. difference: of deception profiles, as a fraction of deceptive to honest.\n"
+        "honest baselines'. away: how far deception profiles lie from the honest baselines', as a fraction of how far "
+        "the deceptive ones' do.\n"
     )
     for claim in read_list(directory.results / "claims.json", Claim):
         estimate = f": {interval_text(claim.estimate)}" if claim.estimate is not None else ""

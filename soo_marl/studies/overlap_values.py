@@ -14,7 +14,7 @@ Forms (all lower for more overlap):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +96,8 @@ def measure_overlap(
     evaluation_seeds: int,
     episodes: int,
     report: Callable[[int], None] = lambda done: None,
+    pairings: Sequence[str] = PAIRINGS,
+    layer_sets: Sequence[str] = tuple(LAYER_SETS),
 ) -> dict[ValueKey, OverlapSums]:
     """Play greedy episodes under several evaluation seeds and collect the sums of every overlap value.
 
@@ -105,6 +107,7 @@ def measure_overlap(
         evaluation_seeds: S; agents of the same training seed meet the same episodes under the same evaluation seed.
         episodes: N, per evaluation seed.
         report: called with the number of evaluation seeds done.
+        pairings, layer_sets: which values; all by default.
     """
     collected: dict[ValueKey, list[EpisodeSums]] = {}
     for evaluation_seed in range(evaluation_seeds):
@@ -114,7 +117,7 @@ def measure_overlap(
         sums: dict[ValueKey, EpisodeSums] = {}
         for step in greedy_steps(agents, worlds):
             red, blue = step.observations
-            for key, of_step in _sums_of_step(agents, red, blue, game, random).items():
+            for key, of_step in _sums_of_step(agents, red, blue, game, random, pairings, layer_sets).items():
                 sums[key] = sums[key] + of_step if key in sums else of_step
         for key, of_seed in sums.items():
             collected.setdefault(key, []).append(of_seed)
@@ -154,13 +157,19 @@ def sample_activations(
 
 
 def _sums_of_step(
-    agents: MADDPG, red: Tensor, blue: Tensor, game: PhysicalDeceptionConfig, random: RandomStreams
+    agents: MADDPG,
+    red: Tensor,
+    blue: Tensor,
+    game: PhysicalDeceptionConfig,
+    random: RandomStreams,
+    pairings: Sequence[str],
+    layer_sets: Sequence[str],
 ) -> dict[ValueKey, EpisodeSums]:
     """Sums of one step for every pairing, form and set of layers; each episode is one position."""
     self_activations = _activations(agents, blue)
     not_trapped = untrapped(blue)
     sums = {}
-    for name in PAIRINGS:
+    for name in pairings:
         counter = random.counter
         for zero_flag in (False, True):
             # Both variants imagine red at the same points.
@@ -171,7 +180,8 @@ def _sums_of_step(
                 if settings.zero_flag != zero_flag:
                     continue
                 mask = pairs.valid & not_trapped if settings.untrapped_only else pairs.valid
-                for layers, members in LAYER_SETS.items():
+                for layers in layer_sets:
+                    members = LAYER_SETS[layers]
                     sums[ValueKey(form, layers, name)] = episode_sums(
                         {layer: self_activations[layer] for layer in members},
                         {layer: other_activations[layer] for layer in members},

@@ -65,7 +65,8 @@ def measure_agents(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int)
     """
     trajectories, returns = roll_out(agents, game, episodes, STREAM)
     blanked_trajectories, blanked = roll_out(agents, game.replace(blind=True), episodes, STREAM)
-    sums = measure_overlap(agents, game, 1, min(episodes, _OVERLAP_EPISODES))
+    count = min(episodes, _OVERLAP_EPISODES)
+    sums = measure_overlap(agents, game, 1, count, pairings=("imagined_red",), layer_sets=("both",))
     return Measures(
         rates=behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length)),
         profile=deception_profile(trajectories),

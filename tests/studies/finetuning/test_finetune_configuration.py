@@ -34,7 +34,7 @@ NEVER_ALONE = baselines(stages=(Stage(name="follow", training=training()), Stage
         ("soo", {"weight": 0}, "soo.0"),
         ("soo", {"weight": 1e20}, "soo.1e20"),
         ("soo", {"weight": 1e-20}, "soo.1e-20"),
-        ("soo_difference", {"weight": 100}, "soo_difference.100"),
+        ("soo_difference", {"weight": 77}, "soo_difference.77"),
         ("soo", {"updates": 250}, "soo.updates-250"),
         ("soo", {"weight_start": 0, "weight_end": 2.5}, "soo.weight_start-0.weight_end-2.5"),
         ("soo", {"layers": ("hidden_1",)}, "soo.hidden_1"),

@@ -65,8 +65,8 @@ from soo_marl.studies.tensor_files import write_tensors
 
 Array = NDArray[np.float64]
 
-MIXED = GAME.replace(alone_share=0.3, trapped_start_share=0.2)
-"""A game with everything that does not count in sensitivity."""
+MIXED = GAME.replace(alone_share=0.3, trapped_start_share=0.3, blue_sight_radius=0.8)
+"""A game with everything that does not count in sensitivity, a trapped red in sight above all."""
 SEEDS = (0, 5)
 EPISODES = 12
 
@@ -92,11 +92,12 @@ def test_sensitivity_of_an_action_that_is_reds_position() -> None:
     made = seeing(MIXED)
     # The points are the only thing that is drawn.
     random = RandomStreams(SEEDS, "look/moved")
-    sums, counted = np.zeros((2, len(SEEDS))), np.zeros(len(SEEDS))
+    sums, counted, trapped_in_sight = np.zeros((2, len(SEEDS))), np.zeros(len(SEEDS)), 0
     for blue in watched(made, MIXED, "look/sensitivity"):
         drawn = random.uniform(2, EPISODES).double().numpy()
         for run, episode in np.ndindex(len(SEEDS), EPISODES):
             red, trapped, visible = blue[run, episode, 6:8], blue[run, episode, 8], blue[run, episode, 10]
+            trapped_in_sight += int(visible and trapped)
             if not visible or trapped:
                 continue
             angle, radius = drawn[run, :, episode]
@@ -105,7 +106,7 @@ def test_sensitivity_of_an_action_that_is_reds_position() -> None:
             sums[0, run] += np.linalg.norm(action)
             sums[1, run] += np.linalg.norm(action - np.tanh(1.5 * point))
             counted[run] += 1
-    assert counted.min() > 50
+    assert counted.min() > 50 and trapped_in_sight > 50
     found = sensitivity(made, MIXED, EPISODES, "look")
     assert found.blanked.tolist() == pytest.approx(sums[0] / counted, rel=1e-4)
     assert found.moved.tolist() == pytest.approx(sums[1] / counted, rel=1e-4)
@@ -157,7 +158,7 @@ def test_activations_that_never_change_have_no_variance() -> None:
     assert found.variance.tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
-@pytest.mark.parametrize("game", [MIXED, GAME.replace(trapped_start_share=1.0)])
+@pytest.mark.parametrize("game", [MIXED, MIXED.replace(trapped_start_share=1.0, alone_share=0)])
 def test_a_blind_blue_has_no_sensitivity_and_one_that_meets_no_untrapped_red_has_none_to_measure(
     game: PhysicalDeceptionConfig,
 ) -> None:

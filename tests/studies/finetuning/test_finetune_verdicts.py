@@ -269,8 +269,9 @@ def test_claims_of_agents_that_are_what_they_are(found: Found, guided: Found) ->
     assert found.holds("control: agents treated with none.updates-6 still deceive") == "yes"
     assert found.holds("control: agents treated with random.updates-6 still deceive") == "no", "they do nothing"
     assert found.holds("control: agents treated with anchor.updates-6 still deceive") == "partly"
-    assert found.holds("control: position_tie.updates-6, which has no self") == "yes"
-    assert found.holds("control: blank, which has no self") == "yes"
+    # Going straight to the goal is honest behaviour, whatever it is that made agents do so.
+    assert found.holds("control: position_tie.updates-6, in which no self takes part") == "no"
+    assert found.holds("control: blank, in which no self takes part") == "no"
     assert found.holds("paying for honesty") == "yes"
     assert found.holds("an honest agent that sees red earns more") in ("no", "undecided")
     assert guided.holds("an honest agent that sees red earns more") == "yes"

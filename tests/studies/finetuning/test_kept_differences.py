@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from test_finetune_methods import ROWS, SEEDS, Loss, hidden, make_actor, make_batch, make_sources, numpy, rewound, shown
+from test_finetune_methods import ROWS, SEEDS, hidden, make_actor, make_batch, make_sources, numpy, rewound, shown
 
 from soo_marl.envs.observations import every_red, every_red_moved, exchanged_goal, red_unseen, untrapped
 from soo_marl.studies.finetuning.methods import (
     KEEP_GOAL_MEAN,
     KEEP_STATE_MEAN,
+    Loss,
     kept_goal_difference,
     kept_state_difference,
     position_kept_goal_difference,
@@ -64,6 +65,6 @@ def test_an_agent_that_red_only_adds_to_need_not_change(loss: Loss) -> None:
     with torch.no_grad():
         # Far above the kink of the activation function, layers are linear: effects of goal and red add up.
         for layer in (actor.hidden_1, actor.hidden_2):
-            layer.linear.bias += 100.0
+            layer.linear.bias.add_(100.0)
     sources = make_sources(initial=actor)
     assert loss(sources, actor, make_batch()).tolist() == pytest.approx([0.0] * len(SEEDS), abs=1e-5)
