@@ -35,7 +35,7 @@ def test_train_baselines_then_everything_else(tmp_path: Path) -> None:
     done = run("export_pretrained.py", study, "--destination", tmp_path / "package", "--seeds", 1)
     assert done.returncode == 0, done.stderr
     assert "MB" in done.stdout and (tmp_path / "package" / "trackable" / "honest" / "seed_1").is_dir()
-    done = run("finetune.py", study, "--methods", "soo")
+    done = run("finetune_soo.py", study, "--methods", "soo")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("finetune: an interval needs at least 2 seeds whose agents play well enough")
 

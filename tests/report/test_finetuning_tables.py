@@ -16,6 +16,7 @@ from soo_marl.studies.records import Interval, Record, write_list
 from soo_marl.studies.reproduction_plan import PlannedStep
 from soo_marl.studies.run_directory import StudyDirectory
 
+SHARE = Interval(estimate=0.123, low=0.1, high=0.2, n=10)
 LARGE = Interval(estimate=-123.456, low=-200.0, high=100.0, n=10)
 
 
@@ -42,7 +43,7 @@ def test_conditions(directory: StudyDirectory, capsys: pytest.CaptureFixture[str
             condition=name,
             method=name,
             after=after,
-            measures=dict.fromkeys(names, LARGE),
+            measures=dict.fromkeys(names, SHARE) | {"relative_seeing_gain": LARGE},
             verdicts={"still deceptive": 7, "honest": 3},
             verdict="still deceptive",
         )
@@ -59,7 +60,8 @@ def test_conditions(directory: StudyDirectory, capsys: pytest.CaptureFixture[str
         ["condition", "trapped", "goal", "alone", "sees", "gain", "away", "verdicts"]
     ]
     text = " ".join(word for row in rows for word in row.split())
-    assert text.count("-123.46") == len(summaries) * len(names) and text.count("7 still deceptive") == len(summaries)
+    assert text.count("0.12 0.12 0.12 0.12 -123.46 0.12 7 still") == text.count("3 honest") == len(summaries)
+    assert all(name in text for name in METHODS if len(name) < 15), "not broken"
     print_conditions(summaries, directory)
     assert "no a [claim] (so: -123.46 [-200.00, 100.00])" in " ".join(capsys.readouterr().out.split())
 
