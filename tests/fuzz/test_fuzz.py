@@ -6,12 +6,14 @@ The cases are the same in every run.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -278,8 +280,16 @@ FIELDS = (
 WORDS = (
     "", "0", "1", "-1", "1e999", "NaN", "-inf", "9" * 30, "9" * 5_000, "true", "null", "[]", "[" * 100_000, "{}",
     "../x", "/dev/null", "/dev/null/x", "/proc/none/x", "x" * 300, "\udcff", "a\nb", "\x1b[31m", "[bold]", "=", ".",
-    "trackable", "staged", "joint", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--", "study",
+    "trackable", "staged", "joint", "quick", "soo", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--", "study",
 )  # fmt: skip
+WORK = (
+    "train_and_evaluate", "classify", "write_results", "merge_results", "print_study", "refresh_report", "train_points",
+    "write_sweep_results", "print_sweep", "run_finetuning", "finetune_competent", "finetuning_notes",
+    "print_conditions", "profile_study", "print_profiles", "reproduce_preset", "print_preset",
+    "write_reproduction_page", "print_plan",
+)  # fmt: skip
+"""What commands do once their options are read."""
+
 TEXT = st.sampled_from(WORDS) | st.text(st.characters(exclude_characters="\0"), max_size=8)
 SETTING = st.builds("{}={}".format, st.sampled_from(FIELDS) | TEXT, TEXT)
 JSON_SETTING = st.builds(lambda field, value: f"{field}={json.dumps(value)}", st.sampled_from(FIELDS), VALUES)
@@ -288,7 +298,10 @@ OPTIONS = {
               "--address", "--no-resume", "--resume"),
     "demo": ("--output", "--seeds", "--scale", "--evaluation-seeds", "--episodes", "--workers", "--device"),
     "classify": ("--evaluation-seeds", "--episodes", "--workers", "--device", "--engine"),
-    "report": ("--study",),
+    "report": ("--study", "--pretrained", "--output"),
+    "profile": ("--episodes", "--pretrained", "--output", "--workers", "--device"),
+    "finetune": ("--methods", "--weights", "--updates", "--seeds", "--output", "--episodes", "--layers", "--workers"),
+    "reproduce": ("--output", "--scale", "--presets", "--dry-run", "--workers", "--device"),
     "sweep": ("--output", "--grid", "--random", "--points", "--search-seed", "--metric", "--seeds", "--workers"),
 }  # fmt: skip
 
@@ -297,10 +310,10 @@ OPTIONS = {
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A command with real options and whatever values."""
     command = draw(st.sampled_from(sorted(OPTIONS)))
-    line = [command] + ([draw(TEXT)] if command in ("classify", "report") else [])
+    line = [command] + ([draw(TEXT)] if command in ("classify", "report", "profile", "finetune") else [])
     for option in draw(st.lists(st.sampled_from(OPTIONS[command]), max_size=4)):
         several = draw(st.lists(SETTING if option in ("--set", "--grid", "--random") else TEXT, min_size=1, max_size=2))
-        line += [option, *([] if option.endswith("resume") else several)]
+        line += [option, *([] if option.endswith(("resume", "-run")) else several)]
     return line + draw(st.lists(TEXT, max_size=1))
 
 
@@ -318,11 +331,11 @@ def test_command_lines(
     shutil.rmtree(inner, ignore_errors=True)
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
-    for name in (
-        "train_and_evaluate", "classify", "write_results", "print_study", "draw_figures", "train_points",
-        "write_sweep_results", "print_sweep",
-    ):  # fmt: skip
-        monkeypatch.setattr(cli, name, lambda *_, **__: None)
+    for command in cli.COMMANDS:
+        module = importlib.import_module(f"soo_marl.commands.{command}")
+        for name in WORK:
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, MagicMock())
     parsed = True
     try:
         status = cli.main(line)
