@@ -27,7 +27,7 @@ from soo_marl.agents import MADDPGConfig, TrainingConfig
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.report.page import write_report
 from soo_marl.report.terminal import one_sentence
-from soo_marl.studies import files, training
+from soo_marl.studies import files, phases, training
 from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
 from soo_marl.studies.baselines import open_study, read_study
 from soo_marl.studies.checkpoints import ShardCheckpoint
@@ -235,7 +235,7 @@ def test_checkpoints(
     content = broken(content, damage) if which != "header" else content
     checkpoint.path.write_bytes(content)
     try:
-        session = training._next_session(CONFIG, directory, checkpoint, (0, 1), "cpu")
+        session = phases._next_session(training.BaselineTask(CONFIG), directory, checkpoint, (0, 1), "cpu")
     except RunDirectoryError as error:
         refused(error)
         assert str(checkpoint.path) in str(error) and "delete it to" in str(error)
@@ -280,7 +280,8 @@ FIELDS = (
 WORDS = (
     "", "0", "1", "-1", "1e999", "NaN", "-inf", "9" * 30, "9" * 5_000, "true", "null", "[]", "[" * 100_000, "{}",
     "../x", "/dev/null", "/dev/null/x", "/proc/none/x", "x" * 300, "\udcff", "a\nb", "\x1b[31m", "[bold]", "=", ".",
-    "trackable", "staged", "joint", "quick", "soo", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--", "study",
+    "trackable", "staged", "joint", "quick", "soo", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--",
+    "study",
 )  # fmt: skip
 WORK = (
     "train_and_evaluate", "classify", "write_results", "merge_results", "print_study", "refresh_report", "train_points",
