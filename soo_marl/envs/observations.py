@@ -79,7 +79,7 @@ def imagined_red(sight_radius: float, zero_flag: bool = False) -> Pairing:
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
-        other = with_red(blue, _point_in_sight(blue, sight_radius, random))
+        other = with_red(blue, point_in_sight(blue, sight_radius, random))
         if zero_flag:
             other[..., BLUE.trapped] = 0.0
         return ObservationPairs(blue, other, red_unseen(blue))
@@ -98,7 +98,7 @@ def moved_red(sight_radius: float) -> Pairing:
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
-        one, other = (with_red(blue, _point_in_sight(blue, sight_radius, random)) for _ in range(2))
+        one, other = (with_red(blue, point_in_sight(blue, sight_radius, random)) for _ in range(2))
         return ObservationPairs(one, other, red_unseen(blue))
 
     return pair
@@ -115,7 +115,7 @@ def every_red(sight_radius: float) -> Pairing:
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
-        imagined = with_red(blue, _point_in_sight(blue, sight_radius, random))
+        imagined = with_red(blue, point_in_sight(blue, sight_radius, random))
         other = torch.where(red_unseen(blue)[..., None], imagined, blue)
         return ObservationPairs(without_red(blue), other, untrapped(blue))
 
@@ -132,7 +132,7 @@ def every_red_moved(sight_radius: float) -> Pairing:
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
         pairs = pair_with_self(red, blue, random)
-        moved = with_red(blue, _point_in_sight(blue, sight_radius, random))
+        moved = with_red(blue, point_in_sight(blue, sight_radius, random))
         return ObservationPairs(moved, pairs.other_observation, pairs.valid)
 
     return pair
@@ -222,7 +222,7 @@ def _has_visible_bit(blue: Tensor) -> bool:
     return bool(blue.shape[-1] > BLUE.visible.start)
 
 
-def _point_in_sight(blue: Tensor, sight_radius: float, random: RandomStreams) -> Tensor:
+def point_in_sight(blue: Tensor, sight_radius: float, random: RandomStreams) -> Tensor:
     """Points ``[R, ..., 2]``, one per observation, of uniform angle and uniform radius up to ``sight_radius``."""
     angle, radius = random.uniform(2, *blue.shape[1:-1]).unbind(dim=1)
     direction = torch.stack((torch.cos(angle * 2.0 * math.pi), torch.sin(angle * 2.0 * math.pi)), dim=-1)

@@ -11,7 +11,7 @@ from soo_marl.agents.maddpg import MADDPG
 from soo_marl.deception import BehaviourRates, DeceptionProfile, Trajectories, behaviour, deception_profile
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import red_unseen, untrapped, with_red, without_red
+from soo_marl.envs.observations import point_in_sight, red_unseen, untrapped, with_red, without_red
 from soo_marl.overlap import record_activations
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.evaluation import LATE_STATES
@@ -109,9 +109,7 @@ def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, st
         first += hidden.sum(dim=1)
         second += hidden.square().sum(dim=1)
         observations += blue.shape[1]
-        angle, radius = random.uniform(2, episodes).unbind(dim=1)
-        point = torch.stack((torch.cos(angle * 2 * torch.pi), torch.sin(angle * 2 * torch.pi)), dim=-1)
-        moved = with_red(blue, point * (radius * game.blue_sight_radius)[..., None])
+        moved = with_red(blue, point_in_sight(blue, game.blue_sight_radius, random))
         seen = (~red_unseen(blue) & untrapped(blue)).float()
         for i, other in enumerate((without_red(blue), moved)):
             distance = torch.linalg.vector_norm(action - _squashed(agents, actor(other)), dim=-1)
@@ -133,9 +131,7 @@ def step_overlap(agents: MADDPG, blue: Tensor, game: PhysicalDeceptionConfig, ra
 
     Where blue does not see red, red is imagined in the sight disc; where it does, its field is blanked.
     """
-    angle, radius = random.uniform(2, blue.shape[1]).unbind(dim=1)
-    point = torch.stack((torch.cos(angle * 2 * torch.pi), torch.sin(angle * 2 * torch.pi)), dim=-1)
-    imagined = with_red(blue, point * (radius * game.blue_sight_radius)[..., None])
+    imagined = with_red(blue, point_in_sight(blue, game.blue_sight_radius, random))
     other = torch.where(red_unseen(blue)[..., None], imagined, without_red(blue))
     pairs = zip(_activations(agents, blue), _activations(agents, other), strict=True)
     return torch.cat([(one - two).square() for one, two in pairs], dim=-1).mean(dim=-1)
