@@ -13,7 +13,6 @@ from torch import Tensor
 from soo_marl.deception import (
     Conduct,
     DeceptionProfile,
-    Judgement,
     References,
     behavioural_difference,
     judge,
@@ -60,8 +59,9 @@ def treated_agents(
     agents = []
     for condition, measures in measured.items():
         differences = _differences(condition, measures, honest, deceptive)
+        conducts = _conducts(measures)
         for run, seed in enumerate(config.seeds):
-            verdict = _judged(_conducts(measures)[run], references)
+            verdict = judge(conducts[run], references)
             agents.append(
                 TreatedAgent.model_validate(
                     {
@@ -124,10 +124,6 @@ def condition_summaries(
             )
         )
     return summaries
-
-
-def _judged(conduct: Conduct, references: References) -> Judgement:
-    return judge(conduct, references)
 
 
 def _conducts(measures: Measures) -> list[Conduct]:
