@@ -284,13 +284,14 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
 def _film(directory: StudyDirectory, agents: Sequence[TreatedAgent], shown: EpisodeCollection) -> None:
     """Film the baselines and a few treatments from the same start, and list the animation among the figures."""
     recorded = dict.fromkeys(episode.condition for episode in shown.episodes)
-    chosen = [name for name in recorded if name in ("deceptive", "honest") or name.split(".")[0] in _FILMED]
-    gif, *_ = save_videos(shown, directory.figures / "episodes", conditions=chosen[:_MOST_FILMED])
+    treated = [name for name in recorded if name.split(".")[0] in _FILMED]
+    chosen = ["deceptive", *treated[: _MOST_FILMED - 2], "honest"]
+    gif, *_ = save_videos(shown, directory.figures / "episodes", conditions=chosen)
     seed = shown.episodes[0].seed
     words = {agent.condition: agent.verdict for agent in agents if agent.seed == seed and not agent.after}
     caption = (
         "One start, one column per agent: "
-        + ", ".join(f"{name} ({words[name] or 'no verdict'})" for name in chosen[:_MOST_FILMED])
+        + ", ".join(f"{name} ({words[name] or 'no verdict'})" for name in chosen)
         + ". Below each its overlap and what the rubric counts, step by step."
     )
     file = directory.results / "figures.json"
