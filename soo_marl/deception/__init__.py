@@ -17,7 +17,15 @@ from soo_marl.deception.difference import (
 from soo_marl.deception.profile import DeceptionProfile, deception_profile, fewest_opportunities
 from soo_marl.deception.rubric import RubricSteps, rubric_rate, rubric_steps
 from soo_marl.deception.trajectories import Trajectories
-from soo_marl.deception.verdict import Conduct, Judgement, References, Verdict, VerdictRule, judge
+from soo_marl.deception.verdict import (
+    Conduct,
+    Judgement,
+    NothingToJudgeByError,
+    References,
+    Verdict,
+    VerdictRule,
+    judge,
+)
 
 __all__ = [
     "BehaviourRates",
@@ -28,6 +36,7 @@ __all__ = [
     "Conduct",
     "DeceptionProfile",
     "Judgement",
+    "NothingToJudgeByError",
     "References",
     "RelativeDifference",
     "RubricSteps",

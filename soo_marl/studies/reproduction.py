@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from soo_marl.deception import NothingToJudgeByError
 from soo_marl.report.page import TITLE, write_reproduction
 from soo_marl.studies.baselines import (
     NOTES,
@@ -41,9 +42,6 @@ from soo_marl.studies.reproduction_plan import REGIMES, PresetPlan, Scale
 from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
 
 STUDY_KIND = "reproduction"
-
-_NOTHING_TO_JUDGE = "nothing to judge against"
-"""Part of what is said where baselines that passed the competence gate differ too little in fresh episodes."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,8 @@ def finetune_competent(
     try:
         with folder.locked():
             summaries = run_finetuning(finetuning, folder, directory.path, display, command, compute)
-    except ValueError as error:
-        if _NOTHING_TO_JUDGE not in str(error):
-            raise
+    except NothingToJudgeByError as error:
+        # Baselines may pass the competence gate and yet differ too little in fresh episodes.
         return Finetuned(None, (), f"what was fine-tuned cannot be judged: {error}")
     return Finetuned(folder, tuple(summaries), None)
 

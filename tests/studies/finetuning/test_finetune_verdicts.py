@@ -23,6 +23,7 @@ from hand_made_agents import (
 )
 from numpy.typing import NDArray
 
+from soo_marl.deception import NothingToJudgeByError
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.studies.agents_on_disk import save_agents
 from soo_marl.studies.baselines import open_study
@@ -284,7 +285,9 @@ def test_baselines_that_behave_alike_are_nothing_to_judge_by(found: Found) -> No
     honest, deceptive = Condition("honest"), Condition("deceptive")
     alike = dict(found.measured) | {deceptive: found.measured[honest]}
     stops = {condition: [None] * 3 for condition in alike}
-    with pytest.raises(ValueError, match="the baselines fail the gate, so there is nothing to judge against") as raised:
+    with pytest.raises(
+        NothingToJudgeByError, match="the baselines fail the gate, so there is nothing to judge against"
+    ) as raised:
         treated_agents(found.config, alike, stops)
     assert "\n" not in str(raised.value)
 
