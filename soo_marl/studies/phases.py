@@ -65,11 +65,8 @@ class Phase:
     """The condition's last stage: agents are saved after it."""
     updates_before: int
     """Updates of the condition's earlier stages."""
-
-    @property
-    def stream(self) -> str:
-        """Prefix of the random streams of this phase."""
-        return f"{self.condition}/{self.stage}"
+    stream: str
+    """Prefix of the random streams of this phase; phases that share it meet the same episodes and noise."""
 
 
 class AuxiliaryLoss(Protocol):

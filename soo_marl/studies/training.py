@@ -86,6 +86,7 @@ def plan(config: BaselineConfig) -> list[Phase]:
                     first=index == 0,
                     last=index == len(stages) - 1,
                     updates_before=updates,
+                    stream=f"{condition}/{stage.name}",
                 )
             )
             updates += stage.training.updates

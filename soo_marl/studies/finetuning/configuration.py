@@ -54,6 +54,11 @@ class Treatment(BaseModel):
         "both", description="Both sides move towards each other (paper), or towards the self of before."
     )
     untrapped_only: bool = Field(False, description="Leave out observations in which red is trapped.")
+    label: str = Field(
+        min_length=1,
+        description="Name of the condition: the method, and every setting that was not its usual one. Kept, since what "
+        "is usual may change from one version to the next, and folders are named after it.",
+    )
 
     @field_validator("method")
     @classmethod
@@ -80,25 +85,6 @@ class Treatment(BaseModel):
         """The method itself."""
         return METHODS[self.method]
 
-    @property
-    def label(self) -> str:
-        """Name of the condition: the method, and every setting that is not its usual one."""
-        usual = treatment(self.method)
-        parts = [self.method]
-        if self.weight != usual.weight:
-            parts.append(_text(self.weight))
-        for name in ("weight_start", "weight_end"):
-            if (value := getattr(self, name)) != 1.0:
-                parts.append(f"{name}-{_text(value)}")
-        if self.updates != usual.updates:
-            parts.append(f"updates-{self.updates}")
-        if self.layers != HIDDEN_LAYERS:
-            parts.append("-".join(self.layers))
-        parts += [name for name in (self.pairing,) if name != "imagined_red"]
-        parts += [name for name in (self.towards,) if name != usual.towards]
-        parts += [name for name in ("zero_flag", "untrapped_only") if getattr(self, name)]
-        return ".".join(parts)
-
     def pairing_for(self, game: PhysicalDeceptionConfig) -> Pairing:
         """The function that makes other observations."""
         if self.pairing == "perspective":
@@ -107,15 +93,38 @@ class Treatment(BaseModel):
 
 
 def treatment(name: str, **changes: object) -> Treatment:
-    """A method with its usual settings, some of them changed.
+    """A method with its usual settings, some of them changed, labelled after what is changed.
 
     Raises:
         ValueError, pydantic.ValidationError: there is no such method, or a setting does not fit.
     """
     entry = method(name)
-    updates = entry.updates if entry.trains else 0
-    usual = {"method": name, "weight": entry.weight, "updates": updates, "towards": entry.towards}
-    return Treatment.model_validate(usual | changes)
+    usual = Treatment(
+        label=name,
+        method=name,
+        weight=entry.weight,
+        updates=entry.updates if entry.trains else 0,
+        towards=entry.towards,
+    )
+    chosen = Treatment.model_validate(usual.model_dump() | changes)
+    return chosen.model_copy(update={"label": _label(chosen, usual)})
+
+
+def _label(chosen: Treatment, usual: Treatment) -> str:
+    """The method, and every setting that is not its usual one."""
+    parts = [chosen.method]
+    if chosen.weight != usual.weight:
+        parts.append(_text(chosen.weight))
+    for name in ("weight_start", "weight_end"):
+        if (value := getattr(chosen, name)) != getattr(usual, name):
+            parts.append(f"{name}-{_text(value)}")
+    if chosen.updates != usual.updates:
+        parts.append(f"updates-{chosen.updates}")
+    if chosen.layers != usual.layers:
+        parts.append("-".join(chosen.layers))
+    parts += [getattr(chosen, name) for name in ("pairing", "towards") if getattr(chosen, name) != getattr(usual, name)]
+    parts += [name for name in ("zero_flag", "untrapped_only") if getattr(chosen, name)]
+    return ".".join(parts)
 
 
 class FinetuneConfig(BaseModel):

@@ -123,7 +123,7 @@ class FinetuneTask:
             towards_initial=chosen.towards == "initial_self",
             untrapped_only=chosen.untrapped_only,
             discrete=not phase.game.continuous_actions,
-            random=RandomStreams(learner.seeds, f"finetuning/{chosen.method}", learner.device),
+            random=RandomStreams(learner.seeds, "finetuning/loss", learner.device),
         )
         return WeightedLoss(chosen, loss, sources)
 
@@ -160,7 +160,9 @@ def plan(config: FinetuneConfig, chosen: Treatment) -> list[Phase]:
         )
         game = config.training_game(chosen) if stage == STAGE else config.further_game
         before = 0 if stage == STAGE else chosen.updates
-        return Phase(number, condition, chosen.label, stage, game, training, True, True, before)
+        # One stream for all treatments, so that they differ in nothing but the treatment.
+        stream = f"finetuning/{stage}"
+        return Phase(number, condition, chosen.label, stage, game, training, True, True, before, stream)
 
     phases = [phase(0, chosen.label, STAGE, chosen.updates)]
     if config.after_updates > 0:

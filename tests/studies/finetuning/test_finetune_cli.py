@@ -190,8 +190,11 @@ def test_another_configuration_is_refused_by_its_field(run: Run, study: Path) ->
     open_finetuning(study / "finetune", quick(source, config, ("soo",)))
     before = contents(study)
     for options, words in (
-        (QUICK, ['configuration.treatments.0.method is "soo" there and "none" here']),
-        ([*QUICK, "--methods", "soo", "--updates", 2], ["configuration.treatments.0.updates is 1 there and 2 here"]),
+        (QUICK, ['configuration.treatments.0.label is "soo.updates-1" there and "none.updates-1" here']),
+        (
+            [*QUICK, "--methods", "soo", "--updates", 2],
+            ['configuration.treatments.0.label is "soo.updates-1" there and "soo.updates-2" here'],
+        ),
         (
             [*QUICK, "--methods", "soo", "--weights", 5],
             ["configuration.treatments.0.weight is 100.0 there and 5.0 here"],

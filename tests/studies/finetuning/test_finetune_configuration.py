@@ -97,7 +97,7 @@ def test_labels_are_unique_and_name_folders(one: Treatment, other: Treatment) ->
 )
 def test_treatments_that_cannot_be(change: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ValidationError) as raised:
-        Treatment.model_validate({"method": "soo", "weight": 1.0} | change)
+        Treatment.model_validate({"label": "soo", "method": "soo", "weight": 1.0} | change)
     refused(raised.value, words)
 
 

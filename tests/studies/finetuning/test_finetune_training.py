@@ -1,5 +1,6 @@
 """Fine-tuning on disk: from the right agents, in the right games, stopped and killed and continued."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,7 +34,6 @@ from soo_marl.studies.finetuning.training import (
     plan,
     treated_files,
 )
-from soo_marl.studies.phases import Phase
 from soo_marl.studies.recipes import BLUE, RED, BaselineConfig
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.stops import Stop
@@ -244,20 +244,19 @@ def test_all_treatments_begin_with_the_same_agents_and_end_apart(
     _, path = tuned
     name = "actor/1/hidden_1.linear.weight"
     source = networks(trained[1].path, "deceptive", 1)[name]
-    found = [networks(path, chosen.label, 1)[name] for chosen in TREATMENTS if chosen.updates]
+    found = {chosen.method: networks(path, chosen.label, 1)[name] for chosen in TREATMENTS if chosen.updates}
     # Six steps of Adam.
-    assert all(0 < float((tensor - source).abs().max()) < 6.5 * 0.003 for tensor in found)
-    assert not any(torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
+    assert all(0 < float((tensor - source).abs().max()) < 6.5 * 0.003 for tensor in found.values())
+    # All meet the same episodes, and these two are paid alike until red is trapped, which takes longer.
+    assert torch.equal(found.pop("honest_reward"), found["none"])
+    assert not any(torch.equal(found[one], found[other]) for one, other in itertools.combinations(found, 2))
 
 
 def test_no_loss_equals_a_weight_of_zero(make: Make, trained: Trained, study: Path, tmp_path: Path) -> None:
     none, weightless = treatment("none", updates=6), treatment("soo", updates=6, weight=0)
     config = make(none, weightless)
-    with pytest.MonkeyPatch.context() as patched:
-        # Usually a condition's name enters its random streams.
-        patched.setattr(Phase, "stream", property(lambda phase: phase.stage))
-        for chosen in config.treatments:
-            run(config, chosen, trained[1].path, study)
+    for chosen in config.treatments:
+        run(config, chosen, trained[1].path, study)
     for ending in ("", ".after"):
         for seed in config.seeds:
             found = [networks(study, f"{chosen.label}{ending}", seed) for chosen in config.treatments]
