@@ -197,7 +197,7 @@ def test_another_configuration_is_refused_by_its_field(run: Run, study: Path) ->
         ),
         (
             [*QUICK, "--methods", "soo", "--weights", 5],
-            ["configuration.treatments.0.weight is 100.0 there and 5.0 here"],
+            ['configuration.treatments.0.label is "soo.updates-1" there and "soo.5.updates-1" here'],
         ),
         ([*QUICK, "--methods", "soo", "--after-updates", 7], ["configuration.after_updates is 0 there and 7 here"]),
         (
