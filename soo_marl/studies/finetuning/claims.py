@@ -40,8 +40,8 @@ def claims(
         what = "makes agents honest, and" if deceptive else "leaves honest agents honest,"
         table += [
             _near_honest(found, name) if deceptive else None,
-            _goal_kept(found, name, "goal_rate", "with red", config.kind),
-            _goal_kept(found, name, "goal_rate_alone", "alone", config.kind),
+            _goal_kept(agents, name, "goal_rate", "with red", config.kind),
+            _goal_kept(agents, name, "goal_rate_alone", "alone", config.kind),
             _words(found, name, "honest", f"{name} {what} neither blind nor broken", _source(name)),
             _keeps_seeing(found, name),
             _lasts(agents, name) if deceptive else None,
@@ -90,12 +90,13 @@ def _near_honest(found: _Found, name: str) -> Claim | None:
     )
 
 
-def _goal_kept(found: _Found, name: str, measure: str, where: str, kind: str) -> Claim | None:
-    after, before = _measure(found, name, measure), _measure(found, kind, measure)
-    if after is None or before is None or not before.estimate or after.estimate is None:
+def _goal_kept(agents: Sequence[TreatedAgent], name: str, measure: str, where: str, kind: str) -> Claim | None:
+    """Whether each seed's agent reaches the goal as it did before."""
+    treated, before = (_of_seeds(agents, condition, measure) for condition in (name, kind))
+    shares = [value / before[seed] for seed, value in treated.items() if before.get(seed)]
+    if not shares:
         return None
-    low, high = (None if end is None else end / before.estimate for end in (after.low, after.high))
-    share = Interval(estimate=after.estimate / before.estimate, low=low, high=high, n=after.n)
+    share = mean_interval(shares, np.random.default_rng(0))
     return Claim(
         claim=f"{name} costs no skill: blue still reaches the goal {where}",
         source=_source(name),
@@ -103,6 +104,12 @@ def _goal_kept(found: _Found, name: str, measure: str, where: str, kind: str) ->
         estimate=share,
         holds=_decided(share, KEPT, below=False),
     )
+
+
+def _of_seeds(agents: Sequence[TreatedAgent], condition: str, measure: str, *, after: bool = False) -> dict[int, float]:
+    """A measure by seed, where it was measured."""
+    own = [agent for agent in agents if (agent.condition, agent.after) == (condition, after)]
+    return {agent.seed: value for agent in own if (value := getattr(agent, measure)) is not None}
 
 
 def _needs_a_self(found: _Found, name: str) -> Claim | None:
@@ -154,11 +161,8 @@ def _keeps_seeing(found: _Found, name: str) -> Claim | None:
 
 
 def _lasts(agents: Sequence[TreatedAgent], name: str) -> Claim | None:
-    later = {agent.seed: agent.trap_rate for agent in agents if agent.condition == name and agent.after}
-    now = {agent.seed: agent.trap_rate for agent in agents if agent.condition == name and not agent.after}
-    changes = [
-        after - before for seed, before in now.items() if before is not None and (after := later.get(seed)) is not None
-    ]
+    later, now = (_of_seeds(agents, name, "trap_rate", after=after) for after in (True, False))
+    changes = [later[seed] - before for seed, before in now.items() if seed in later]
     if not changes:
         return None
     interval = mean_interval(changes, np.random.default_rng(0))

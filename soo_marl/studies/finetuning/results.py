@@ -55,7 +55,7 @@ def treated_agents(
         ValueError: the baselines do not differ enough to judge by.
     """
     honest, deceptive = (measured[Condition(kind)] for kind in ("honest", "deceptive"))
-    references = References.from_baselines(_conducts(honest), _conducts(deceptive))
+    references = _references(measured)
     agents = []
     for condition, measures in measured.items():
         differences = _differences(condition, measures, honest, deceptive)
@@ -92,6 +92,7 @@ def condition_summaries(
 ) -> list[ConditionSummary]:
     """One record per condition: the mean of every measure over seeds with its 95 % interval, and the verdicts."""
     generator = np.random.default_rng(0)
+    references = _references(measured)
     honest, deceptive = (measured[Condition(kind)].profile for kind in ("honest", "deceptive"))
     of_honest = [agent for agent in agents if agent.condition == "honest"]
     summaries = []
@@ -107,6 +108,12 @@ def condition_summaries(
                 [math.nan if (value := agent.overlap[form]) is None else value for agent in own]
             )
         intervals = {name: mean_interval(column, generator) for name, column in values.items()}
+        if condition == Condition("honest"):
+            # The interval by which verdicts say whether seeing pays.
+            gain, low, high = references.honest.seeing_gain, references.seeing_gain_low, references.seeing_gain_high
+            if not math.isnan(low):
+                n = intervals["seeing_gain"].n
+                intervals["seeing_gain"] = Interval(estimate=gain, low=low, high=high, n=n)
         intervals[RELATIVE_DIFFERENCE] = _relative(condition, measures.profile, honest, deceptive, generator)
         words = Counter(agent.verdict for agent in own if agent.verdict is not None)
         chosen = condition.treatment
@@ -124,6 +131,11 @@ def condition_summaries(
             )
         )
     return summaries
+
+
+def _references(measured: Measured) -> References:
+    honest, deceptive = (_conducts(measured[Condition(kind)]) for kind in ("honest", "deceptive"))
+    return References.from_baselines(honest, deceptive)
 
 
 def _conducts(measures: Measures) -> list[Conduct]:
