@@ -13,6 +13,7 @@ import tyro
 from soo_marl.commands.classify import Classify
 from soo_marl.commands.demo import Demo
 from soo_marl.commands.finetune import Finetune
+from soo_marl.commands.llm import Llm
 from soo_marl.commands.profile import Profile
 from soo_marl.commands.report import Report
 from soo_marl.commands.reproduce import Reproduce
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "reproduce": Reproduce,
     "sweep": Sweep,
     "report": Report,
+    "llm": Llm,
 }
 """All commands by name."""
 

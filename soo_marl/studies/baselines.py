@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -17,6 +16,7 @@ from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.profile_records import PROFILES, ProfileResult
+from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
@@ -59,13 +59,6 @@ _SUMMARY = "summary.json"
 
 ACCURACY_AT = (100, 500, 1500)
 """Episodes per evaluation seed at which the summary gives the published protocol's accuracy, where they were played."""
-
-
-class Display(Protocol):
-    """Where a study says what it is doing."""
-
-    def task(self, name: str, total: float, shards: int) -> AbstractContextManager[Callable[[int, float], None]]:
-        """Show a task while it runs; yields ``advance(shard, units of work done by it)``."""
 
 
 def open_study(path: Path, config: BaselineConfig) -> StudyDirectory:

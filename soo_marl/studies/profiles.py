@@ -21,7 +21,7 @@ from soo_marl.deception import (
 from soo_marl.deception.profile import GRID_POINTS
 from soo_marl.report.profile_drawing import draw_profiles
 from soo_marl.studies.agents_on_disk import load_agents
-from soo_marl.studies.baselines import Display, merge_results
+from soo_marl.studies.baselines import merge_results
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.studies.evaluation import LATE_STATES
 from soo_marl.studies.files import RunDirectoryError
@@ -29,6 +29,7 @@ from soo_marl.studies.finetuning.evaluation import conditions, read_measures
 from soo_marl.studies.finetuning.study import read_finetuning
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.profile_records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
+from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig, Kind
 from soo_marl.studies.records import Interval, mean_interval, write_one
 from soo_marl.studies.rollout import roll_out

@@ -17,7 +17,6 @@ from soo_marl.deception import NothingToJudgeByError
 from soo_marl.report.page import TITLE, write_reproduction
 from soo_marl.studies.baselines import (
     NOTES,
-    Display,
     classify,
     merge_results,
     open_study,
@@ -36,6 +35,7 @@ from soo_marl.studies.finetuning.study import (
     treatments_of,
 )
 from soo_marl.studies.profiles import profile_study
+from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, Classification, Record
 from soo_marl.studies.reproduction_plan import REGIMES, PresetPlan, Scale

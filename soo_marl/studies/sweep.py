@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.report.sweep_figures import draw_sweep
-from soo_marl.studies.baselines import RATES, Display, open_study, summary, train_and_evaluate
+from soo_marl.studies.baselines import RATES, open_study, summary, train_and_evaluate
 from soo_marl.studies.engines import Compute, run_shards
 from soo_marl.studies.lock import worker_lock
+from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import KINDS, BaselineConfig
 from soo_marl.studies.records import AgentRecord, Record, mean_interval, read_list, write_list, write_one
 from soo_marl.studies.run_directory import StudyDirectory

@@ -14,7 +14,6 @@ from soo_marl.report.finetuning_drawing import draw_finetuning
 from soo_marl.report.page import write_report
 from soo_marl.report.videos import save_videos
 from soo_marl.studies.agents_on_disk import agent_file, curves_file
-from soo_marl.studies.baselines import Display
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.files import DELETE, RunDirectoryError, validate
@@ -39,6 +38,7 @@ from soo_marl.studies.finetuning.results import (
     treated_agents,
 )
 from soo_marl.studies.finetuning.training import finetune, plan, treated_files
+from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,

