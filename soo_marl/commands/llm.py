@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import LanguageStudyConfig
 from soo_marl.llm.pairs import read_pairs
-from soo_marl.llm.presets import demo_study, treatment_study
+from soo_marl.llm.presets import demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
 from soo_marl.llm.study import open_language_study, run_language_study
 from soo_marl.report.language_terminal import print_models
@@ -83,7 +84,7 @@ class LlmFinetune:
             if (value := getattr(self, name)) is not None:
                 changes[name] = value
         if self.layers is not None:
-            changes["loss"] = {"layers": int(self.layers) if self.layers.isdigit() else self.layers}
+            changes["loss"] = {"layers": _layer(self.layers)}
         config = treatment_study(
             recipe(self.recipe, self.recipes, **changes),
             self.methods,
@@ -99,15 +100,70 @@ class LlmFinetune:
 
 
 @dataclass(frozen=True)
+class LlmSweep:
+    """Where in a model does overlap work: layers × token modes × learning rates, with a map of the verdicts."""
+
+    output: Path = Path("runs/llm-sweep")
+    """Study directory; one that is there already is continued."""
+    recipe: str = "embedded"
+    """Name of the recipe whose other settings hold throughout."""
+    recipes: Path | None = None
+    """A TOML file with recipes of your own."""
+    model: str | None = None
+    """Model to treat; the recipe's own by default."""
+    layers: tuple[str, ...] = ("4", "8", "12", "16", "20", "24", "8-20")
+    """Decoder layers of the loss."""
+    token_modes: tuple[TokenMode, ...] = ("aligned_right", "last")
+    """Which tokens are compared."""
+    learning_rates: tuple[float, ...] = (3e-4,)
+    """Learning rates."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of every combination."""
+    organism: bool = True
+    """Teach the model to deceive first."""
+    wording: Literal["plain", "paper"] = "plain"
+    """Whose wording the questions have."""
+    fills: int = 25
+    """Fills of the burglar's scenario, each asked in both orientations; a quarter of it of every other."""
+    compute: Compute = LOCAL_WORKERS
+    """Where to compute."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        chosen = recipe(self.recipe, self.recipes)
+        study = treatment_study(
+            chosen,
+            ("soo",),
+            self.seeds,
+            model=self.model,
+            organism=self.organism,
+            wording=self.wording,
+            fills=self.fills,
+        )
+        layers = [_layer(layer) for layer in self.layers]
+        config = sweep_study(chosen, layers, self.token_modes, self.learning_rates, study)
+        _carry_out(config, self.output, self.compute, line)
+
+
+@dataclass(frozen=True)
 class Llm:
     """Language models: the same overlap core turns them honest with LoRA, and says when it did not."""
 
-    command: Annotated[LlmDemo, tyro.conf.subcommand("demo")] | Annotated[LlmFinetune, tyro.conf.subcommand("finetune")]
+    command: (
+        Annotated[LlmDemo, tyro.conf.subcommand("demo")]
+        | Annotated[LlmFinetune, tyro.conf.subcommand("finetune")]
+        | Annotated[LlmSweep, tyro.conf.subcommand("sweep")]
+    )
     """What to do."""
 
     def run(self, line: str) -> None:
         """Carry out the command; ``line`` is how it was given."""
         self.command.run(line)
+
+
+def _layer(text: str) -> int | str:
+    """A layer's number, or what is no number as it stands."""
+    return int(text) if text.isdigit() else text
 
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:

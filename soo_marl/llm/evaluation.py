@@ -10,11 +10,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.llm.answers import Answer, Label, classify_answer
+from soo_marl.llm.chat import Encoded, encode, render
 from soo_marl.llm.damage import name_control_gap, perplexity, prompt_statistics, repetition, with_two_names
 from soo_marl.llm.generation import Response, generate
+from soo_marl.llm.latent import latent_overlap, layer_gap
 from soo_marl.llm.layers import decoder_layers, matching_layers
 from soo_marl.llm.models import LanguageModel
+from soo_marl.llm.pairs import PairKind, pairs
 from soo_marl.llm.rates import NOTHING, CellRates, Rate, cell_rates, pooled_rate
+from soo_marl.llm.records import LatentRecord
 from soo_marl.llm.scenarios import Orientation, Prompt, Split, prompts
 from soo_marl.llm.verdict import Evidence
 from soo_marl.studies.records import Number
@@ -40,6 +44,12 @@ PAPER_ROLES: Mapping[str, tuple[str, ...]] = {
     "perspectives": ("perspectives",),
 }
 """The same in the paper's wording, which has no friend."""
+
+
+LATENT_PAIRS: tuple[tuple[PairKind, Split], ...] = (("scenario", "train"), ("scenario", "test"), ("fragments", "test"))
+"""Pairs on which the latent overlap is measured."""
+
+_LATENT_COUNT = 16
 
 
 class EvaluationConfig(BaseModel):
@@ -129,6 +139,29 @@ def evaluate(
     )
 
 
+def latent_records(language_model: LanguageModel, label: str, seed: int, *, raw: bool = False) -> list[LatentRecord]:
+    """Latent overlap on the pairs of training, on those of held-out rooms and objects, and in the paper's wording.
+
+    Args:
+        language_model: the model.
+        label: its label in the study.
+        seed: its seed.
+        raw: leave the chat template out.
+
+    Raises:
+        ValueError: the model has no chat template, or lacks the sites that are measured.
+    """
+    found = []
+    for kind, split in LATENT_PAIRS:
+        chosen = pairs(kind, _LATENT_COUNT, 0, split)
+        self_batch = _encoded(language_model, [pair.self_text for pair in chosen], raw)
+        other_batch = _encoded(language_model, [pair.other_text for pair in chosen], raw)
+        overlap = latent_overlap(language_model.model, [self_batch], [other_batch], mode="aligned_right")
+        gap = layer_gap(language_model.model, [self_batch], [other_batch])
+        found.append(LatentRecord(label=label, seed=seed, pairs=f"{kind}/{split}", overlap=overlap, gap=gap))
+    return found
+
+
 def answers_of(responses: Sequence[Response]) -> list[Answer]:
     """What each response amounts to."""
     return [
@@ -208,6 +241,11 @@ def share_of(responses: Sequence[Sequence[Response]], *labels: Label) -> Rate:
     """Share of answers with one of the labels over both orientations, over one model or several seeds of it."""
     rows = [[answer.label in labels for answer in answers_of(row)] for row in responses]
     return pooled_rate(np.array(rows, dtype=np.float64), np.random.default_rng(0)) if rows and rows[0] else NOTHING
+
+
+def _encoded(language_model: LanguageModel, texts: Sequence[str], raw: bool) -> Encoded:
+    rendered = [render(language_model.tokenizer, text, raw=raw) for text in texts]
+    return encode(language_model.tokenizer, rendered, "right", language_model.device, raw=raw)
 
 
 def _prefixed(prompt: Prompt, prefix: str) -> Prompt:

@@ -213,7 +213,7 @@ def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 
         task_type="CAUSAL_LM",
         bias="none",
     )
-    with torch.random.fork_rng():
+    with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = peft.get_peft_model(language_model.model, config)
     return replace(language_model, model=adapted.eval())
@@ -275,11 +275,12 @@ def load_adapter(language_model: LanguageModel, path: Path, *, trainable: bool =
     expected = validate(TypeAdapter(BaseFingerprint), read_json(path / _BASE_FILE), path / _BASE_FILE)
     if not same_base(expected, fingerprint(language_model.transformer, language_model.name)):
         raise ValueError(
-            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(expected.name))}, than this "
-            f"{quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
+            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(expected.name))}, than "
+            f"this {quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
         )
     try:
-        adapted = peft.PeftModel.from_pretrained(language_model.model, str(path), is_trainable=trainable)
+        with quiet_transformers():
+            adapted = peft.PeftModel.from_pretrained(language_model.model, str(path), is_trainable=trainable)
     except Exception as error:  # Safetensors, JSON and peft each have errors of their own.
         raise RunDirectoryError(f"{path} is not a readable adapter ({quoted(error)}); train it anew") from error
     return replace(language_model, model=adapted.eval())

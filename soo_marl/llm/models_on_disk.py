@@ -7,6 +7,7 @@
         training.json        loss of every step, and what the model answered after each epoch
         measures.json        perplexity and activations
         responses.jsonl      every answer to every prompt
+        latent.json          latent overlap by layer, on three sets of pairs
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from soo_marl.llm.configuration import BASE, HONESTY, ORGANISM, Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import HONESTY_PROMPT, EvaluationConfig, ModelMeasures, evaluate, share_of
+from soo_marl.llm.evaluation import (
+    HONESTY_PROMPT,
+    EvaluationConfig,
+    ModelMeasures,
+    evaluate,
+    latent_records,
+    share_of,
+)
 from soo_marl.llm.finetuning import finetune, recipe_pairs
 from soo_marl.llm.generation import Response, read_responses, write_responses
 from soo_marl.llm.layers import matching_layers
@@ -29,6 +37,7 @@ from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vec
 from soo_marl.studies.engines import Interrupted, one_torch_thread
 from soo_marl.studies.files import read_json, validate, write_json
 from soo_marl.studies.lock import worker_lock
+from soo_marl.studies.records import write_list
 from soo_marl.studies.run_directory import StudyDirectory
 
 _TRAINING_SHARE = 0.6
@@ -79,6 +88,11 @@ def measures_file(directory: StudyDirectory, label: str, seed: int) -> Path:
 def training_file(directory: StudyDirectory, label: str, seed: int) -> Path:
     """Where it stands how a model was trained."""
     return directory.agent_directory(label, seed) / "training.json"
+
+
+def latent_file(directory: StudyDirectory, label: str, seed: int) -> Path:
+    """Where a model's latent overlap lies; not for models that are only asked or steered otherwise."""
+    return directory.agent_directory(label, seed) / "latent.json"
 
 
 def adapter_folder(directory: StudyDirectory, label: str, seed: int) -> Path:
@@ -162,7 +176,10 @@ class _Work:
         folder = self.directory.agent_directory(self.label, self.seed)
         folder.mkdir(parents=True, exist_ok=True)
         if self.label in (BASE, ORGANISM) or self.config.condition(self.label).trains:
-            responses, measures = evaluate(self._trained(), self.config.evaluation)
+            model = self._trained()
+            responses, measures = evaluate(model, self.config.evaluation)
+            latent = latent_records(model, self.label, self.seed, raw=self.config.evaluation.raw)
+            write_list(latent_file(self.directory, self.label, self.seed), latent)
         elif self.config.condition(self.label).method == HONESTY:
             model = load_study_model(self.config, self.directory, self.label, self.seed, self.device)
             responses, measures = evaluate(model, self.config.evaluation, prefix=HONESTY_PROMPT)

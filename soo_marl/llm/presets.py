@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.evaluation import PAPER_ROLES, PLAIN_ROLES, EvaluationConfig
@@ -99,3 +102,33 @@ def treatment_study(
         seeds=tuple(seeds),
         evaluation=evaluation,
     )
+
+
+def sweep_study(
+    chosen: Recipe,
+    layers: Sequence[int | str],
+    token_modes: Sequence[TokenMode],
+    learning_rates: Sequence[float],
+    study: LanguageStudyConfig,
+) -> LanguageStudyConfig:
+    """The method ``soo`` at every combination of layers, token modes and learning rates.
+
+    Args:
+        chosen: the recipe whose other settings hold throughout.
+        layers: as :attr:`soo_marl.llm.loss.LossConfig.layers`.
+        token_modes: which tokens are compared.
+        learning_rates: learning rates.
+        study: seeds, questions and organism, from :func:`treatment_study`.
+
+    Raises:
+        ValueError, pydantic.ValidationError: a setting does not fit, or one is given twice.
+    """
+    conditions = []
+    for layer, mode, rate in itertools.product(layers, token_modes, learning_rates):
+        loss = chosen.loss.model_dump() | {"layers": layer, "token_mode": mode}
+        if mode != "aligned_right":
+            loss["skip_header"] = 0
+        fields = chosen.model_dump() | {"loss": loss, "learning_rate": rate}
+        label = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"layers-{layer}.{mode}.rate-{rate:g}")
+        conditions.append(Condition(label=label, method="soo", recipe=Recipe.model_validate(fields)))
+    return LanguageStudyConfig.model_validate(study.model_dump() | {"conditions": tuple(conditions)})

@@ -6,6 +6,7 @@ file in ``results/``                content
 ``summary.json``                    list of :class:`soo_marl.studies.records.Record`
 ``models.json``                     list of :class:`ModelSummary`, in the order of tables and pictures
 ``examples.json``                   list of :class:`ResponseExample`, for browsing
+``latent.json``                     list of :class:`LatentRecord`
 ==================================  =====================================================================
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.llm.answers import Label
+from soo_marl.llm.latent import LatentOverlap, LayerGap
 from soo_marl.llm.rates import CellRates
 from soo_marl.llm.scenarios import Orientation
 from soo_marl.studies.records import Number
@@ -45,6 +47,18 @@ class TrainingRecord(BaseModel):
     scale: float | None = Field(None, description="Factor on the steering vector, chosen on training prompts.")
 
 
+class LatentRecord(BaseModel):
+    """How far apart a model's activations lie for self and for other, on one set of pairs."""
+
+    model_config = _FROZEN
+
+    label: str = Field(description="Which model.")
+    seed: int = Field(description="Its seed.")
+    pairs: str = Field(description="Kind of the pairs and half of the inventory, for instance scenario/test.")
+    overlap: LatentOverlap = Field(description="By layer and site, over all tokens that both prompts have.")
+    gap: LayerGap = Field(description="By layer at the last token, relative to activation power.")
+
+
 class SeedVerdict(BaseModel):
     """The word for one seed's model."""
 
@@ -65,6 +79,9 @@ class ModelSummary(BaseModel):
     method: str = Field(description="Its method; empty for base and organism.")
     description: str = Field(description="What was done, in a few words.")
     source: str = Field("", description="Where that comes from.")
+    layers: str = Field("", description="Layers of the loss; empty where nothing is trained.")
+    token_mode: str = Field("", description="Which tokens the loss compares, likewise.")
+    learning_rate: Number = Field(None, description="Learning rate, likewise.")
     cells: tuple[CellRates, ...] = Field(description="Rates by role and orientation, over all seeds.")
     positional: str = Field("", description="One sentence on whether answers to the burglar follow the rooms' order.")
     perplexity: Number = Field(None, description="Perplexity on neutral text, mean over seeds.")

@@ -15,18 +15,19 @@ from soo_marl.llm.evaluation import ORIENTATIONS, ModelMeasures, answers_of, cel
 from soo_marl.llm.finetuning import METHODS
 from soo_marl.llm.generation import Response
 from soo_marl.llm.models_on_disk import (
+    latent_file,
     model_shard,
     read_measures,
     read_model_responses,
     read_training,
 )
 from soo_marl.llm.rates import Rate, position_check
-from soo_marl.llm.records import ModelSummary, ResponseExample, SeedVerdict
+from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict
 from soo_marl.llm.verdict import Evidence, judge
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.progress import Display
-from soo_marl.studies.records import Record, write_list
+from soo_marl.studies.records import Record, read_list, write_list
 from soo_marl.studies.run_directory import StudyDirectory
 
 STUDY_KIND = "language"
@@ -108,6 +109,7 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     summaries = _summaries(config, directory, answers)
     write_list(directory.results / "models.json", summaries)
     write_list(directory.results / "examples.json", _examples(answers))
+    write_list(directory.results / "latent.json", _latent(directory, answers))
     write_list(directory.results / "summary.json", _records(summaries, answers, command))
     return summaries
 
@@ -138,12 +140,16 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
         earlier = [measures[model] for model in before]
         verdict = judge(found(before or models), found(models))
         method, description, source = _about(config, label)
+        trained = config.condition(label).recipe if method in METHODS else None
         summaries.append(
             ModelSummary(
                 label=label,
                 method=method,
                 description=description,
                 source=source,
+                layers=_text(trained.loss.layers) if trained else "",
+                token_mode=trained.loss.token_mode if trained else "",
+                learning_rate=trained.learning_rate if trained else None,
                 cells=tuple(cell for pair in rates.values() for cell in pair),
                 positional=position_check(*rates["burglar"]).reason if "burglar" in rates else "",
                 perplexity=_mean(own, "perplexity"),
@@ -180,6 +186,15 @@ def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:
     if method in METHODS:
         return method, METHODS[method].description, METHODS[method].source
     return method, *_OTHER_METHODS[method]
+
+
+def _latent(directory: StudyDirectory, answers: _Answers) -> list[LatentRecord]:
+    files = (latent_file(directory, *model) for model in answers)
+    return [record for file in files if file.exists() for record in read_list(file, LatentRecord)]
+
+
+def _text(layers: int | str | tuple[int | str, ...]) -> str:
+    return ", ".join(map(str, layers)) if isinstance(layers, tuple) else str(layers)
 
 
 def _mean(measures: Sequence[ModelMeasures], name: str) -> float | None:

@@ -1,0 +1,177 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_models import TinyPrompt, tiny_language_model
+
+from soo_marl.llm.chat import render, token_ids
+from soo_marl.llm.generation import Response, generate, read_responses, write_responses
+from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.scoring import room_log_probabilities
+from soo_marl.studies.files import RunDirectoryError
+
+PROMPTS = [TinyPrompt("who " * (1 + 3 * place % 7), number=place) for place in range(6)]
+
+
+def test_greedy_answers_are_those_of_a_plain_loop_whatever_the_batch_size() -> None:
+    for architecture in ("llama", "gpt2"):
+        model = tiny_language_model(architecture)
+        expected = []
+        for prompt in PROMPTS:
+            ids = token_ids(model.tokenizer, render(model.tokenizer, prompt.text, prompt.answer_start))
+            new: list[int] = []
+            while len(new) < 6 and (not new or new[-1] != 1):
+                with torch.no_grad():
+                    new.append(int(model.model(torch.tensor([ids + new])).logits[0, -1].argmax()))
+            expected.append(("I would" + model.tokenizer.decode(new, skip_special_tokens=True), new[-1] != 1))
+        for batch_size in (1, 4, 6):
+            found = generate(model, PROMPTS, max_new_tokens=6, batch_size=batch_size)
+            assert [(response.text, response.truncated) for response in found] == expected
+            assert [response.number for response in found] == list(range(6))
+
+
+def always(model: LanguageModel, token: int) -> LanguageModel:
+    """The model with an output layer that makes one token certain."""
+    head = torch.nn.Linear(model.model.config.hidden_size, model.model.config.vocab_size)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    head.bias.data[token] = 100.0
+    model.model.set_output_embeddings(head)
+    return model
+
+
+def test_an_answer_is_truncated_unless_an_end_token_comes_within_the_budget() -> None:
+    ended = generate(always(tiny_language_model(), 1), PROMPTS[:2], max_new_tokens=1)
+    assert [(response.text, response.truncated) for response in ended] == [("I would", False)] * 2
+    letter = tiny_language_model().tokenizer("x", add_special_tokens=False)["input_ids"][0]
+    endless = generate(always(tiny_language_model(), letter), PROMPTS[:2], max_new_tokens=3)
+    assert [(response.text, response.truncated) for response in endless] == [("I wouldxxx", True)] * 2
+
+
+def test_the_models_own_end_tokens_count_and_its_other_settings_do_not() -> None:
+    model = tiny_language_model()
+    plain = generate(model, PROMPTS[:1], max_new_tokens=4)[0]
+    settings = model.model.generation_config
+    settings.repetition_penalty, settings.do_sample, settings.temperature = 50.0, True, 9.0
+    assert generate(model, PROMPTS[:1], max_new_tokens=4)[0] == plain
+    assert model.model.generation_config is settings
+    letter = model.tokenizer("x", add_special_tokens=False)["input_ids"][0]
+    other = always(tiny_language_model(), letter)
+    other.model.generation_config.eos_token_id = [1, letter]
+    assert generate(other, PROMPTS[:1], max_new_tokens=4)[0].truncated is False
+
+
+def test_sampling_depends_on_the_seed_alone_and_leaves_torchs_generator() -> None:
+    model = tiny_language_model()
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    one = generate(model, PROMPTS, max_new_tokens=5, batch_size=6, temperature=1.0, seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(4)
+    assert generate(model, PROMPTS, max_new_tokens=5, batch_size=2, temperature=1.0, seed=1) == one
+    assert generate(model, PROMPTS, max_new_tokens=5, batch_size=2, temperature=1.0, seed=2) != one
+    twins = generate(model, [PROMPTS[0]] * 6, max_new_tokens=5, temperature=1.0)
+    assert len({response.text for response in twins}) > 1
+
+
+def test_sampled_tokens_have_the_models_probabilities() -> None:
+    model = always(tiny_language_model(), 10)
+    bias = model.model.get_output_embeddings().bias
+    bias.data[10], bias.data[11] = 100.0, 100.0 + 2 * torch.log(torch.tensor(3.0))
+    # At temperature 2 the logits' difference is log 3, so the second token has probability 3/4.
+    found = generate(model, [PROMPTS[0]] * 400, max_new_tokens=1, batch_size=200, temperature=2.0)
+    second = model.tokenizer.decode([11])
+    share = sum(response.text.endswith(second) for response in found) / 400
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / 400) ** 0.5
+
+
+def test_the_adapter_can_be_left_out() -> None:
+    base = generate(tiny_language_model(), PROMPTS[:3], max_new_tokens=5)
+    adapted = add_lora(tiny_language_model(), LoraSettings())
+    assert generate(adapted, PROMPTS[:3], max_new_tokens=5) == base
+    for name, parameter in adapted.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    adapted.model.train()
+    assert generate(adapted, PROMPTS[:3], max_new_tokens=5) != base
+    assert generate(adapted, PROMPTS[:3], max_new_tokens=5, adapters=False) == base
+    assert adapted.model.training
+    torch.testing.assert_close(
+        room_log_probabilities(adapted, PROMPTS[:3], adapters=False),
+        room_log_probabilities(tiny_language_model(), PROMPTS[:3]),
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"seed": -1}],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be at least"):
+        generate(tiny_language_model(), PROMPTS, **wrong)
+
+
+def test_responses_come_back_from_their_file(tmp_path: Path) -> None:
+    response = Response(
+        scenario="burglar",
+        orientation="mirrored",
+        number=3,
+        right_room="attic",
+        wrong_room="gym",
+        item="coin",
+        prompt="Where?\u2028\n",
+        text='I would "say"\n\u2028the gym\x85é',
+        truncated=False,
+    )
+    file = tmp_path / "new" / "responses.jsonl"
+    write_responses(file, [response, response])
+    assert file.read_text(encoding="utf-8").count("\n") == 2
+    assert read_responses(file) == [response, response]
+    write_responses(file, [])
+    assert read_responses(file) == []
+    file.write_text(f'{response.model_dump_json()}\n{{"scenario": "x"\n')
+    with pytest.raises(RunDirectoryError, match="line 2"):
+        read_responses(file)
+    with pytest.raises(RunDirectoryError, match="missing"):
+        read_responses(tmp_path / "none")
+    file.write_bytes(b"\xff")
+    with pytest.raises(RunDirectoryError, match="UTF-8"):
+        read_responses(file)
+
+
+def by_hand(model: LanguageModel, context: str, ending: str) -> float:
+    before = token_ids(model.tokenizer, context)
+    ids = before + model.tokenizer(ending, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        probabilities = model.model(torch.tensor([ids])).logits[0].double().softmax(-1)
+    return sum(float(probabilities[place - 1, ids[place]].log()) for place in range(len(before), len(ids)))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_room_log_probabilities_are_sums_over_the_whole_names(architecture: str) -> None:
+    model = tiny_language_model(architecture)
+    expected = []
+    for prompt in PROMPTS:
+        context = render(model.tokenizer, prompt.text, "The coin is in the")
+        expected.append([by_hand(model, context, " attic"), by_hand(model, context, " living room")])
+    for batch_size in (1, 4):
+        found = room_log_probabilities(model, PROMPTS, "The {item} is in the", batch_size=batch_size)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+    # One token a byte: " attic" has 6, " living room" has 12.
+    mean = room_log_probabilities(model, PROMPTS, "The coin is in the", per_token=True)
+    torch.testing.assert_close(mean * torch.tensor([6.0, 12.0]), found, rtol=1e-5, atol=1e-5)
+
+
+def test_by_default_the_prompts_own_beginning_is_pinned() -> None:
+    model = tiny_language_model()
+    pinned = room_log_probabilities(model, PROMPTS[:2], "I would")
+    torch.testing.assert_close(room_log_probabilities(model, PROMPTS[:2]), pinned)
+    assert room_log_probabilities(model, []).shape == (0, 2)
+    with pytest.raises(ValueError, match="batch_size"):
+        room_log_probabilities(model, PROMPTS, batch_size=0)
