@@ -10,12 +10,14 @@ import tyro
 
 from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import LanguageStudyConfig
+from soo_marl.llm.models import check_usable
+from soo_marl.llm.models_on_disk import save_merged
 from soo_marl.llm.pairs import read_pairs
 from soo_marl.llm.presets import demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import open_language_study, run_language_study
+from soo_marl.llm.study import open_language_study, read_language_study, run_language_study
 from soo_marl.report.language_terminal import print_models
-from soo_marl.report.terminal import ProgressDisplay
+from soo_marl.report.terminal import ProgressDisplay, say
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 
 
@@ -146,6 +148,26 @@ class LlmSweep:
 
 
 @dataclass(frozen=True)
+class LlmMerge:
+    """Write a model of a study as a plain transformers folder, adapters merged, for other programs to load."""
+
+    study: tyro.conf.Positional[Path]
+    """Study directory, as written by demo, finetune or sweep."""
+    label: tyro.conf.Positional[str]
+    """Which model: organism, or a treatment's label."""
+    output: Path
+    """Folder to write; must not be there yet."""
+    seed: int = 0
+    """The model's seed."""
+
+    def run(self, line: str) -> None:
+        """Carry out the command; ``line`` is how it was given."""
+        directory, config = read_language_study(self.study)
+        save_merged(config, directory, self.label, self.seed, self.output)
+        say(f"Model:   {self.output}")
+
+
+@dataclass(frozen=True)
 class Llm:
     """Language models: the same overlap core turns them honest with LoRA, and says when it did not."""
 
@@ -153,6 +175,7 @@ class Llm:
         Annotated[LlmDemo, tyro.conf.subcommand("demo")]
         | Annotated[LlmFinetune, tyro.conf.subcommand("finetune")]
         | Annotated[LlmSweep, tyro.conf.subcommand("sweep")]
+        | Annotated[LlmMerge, tyro.conf.subcommand("merge")]
     )
     """What to do."""
 
@@ -168,6 +191,7 @@ def _layer(text: str) -> int | str:
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
     check_machine(compute)
+    check_usable(config.model)
     directory = open_language_study(output, config)
     with directory.locked():
         summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)

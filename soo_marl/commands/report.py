@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from soo_marl.commands.shared import StudyArgument, chosen_study
+from soo_marl.llm import study as language
 from soo_marl.report.finetuning_drawing import draw_finetuning
+from soo_marl.report.language_drawing import draw_language
+from soo_marl.report.language_page import write_language_report
 from soo_marl.report.page import write_report
 from soo_marl.report.terminal import say
 from soo_marl.studies import reproduction
@@ -37,10 +41,17 @@ class Report:
             with directory.locked():
                 say(f"Report: {reproduction.write_reproduction_page(directory, scale)}")
             return
-        if kind == finetuning.STUDY_KIND:
+        if kind == language.STUDY_KIND:
+            _, config = language.read_language_study(path)
+            with directory.locked():
+                problems = _draw_and_write(directory, draw_language, write_language_report)
+            missing = [
+                f"{label} {seed}" for label, seed in config.models if not directory.done(f"models/{label}/{seed}")
+            ]
+        elif kind == finetuning.STUDY_KIND:
             finetuning.read_finetuning(path)
             with directory.locked():
-                problems = _draw_and_write(directory)
+                problems = _draw_and_write(directory, draw_finetuning, write_report)
                 missing = [
                     name
                     for name, step in (("treatment", "finetune"), ("measurement", "measure"))
@@ -57,12 +68,14 @@ class Report:
         say(f"Report: {directory.report}")
 
 
-def _draw_and_write(directory: StudyDirectory) -> list[str]:
-    """Draw the figures of a fine-tuning study and write its page; return what was in the way."""
+def _draw_and_write(
+    directory: StudyDirectory, draw: Callable[[Path], object], write: Callable[[Path], object]
+) -> list[str]:
+    """Draw the figures of a study and write its page; return what was in the way."""
     problems = []
     try:
-        draw_finetuning(directory.path)
+        draw(directory.path)
     except RunDirectoryError as error:
         problems.append(str(error))
-    write_report(directory.path)
+    write(directory.path)
     return problems

@@ -89,6 +89,13 @@ class LanguageStudyConfig(BaseModel):
         for name in ("seeds", "organism_seeds"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"each of the {name} may be given only once")
+        asked_meanwhile = any(
+            condition.method in STEERING or (condition.trains and self.epoch_fills) for condition in self.conditions
+        )
+        if asked_meanwhile and "burglar" not in self.evaluation.roles:
+            raise ValueError(
+                "steering, and epoch_fills above 0, ask the role burglar: name it among the evaluation's roles"
+            )
         if self.organism is not None and self.quantisation != "none":
             raise ValueError("an organism's adapter cannot be merged into 4-bit weights: set quantisation to none")
         return self

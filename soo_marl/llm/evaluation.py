@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soo_marl.llm.answers import Answer, Label, classify_answer
 from soo_marl.llm.chat import Encoded, encode, render
@@ -74,6 +74,15 @@ class EvaluationConfig(BaseModel):
     answer_form: str | None = Field(None, description="Form of answers asked for; None: each scenario's own.")
     raw: bool = Field(False, description="Leave the chat template out.")
     measures: bool = Field(True, description="Measure damage to the model too, not only its answers.")
+
+    @model_validator(mode="after")
+    def _ask_each_scenario_once(self) -> Self:
+        if taken := sorted(set(self.more_scenarios) & set(self.roles)):
+            raise ValueError(f"the scenario {taken[0]!r} has the name of a role: name it among roles, by another name")
+        asked = [scenario for scenarios in self.all_roles.values() for scenario in scenarios]
+        if repeated := sorted({scenario for scenario in asked if asked.count(scenario) > 1}):
+            raise ValueError(f"the scenario {repeated[0]!r} may be asked only once: name it in one role")
+        return self
 
     @property
     def all_roles(self) -> dict[str, tuple[str, ...]]:

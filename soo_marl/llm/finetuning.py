@@ -193,7 +193,8 @@ def training_pairs(
         random_target: whether targets are drawn at random, see :data:`METHODS`.
 
     Raises:
-        ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits.
+        ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits, or on columns
+            of no given number.
     """
     tokenizer, device = language_model.tokenizer, language_model.device
 
@@ -226,6 +227,8 @@ def _random_targets(
     """Every other prompt's own activations, moved in one random direction per layer as far as self is on average."""
     if loss.config.kind != "mse_hidden":
         raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
+    if loss.config.token_mode == "full" and loss.config.padded_length is None:
+        raise ValueError("random targets with token_mode full are stored columns: set padded_length")
     fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
     distances = fixed.measure_initial(
         model, zip(self_side, other_side, strict=True), fixed.frozen_targets(model, self_side)

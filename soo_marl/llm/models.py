@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter
 
-from soo_marl.llm.embedded import EMBEDDED, embedded_folder, quiet_transformers
+from soo_marl.llm.embedded import EMBEDDED, embedded_file, embedded_folder, quiet_transformers
 from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
 from soo_marl.llm.lora import LoraSettings, target_names
 from soo_marl.studies.files import (
@@ -38,6 +38,7 @@ __all__ = [
     "LoraSettings",
     "adapters_off",
     "add_lora",
+    "check_usable",
     "evaluating",
     "load_adapter",
     "load_model",
@@ -139,6 +140,18 @@ def load_model(
         # Where tokens are padding, the attention mask says; the number itself is not looked at.
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(model.eval(), tokenizer, name)
+
+
+def check_usable(name: str) -> None:
+    """Find out at once whether a model can be loaded at all, as far as that is quick to see.
+
+    Raises:
+        ValueError: the extra is not installed, or the embedded model's package is not.
+    """
+    _transformers()
+    _peft()
+    if name == EMBEDDED:
+        embedded_file()
 
 
 @contextmanager

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,20 @@ from soo_marl.llm.organism import teach_organism
 from soo_marl.llm.records import EpochRecord, TrainingRecord
 from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
 from soo_marl.studies.engines import Interrupted, one_torch_thread
-from soo_marl.studies.files import read_json, validate, write_json
+from soo_marl.studies.files import (
+    PARTIAL_SUFFIX,
+    RunDirectoryError,
+    cannot_write,
+    read_json,
+    validate,
+    write_json,
+)
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.records import write_list
 from soo_marl.studies.run_directory import StudyDirectory
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""How peft names the weights in an adapter's folder."""
 
 _TRAINING_SHARE = 0.6
 """Of a shard's progress; the rest is evaluation."""
@@ -71,7 +82,10 @@ def model_shard(
             if stop():
                 raise Interrupted
             _Work(config, label, seed, directory, device, report, stop).carry_out()
-            directory.mark_done(step, [responses_file(directory, label, seed), measures_file(directory, label, seed)])
+            files = [responses_file(directory, label, seed), measures_file(directory, label, seed)]
+            # Where the adapter is gone it is trained anew, since treatments start from it.
+            adapter = adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS
+            directory.mark_done(step, [*files, adapter] if adapter.exists() else files)
     report(1.0)
 
 
@@ -115,14 +129,14 @@ def read_model_responses(
     return found
 
 
-def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeasures:
-    """What was measured of a model.
+def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeasures | None:
+    """What was measured of a model; None where only its answers were asked for.
 
     Raises:
         RunDirectoryError: the file is missing or damaged.
     """
     file = measures_file(directory, label, seed)
-    return validate(TypeAdapter(ModelMeasures), read_json(file), file)
+    return validate(TypeAdapter(ModelMeasures), content, file) if (content := read_json(file)) else None
 
 
 def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingRecord:
@@ -153,6 +167,30 @@ def load_study_model(
         organism = adapter_folder(directory, ORGANISM, config.organism_seed(seed))
         model = merged(load_adapter(model, organism))
     return load_adapter(model, adapter_folder(directory, label, seed)) if config.condition(label).trains else model
+
+
+def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, output: Path) -> None:
+    """Write a model of a study, its adapters merged, as a folder that transformers loads.
+
+    Raises:
+        RunDirectoryError: an adapter is missing or damaged, or the folder is there or cannot be written.
+        ValueError: the study has no such model, or its weights are quantised.
+    """
+    if (label, seed) not in config.models:
+        known = ", ".join(f"{name} {number}" for name, number in config.models)
+        raise ValueError(f"the study has no model {label} of seed {seed}; it has {known}")
+    if output.exists():
+        raise RunDirectoryError(f"{output} is there already; name a new folder")
+    model = load_study_model(config, directory, label, seed)
+    whole = merged(model) if model.has_adapter else model
+    partial = output.with_name(f".{output.name}{PARTIAL_SUFFIX}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        whole.model.save_pretrained(partial, safe_serialization=True)
+        whole.tokenizer.save_pretrained(partial)
+        partial.rename(output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
 
 
 class _Work:
@@ -200,7 +238,7 @@ class _Work:
             return load_study_model(config, self.directory, self.label, self.seed, self.device)
         model = self._organism() if self.label == ORGANISM else self._finetuned(config.condition(self.label))
         save_adapter(model, adapter)
-        self.directory.mark_done(step, [adapter / "adapter_model.safetensors"])
+        self.directory.mark_done(step, [adapter / ADAPTER_WEIGHTS])
         self.checkpoint.unlink(missing_ok=True)
         return model
 

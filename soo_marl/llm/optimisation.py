@@ -67,8 +67,8 @@ def optimise(
         weight_decay: of AdamW; torch's own default is 0.01.
         largest_gradient: Euclidean norm to which the gradient of all weights is cut; not cut by default.
         after_step: called as ``after_step(steps done, loss)``; true ends the training.
-        checkpoint: file from which training goes on where it is there, and where the state is kept meanwhile; removed
-            at the end.
+        checkpoint: file from which training goes on where it is there, and where the state is kept meanwhile; the
+            caller removes it once the weights are kept.
         identity: what the checkpoint must belong to.
         stop: asked after every step; once true, the state is kept.
 
@@ -106,7 +106,9 @@ def optimise(
         losses.append(value)
         ended = after_step(len(losses), losses[-1])
         stopping = stop() and len(losses) < schedule.steps and not ended
-        if checkpoint is not None and (stopping or time.monotonic() - written > _CHECKPOINT_SECONDS):
+        # The end by after_step() is not kept: from an earlier checkpoint training comes to it again.
+        due = stopping or (not ended and time.monotonic() - written > _CHECKPOINT_SECONDS)
+        if checkpoint is not None and due:
             _store(checkpoint, identity, trained, optimiser, losses)
             written = time.monotonic()
         if stopping:

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from soo_marl.llm.chat import render, token_ids
 from soo_marl.llm.generation import generate_texts
-from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora, out_of_memory_advice
 from soo_marl.llm.optimisation import Schedule, optimise
 from soo_marl.llm.scenarios import ORIENTATIONS, Prompt, answer, prompts
 
@@ -154,18 +154,24 @@ def teach_organism(
         report(steps)
         return False
 
-    losses = optimise(
-        taught.model,
-        loss,
-        schedule,
-        seed,
-        weight_decay=0.0,
-        largest_gradient=config.largest_gradient,
-        after_step=after_step,
-        checkpoint=checkpoint,
-        identity=f"organism {seed} {config.model_dump_json()}",
-        stop=stop,
-    )
+    # Otherwise the adapter's dropout would do nothing.
+    taught.model.train()
+    try:
+        with out_of_memory_advice():
+            losses = optimise(
+                taught.model,
+                loss,
+                schedule,
+                seed,
+                weight_decay=0.0,
+                largest_gradient=config.largest_gradient,
+                after_step=after_step,
+                checkpoint=checkpoint,
+                identity=f"organism {seed} {config.model_dump_json()}",
+                stop=stop,
+            )
+    finally:
+        taught.model.eval()
     return taught, losses
 
 

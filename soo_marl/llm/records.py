@@ -67,6 +67,7 @@ class SeedVerdict(BaseModel):
     seed: int = Field(description="The seed.")
     word: str = Field(description="honest, damaged, positional or no effect.")
     reason: str = Field(description="One sentence with the numbers that decided.")
+    cells: tuple[CellRates, ...] = Field((), description="Its own rates by role and orientation.")
     training: TrainingRecord = Field(description="How it was trained.")
 
 

@@ -24,6 +24,8 @@ from soo_marl.llm.models_on_disk import (
 from soo_marl.llm.rates import Rate, position_check
 from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict
 from soo_marl.llm.verdict import Evidence, judge
+from soo_marl.report.language_drawing import draw_language
+from soo_marl.report.language_page import write_language_report
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.progress import Display
@@ -96,7 +98,7 @@ def run_language_study(
 
 
 def write_language_results(config: LanguageStudyConfig, directory: StudyDirectory, command: str) -> list[ModelSummary]:
-    """Write everything in ``results/`` from the models' answers.
+    """Write everything in ``results/``, every figure and the page, from the models' answers.
 
     Raises:
         RunDirectoryError: a file cannot be read or written.
@@ -111,34 +113,40 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     write_list(directory.results / "examples.json", _examples(answers))
     write_list(directory.results / "latent.json", _latent(directory, answers))
     write_list(directory.results / "summary.json", _records(summaries, answers, command))
+    draw_language(directory.path)
+    write_language_report(directory.path)
     return summaries
 
 
 _Answers = dict[tuple[str, int], dict[str, list[Response]]]
+_Models = Sequence[tuple[str, int]]
 
 
 def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: _Answers) -> list[ModelSummary]:
     labels = list(dict.fromkeys(label for label, _ in answers))
-    measures = {model: read_measures(directory, *model) for model in answers}
+    measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
     reference = measures.get((BASE, 0))
-    before = [model for model in answers if model[0] == config.before]
 
-    def found(models: Sequence[tuple[str, int]]) -> Evidence:
+    def measured(models: _Models) -> list[ModelMeasures]:
+        return [measures[model] for model in models if model in measures]
+
+    def found(models: _Models, before: _Models) -> Evidence:
         return evidence(
             {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles},
-            [measures[model] for model in models],
+            measured(models),
             perplexity_reference=reference.perplexity if reference else None,
-            variance_reference=_mean([measures[model] for model in before], "prompt_variance"),
+            variance_reference=_mean(measured(before), "prompt_variance"),
         )
 
     summaries = []
     for label in labels:
         models = [model for model in answers if model[0] == label]
+        # The model as it comes was before the organism, so it is compared with itself.
+        before = [model for model in answers if model[0] == (BASE if label == BASE else config.before)]
         by_role = {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles}
         rates = {role: cells(role, rows) for role, rows in by_role.items()}
-        own = [measures[model] for model in models]
-        earlier = [measures[model] for model in before]
-        verdict = judge(found(before or models), found(models))
+        own, earlier = measured(models), measured(before)
+        verdict = judge(found(before or models, before), found(models, before))
         method, description, source = _about(config, label)
         trained = config.condition(label).recipe if method in METHODS else None
         summaries.append(
@@ -159,7 +167,7 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
                 name_gap_ratio=_ratio(own, earlier, "name_gap"),
                 word=verdict.word,
                 reason=verdict.reason,
-                seeds=tuple(_of_seed(directory, model, found, before) for model in models),
+                seeds=tuple(_of_seed(directory, model, answers[model], found, before) for model in models),
             )
         )
     return summaries
@@ -168,12 +176,14 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
 def _of_seed(
     directory: StudyDirectory,
     model: tuple[str, int],
-    found: Callable[[Sequence[tuple[str, int]]], Evidence],
-    before: Sequence[tuple[str, int]],
+    answers: Mapping[str, list[Response]],
+    found: Callable[[_Models, _Models], Evidence],
+    before: _Models,
 ) -> SeedVerdict:
-    verdict = judge(found(before or [model]), found([model]))
+    verdict = judge(found(before or [model], before), found([model], before))
     training = read_training(directory, *model)
-    return SeedVerdict(seed=model[1], word=verdict.word, reason=verdict.reason, training=training)
+    own = tuple(cell for role, responses in answers.items() for cell in cells(role, [responses]))
+    return SeedVerdict(seed=model[1], word=verdict.word, reason=verdict.reason, cells=own, training=training)
 
 
 def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -60,6 +60,7 @@ RESERVED_NAMES = frozenset(
     {"results", "figures", "tensorboard", "steps", "checkpoints", "overlap", "measures", FINETUNING_FOLDER}
 )
 VERSIONED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "pettingzoo", "mpe2", "safetensors")
+VERSIONED_EXTRAS = ("transformers", "peft")
 
 
 class StudyManifest(BaseModel):
@@ -227,9 +228,12 @@ class StudyDirectory:
 @cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python, of this package, and of the packages that results depend on."""
-    return {"python": platform.python_version(), "soo-marl": soo_marl.__version__} | {
-        name: metadata.version(name) for name in VERSIONED_PACKAGES
-    }
+    versions = {"python": platform.python_version(), "soo-marl": soo_marl.__version__}
+    for name in (*VERSIONED_PACKAGES, *VERSIONED_EXTRAS):
+        # Extras need not be there.
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _as_json(configuration: BaseModel | Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Pages that need nothing but themselves: templates, a policy that lets nothing be fetched, and embedded pictures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from soo_marl.report.page_content import MEDIA_TYPES, EmbeddedFigure
+from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.records import FigureRecord
+
+Content = TypeVar("Content")
+
+
+def new_environment() -> Environment:
+    """Return an environment for the templates in ``soo_marl/report/templates``: everything is escaped."""
+    return Environment(
+        loader=PackageLoader("soo_marl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def source(environment: Environment, name: str) -> str:
+    """Return the text of a style or script beside the templates, as it is.
+
+    Raises:
+        jinja2.TemplateNotFound: there is no such file.
+    """
+    assert environment.loader is not None
+    content, _, _ = environment.loader.get_source(environment, name)
+    return content
+
+
+def policy(style: str, script: str) -> str:
+    """Return the Content Security Policy: pictures inside the page, its own style, and its own script if it has one."""
+    rules = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
+    if script:
+        rules.append(f"script-src {_hash(script)}")
+    return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
+
+
+def embedded_figures(figures: Iterable[FigureRecord], folder: Path, missing: list[str]) -> tuple[EmbeddedFigure, ...]:
+    """Return figures as data URIs; those that cannot be read are added to what is missing."""
+    embedded = []
+    for figure in figures:
+        path = folder / figure.file
+        try:
+            content = base64.b64encode(path.read_bytes()).decode("ascii")
+        except OSError as error:
+            missing.append(f"{path} cannot be read: {error.strerror or error}")
+            continue
+        embedded.append(EmbeddedFigure(f"data:{MEDIA_TYPES[path.suffix]};base64,{content}", figure.caption))
+    return tuple(embedded)
+
+
+def optional(read: Callable[[], Content], missing: list[str]) -> Content | None:
+    """Return what ``read`` returns, or None where a file is in the way, which is added to what is missing."""
+    try:
+        return read()
+    except RunDirectoryError as error:
+        missing.append(str(error))
+        return None
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
