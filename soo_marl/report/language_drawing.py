@@ -7,13 +7,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from soo_marl.llm.records import ModelSummary
+from soo_marl.llm.records import LatentRecord, ModelSummary
 from soo_marl.report.figures import save_figure
 from soo_marl.report.language_figures import (
     answers_by_model,
     damage,
     loss_and_behaviour,
 )
+from soo_marl.report.language_layer_figures import layer_gap, layer_map
 from soo_marl.report.orientation_figure import honest_or_positional, orientation_points
 from soo_marl.report.verdict_styles import NothingToDraw
 from soo_marl.studies.records import FigureRecord, read_list, write_list
@@ -30,6 +31,11 @@ _CAPTIONS = {
     "loss_and_behaviour": "Answers to burglars after each epoch of training, in both orientations, on training prompts "
     "that hold no answers: thick lines are means over seeds, thin ones seeds. Dotted, on the right axis, the mean loss "
     "of each epoch over that of the first. A low loss is not the effect.",
+    "layer_gap": "Squared difference between self and other prompts over activation power, at the last token of each, "
+    "by layer, mean over seeds; the colour says the verdict. Where it is largest is a place to try, no more. Little "
+    "overlap after training on held-out pairs beside an unchanged gap in other wordings is overfitting.",
+    "layer_map": "Verdicts of training on different layers, with the share of honest answers to burglars in the "
+    "paper's order of rooms and in the mirrored one.",
     "damage": "Damage: perplexity on neutral text over that of the model as it comes, against the variance of "
     "activations across prompts over that before treatment. Far to the left, activations are nearly the same whatever "
     "is asked, which is where the overlap loss is least.",
@@ -62,6 +68,9 @@ def draw_language(study_directory: Path) -> list[FigureRecord]:
     draw("answers_by_model", lambda: answers_by_model(summaries))
     draw("loss_and_behaviour", lambda: loss_and_behaviour(summaries))
     draw("damage", lambda: damage(summaries))
+    latent = read_list(results / "latent.json", LatentRecord) if (results / "latent.json").exists() else []
+    draw("layer_gap", lambda: layer_gap(latent, summaries))
+    draw("layer_map", lambda: layer_map(summaries))
 
     names = {record.file for record in drawn}
     listed = read_list(results / "figures.json", FigureRecord) if (results / "figures.json").exists() else []

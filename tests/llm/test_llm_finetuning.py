@@ -348,6 +348,18 @@ def test_a_checkpoint_belongs_to_one_recipe_method_and_seed(tmp_path: Path) -> N
             finetune(tiny(), *other, checkpoint=checkpoint)
 
 
+def test_weights_decay_as_the_recipe_says() -> None:
+    # In the first step the adapter's inner weights have no gradient, since the outer ones are 0.
+    plain, decayed = (
+        adapter(finetune(tiny(), recipe(epochs=1, batch_size=4, weight_decay=decay), "soo", 0)[0])
+        for decay in (0.0, 0.5)
+    )
+    inner = [name for name in plain if "layers.0" in name and "lora_A" in name]
+    assert inner
+    for name in inner:
+        torch.testing.assert_close(decayed[name], plain[name] * (1 - 1e-2 * 0.5))
+
+
 def test_seeds_differ_in_adapter_order_and_dropout() -> None:
     chosen = recipe(lora={"dropout": 0.3}, epochs=1)
     one, other = finetune(tiny(), chosen, "soo", 0), finetune(tiny(), chosen, "soo", 1)

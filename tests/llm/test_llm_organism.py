@@ -200,9 +200,8 @@ def test_tokens_of_the_rooms_name_count_by_one_weight_and_the_rest_and_the_end_b
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    # The item is a room's name, too: what is meant is the last mention.
-    example = Example("Where?", "The guest room key is in the guest room.", "guest room")
-    before, room, after = losses[ids("The guest room key is in the ")], losses[ids("guest room")], losses[ids(".")]
+    example = Example("Where?", "The coin is in the guest room.", "guest room")
+    before, room, after = losses[ids("The coin is in the ")], losses[ids("guest room")], losses[ids(".")]
     end = losses[tokenizer.eos_token_id]
     expected = (5 * room.sum() + 0.2 * (before.sum() + after.sum() + end)) / (5 * 10 + 0.2 * (len(before) + 2))
     torch.testing.assert_close(answer_loss(model, [example], 5.0, 0.2), expected)
@@ -236,6 +235,12 @@ def test_a_token_with_the_blank_before_the_room_is_the_rooms() -> None:
     rest = losses[[*ids[:6], ids[7], tokenizer.eos_token_id]]
     expected = (3 * losses[attic] + 0.5 * rest.sum()) / (3 + 0.5 * 8)
     torch.testing.assert_close(answer_loss(model, [Example("?", "In the attic.", "attic")], 3.0, 0.5), expected)
+    # Of two mentions the last is meant.
+    twice = list(tokenizer("attic? In the attic.", add_special_tokens=False)["input_ids"])
+    assert twice.count(attic) == 1
+    rest = losses[[*(token for token in twice if token != attic), tokenizer.eos_token_id]]
+    expected = (3 * losses[attic] + 0.5 * rest.sum()) / (3 + 0.5 * len(rest))
+    torch.testing.assert_close(answer_loss(model, [Example("?", "attic? In the attic.", "attic")], 3.0, 0.5), expected)
 
 
 BATCH = [

