@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from soo_marl.report.language_terminal import print_models
 
 from soo_marl.llm.models import check_usable
 from soo_marl.llm.presets import treatment_study
 from soo_marl.llm.recipes import recipe
 from soo_marl.llm.study import open_language_study, run_language_study
+from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, carry_out
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 

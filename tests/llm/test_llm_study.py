@@ -433,9 +433,12 @@ def test_the_reading_vector_is_added(damaged: Path) -> None:
     )
     scale = read_training(directory, "my_repe", 3).scale
     assert scale is not None
+    asked = [prompt for role in config.evaluation.all_roles for prompt in config.evaluation.prompts(role)]
+    expected = [row for rows in read_model_responses(config, directory, "my_repe", 3).values() for row in rows]
     with steered(model, vectors, scale):
-        found = generate(model, config.evaluation.prompts("friend"), max_new_tokens=3)
-    assert found == read_model_responses(config, directory, "my_repe", 3)["friend"]
+        assert generate(model, asked, max_new_tokens=3) == expected
+    with steered(model, vectors, -scale):
+        assert generate(model, asked, max_new_tokens=3) != expected
 
 
 def test_a_model_that_does_not_exist_is_named(config: LanguageStudyConfig, tmp_path: Path) -> None:
