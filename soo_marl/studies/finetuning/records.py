@@ -9,6 +9,7 @@ file in ``results/``                content
 ``claims.json``                     list of :class:`Claim`
 ``curves.json``                     list of :class:`soo_marl.studies.records.LearningCurve`
 ``episodes.json``                   one :class:`EpisodeCollection`
+the first three lists as ``.csv``    one line per record
 ``profiles.safetensors``            per condition ``rates/<condition>`` ``[R, X, Y]`` float32; ``projection_thresholds``
                                     ``[X]`` and ``cosine_thresholds`` ``[Y]`` float64
 ==================================  =====================================================================

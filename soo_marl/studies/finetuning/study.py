@@ -14,6 +14,7 @@ from soo_marl.report.finetuning_drawing import draw_finetuning
 from soo_marl.report.page import write_report
 from soo_marl.report.videos import save_videos
 from soo_marl.studies.agents_on_disk import agent_file, curves_file
+from soo_marl.studies.csv_tables import write_csv
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.files import DELETE, RunDirectoryError, validate
@@ -255,9 +256,13 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
     agents = treated_agents(config, measured, stops)
     summaries = condition_summaries(config, measured, agents)
     results = directory.results
-    write_list(results / "treated_agents.json", agents)
-    write_list(results / "conditions.json", summaries)
-    write_list(results / "claims.json", claims(config, agents, summaries))
+    for name, records in (
+        ("treated_agents", agents),
+        ("conditions", summaries),
+        ("claims", claims(config, agents, summaries)),
+    ):
+        write_list(results / f"{name}.json", records)
+        write_csv(results / f"{name}.csv", records)
     write_list(results / "summary.json", _records(summaries, command))
     write_list(results / "curves.json", _curves(config, directory))
     episodes_shown = _collection(config, agents, episodes)
