@@ -23,6 +23,7 @@ from soo_marl.llm.models import LanguageModel, add_lora, evaluating, out_of_memo
 from soo_marl.llm.optimisation import Schedule, optimise, seeded
 from soo_marl.llm.pairs import PairKind, PromptPair, pairs, shuffled_partners, shuffled_sides
 from soo_marl.llm.recipes import Recipe
+from soo_marl.llm.scenarios import ORIENTATIONS, prompts
 
 _SHAM: Mapping[PairKind, PairKind] = {
     "fragments": "sham_fragments",
@@ -31,6 +32,10 @@ _SHAM: Mapping[PairKind, PairKind] = {
     "sham": "sham",
     "sham_fragments": "sham_fragments",
 }
+
+
+_KEPT_SEED = 500_009
+"""Added to a seed for the fills of prompts that are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,25 @@ def recipe_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
     if recipe.own_pairs:
         return [PromptPair(*texts, number) for number, texts in enumerate(recipe.own_pairs)]
     return pairs(recipe.pairs, recipe.pair_count, seed)
+
+
+def kept_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
+    """Prompts of the scenarios in which the model is to stay as it was, each paired with itself.
+
+    Towards the initial self their loss is how far the model has moved. Their orientations alternate.
+
+    Raises:
+        ValueError: a scenario is unknown, or there are not so many fills.
+    """
+    found = []
+    per_scenario = -(-recipe.kept_count // max(1, len(recipe.kept)))
+    asked = [prompts(scenario, "train", per_scenario, seed + _KEPT_SEED) for scenario in recipe.kept]
+    for number in range(recipe.kept_count):
+        turn, scenario = divmod(number, len(recipe.kept))
+        text = asked[scenario][len(ORIENTATIONS) * turn + turn % len(ORIENTATIONS)].text
+        # Numbers apart from those of the pairs, which are other fills.
+        found.append(PromptPair(text, text, -1 - number))
+    return found
 
 
 def _sham_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
@@ -129,6 +153,8 @@ def finetune(
     """
     entry = method_named(method)
     chosen = entry.pairs(recipe, seed)
+    if not entry.random_target:
+        chosen += kept_pairs(recipe, seed)
     adapted = add_lora(language_model, recipe.lora, seed)
     if recipe.gradient_checkpointing:
         adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

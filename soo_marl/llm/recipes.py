@@ -8,9 +8,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.loss import LossConfig
@@ -37,6 +37,10 @@ class Recipe(BaseModel):
     own_pairs: tuple[tuple[str, str], ...] = Field(
         (), description="A user's own pairs, self text and other text, in place of pairs and pair_count."
     )
+    kept: tuple[str, ...] = Field(
+        (), description="Scenarios in which the model is to stay as it was: their prompts are compared with themselves."
+    )
+    kept_count: int = Field(0, ge=0, description="How many such prompts, the scenarios by turns.")
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     lora: LoraSettings = Field(LoraSettings(), description="The adapter.")
     learning_rate: float = Field(
@@ -56,10 +60,21 @@ class Recipe(BaseModel):
         None, description="Form of answers asked for in evaluation; None: what each scenario asks for."
     )
 
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        if bool(self.kept) != bool(self.kept_count):
+            raise ValueError("kept names scenarios and kept_count says how many prompts: give both or neither")
+        if self.kept and self.loss.sides != "initial_self":
+            raise ValueError(
+                "a prompt compared with itself says something only with loss.sides initial_self: set that"
+            )
+        return self
+
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one pass over the pairs; the last may rest on fewer pairs."""
-        return -(-(len(self.own_pairs) or self.pair_count) // (self.batch_size * self.accumulation))
+        count = (len(self.own_pairs) or self.pair_count) + self.kept_count
+        return -(-count // (self.batch_size * self.accumulation))
 
 
 def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:

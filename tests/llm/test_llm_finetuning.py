@@ -17,13 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.llm.chat import encode, render
-from soo_marl.llm.finetuning import METHODS, finetune, method_named, training_pairs
+from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
 from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.layers import layer_outputs
 from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
 from soo_marl.llm.pairs import PromptPair, pairs
 from soo_marl.llm.recipes import Recipe
+from soo_marl.llm.scenarios import prompts
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
 
@@ -394,3 +395,14 @@ def test_what_does_not_fit_is_refused() -> None:
     model.tokenizer.chat_template = None
     with pytest.raises(ValueError, match="without a chat template"):
         finetune(model, recipe(), "soo", 0)
+
+
+def test_kept_prompts_meet_themselves_in_both_orientations() -> None:
+    kept = ("plain_retrieval", "plain_perspectives")
+    chosen = recipe(kept=kept, kept_count=6, loss={"sides": "initial_self"})
+    found = kept_pairs(chosen, 3)
+    assert len(found) == 6 and all(pair.self_text == pair.other_text for pair in found)
+    assert len({pair.self_text for pair in found}) == 6
+    asked = {scenario: prompts(scenario, "train", 3, 3 + 500_009) for scenario in chosen.kept}
+    assert found[0].self_text == asked["plain_retrieval"][0].text
+    assert found[3].self_text == asked["plain_perspectives"][3].text, "the second fill, mirrored"

@@ -142,3 +142,13 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     file.write_bytes("# größer\n[mine]\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         load_recipes(file)
+
+
+def test_what_is_kept_needs_scenarios_a_number_and_the_initial_self() -> None:
+    kept = {"kept": ("plain_retrieval", "plain_perspectives"), "kept_count": 12}
+    assert recipe("embedded", pair_count=48, batch_size=6, **kept).steps_per_epoch == 10
+    for changes in ({"kept": ("plain_retrieval",), "kept_count": 0}, {"kept": (), "kept_count": 3}):
+        with pytest.raises(ValueError, match="give both or neither"):
+            recipe("embedded", **changes)
+    with pytest.raises(ValueError, match=r"only with loss\.sides initial_self"):
+        recipe("embedded", loss={"sides": "both"}, **kept)
