@@ -25,7 +25,7 @@ from soo_marl.studies.baselines import (
 )
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.files import RunDirectoryError, validate
-from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
+from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.records import ConditionSummary
 from soo_marl.studies.finetuning.study import (
     competent_seeds,
@@ -165,7 +165,7 @@ def scaled_finetuning(methods: Sequence[str], scale: float) -> tuple[tuple[Treat
     if scale == 1.0:
         return usual, {}
     treatments = tuple(
-        chosen.model_copy(update={"updates": max(1, round(chosen.updates * scale)) if chosen.updates else 0})
+        treatment(chosen.method, updates=max(1, round(chosen.updates * scale)) if chosen.updates else 0)
         for chosen in usual
     )
     after = int(FinetuneConfig.model_fields["after_updates"].default)
