@@ -65,9 +65,7 @@ class Recipe(BaseModel):
         if bool(self.kept) != bool(self.kept_count):
             raise ValueError("kept names scenarios and kept_count says how many prompts: give both or neither")
         if self.kept and self.loss.sides != "initial_self":
-            raise ValueError(
-                "a prompt compared with itself says something only with loss.sides initial_self: set that"
-            )
+            raise ValueError("a prompt compared with itself says something only with loss.sides initial_self: set that")
         return self
 
     @property
