@@ -16,7 +16,7 @@ from soo_marl.llm.rates import Rate
 from soo_marl.llm.records import ModelSummary, ResponseExample
 from soo_marl.llm.scenarios import ORIENTATIONS, Orientation
 from soo_marl.report.language_styles import ORIENTATION_NAMES, WORDS
-from soo_marl.report.page_content import EmbeddedFigure, seeds_text
+from soo_marl.report.page_content import seeds_text
 from soo_marl.report.published_language import (
     HEADLINE_SCENARIOS,
     PUBLISHED,
@@ -24,7 +24,7 @@ from soo_marl.report.published_language import (
     Column,
     PublishedResult,
 )
-from soo_marl.report.self_contained import embedded_figures, optional
+from soo_marl.report.self_contained import EmbeddedFigure, embedded_figures, optional
 from soo_marl.studies.files import validate
 from soo_marl.studies.records import FigureRecord, Record, read_list
 from soo_marl.studies.run_directory import StudyDirectory, StudyManifest

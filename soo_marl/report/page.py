@@ -6,16 +6,13 @@ and nothing run but the page's own script, which is named by its hash.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from soo_marl.report.page_content import StudyContent, flattened, read_content, setting, slug
 from soo_marl.report.player import player_json
+from soo_marl.report.self_contained import new_environment, policy, source
 from soo_marl.studies.files import RunDirectoryError, write_text
 from soo_marl.studies.finetuning.records import ConditionSummary
 from soo_marl.studies.records import Interval, Record
@@ -135,13 +132,7 @@ def _range(item: Interval | Record) -> str:
 def _write(
     directory: Path, title: str, questions: Sequence[str], studies: Sequence[StudyContent], absent: Sequence[str]
 ) -> Path:
-    environment = Environment(
-        loader=PackageLoader("soo_marl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = new_environment()
     environment.filters |= {
         "number": format_number,
         "interval": format_interval,
@@ -158,15 +149,15 @@ def _write(
         "figure_number": count(1).__next__,
     }
     episodes = {study.name: study.episodes for study in studies if study.episodes is not None}
-    style = _source(environment, "page.css") + (_source(environment, "player.css") if episodes else "")
-    script = _source(environment, "player.js") if episodes else ""
+    style = source(environment, "page.css") + (source(environment, "player.css") if episodes else "")
+    script = source(environment, "player.js") if episodes else ""
     page = environment.get_template("report.html.j2").render(
         title=title,
         questions=questions,
         studies=studies,
         several=any(study.name for study in studies) or bool(absent),
         missing=[*absent, *(text for study in studies for text in study.missing)],
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=style,
         script=script,
         episodes=player_json(episodes) if episodes else "",
@@ -175,25 +166,6 @@ def _write(
     path = directory / "report.html"
     write_text(path, page)
     return path
-
-
-def _policy(style: str, script: str) -> str:
-    """The Content Security Policy: pictures inside the page, its own style, and its own script if it has one."""
-    rules = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
-    if script:
-        rules.append(f"script-src {_hash(script)}")
-    return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
-
-
-def _hash(content: str) -> str:
-    digest = hashlib.sha256(content.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    content, _, _ = environment.loader.get_source(environment, name)
-    return content
 
 
 def _questions(studies: Sequence[StudyContent]) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.report.self_contained import EmbeddedFigure, embedded_figures, optional
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, TreatedAgent
 from soo_marl.studies.records import AgentRecord, Classification, FigureRecord, Record, read_list, read_one
 from soo_marl.studies.run_directory import StudyDirectory, StudyManifest
@@ -20,18 +19,6 @@ FINETUNING_KIND = "finetune"
 
 FINETUNING_FOLDER = "finetune"
 """Folder of the fine-tuning study in the directory of the study that trained its agents."""
-
-MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
-
-
-@dataclass(frozen=True)
-class EmbeddedFigure:
-    """A figure inside the page."""
-
-    source: str
-    """Data URI."""
-    caption: str
-    """What it shows."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +162,7 @@ def read_content(directory: Path, name: str = "") -> StudyContent:
     # A relative path such as "." could not be told apart from the text of a message.
     directory = Path(directory).absolute()
     missing: list[str] = []
-    manifest = _optional(lambda: StudyDirectory.read(directory).manifest, missing)
+    manifest = optional(lambda: StudyDirectory.read(directory).manifest, missing)
     baselines: BaselineContent | None = None
     finetuning: FinetuningContent | None = None
     if _is_finetuning(directory, manifest):
@@ -184,7 +171,7 @@ def read_content(directory: Path, name: str = "") -> StudyContent:
         baselines = _baselines(directory, manifest, missing)
         folder = directory / FINETUNING_FOLDER
         if folder.is_dir():
-            of_folder = _optional(lambda: StudyDirectory.read(folder).manifest, missing)
+            of_folder = optional(lambda: StudyDirectory.read(folder).manifest, missing)
             finetuning = _finetuning(folder, of_folder, missing)
     inside, itself = (f"{name}/", name) if name else ("", "this folder")
     sentences = tuple(text.replace(f"{directory}/", inside).replace(str(directory), itself) for text in missing)
@@ -243,10 +230,10 @@ def _is_finetuning(directory: Path, manifest: StudyManifest | None) -> bool:
 
 def _baselines(directory: Path, manifest: StudyManifest | None, missing: list[str]) -> BaselineContent:
     results = directory / "results"
-    records = _optional(lambda: read_list(results / "summary.json", Record), missing)
-    agents = _optional(lambda: read_list(results / "agents.json", AgentRecord), missing)
-    classification = _optional(lambda: read_one(results / "classification.json", Classification), missing)
-    figures = _optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
+    records = optional(lambda: read_list(results / "summary.json", Record), missing)
+    agents = optional(lambda: read_list(results / "agents.json", AgentRecord), missing)
+    classification = optional(lambda: read_one(results / "classification.json", Classification), missing)
+    figures = optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
     # Those of the fine-tuning stand in a section of their own.
     own = [record for record in records or () if not record.name.startswith(f"{FINETUNING_FOLDER}/")]
     return BaselineContent(
@@ -254,21 +241,21 @@ def _baselines(directory: Path, manifest: StudyManifest | None, missing: list[st
         records=tuple(own),
         agents=tuple(agents or ()),
         classification=classification or Classification(),
-        figures=_embedded(figures or (), directory / "figures", missing),
+        figures=embedded_figures(figures or (), directory / "figures", missing),
     )
 
 
 def _finetuning(directory: Path, manifest: StudyManifest | None, missing: list[str]) -> FinetuningContent:
     results = directory / "results"
-    claims = _optional(lambda: read_list(results / "claims.json", Claim), missing)
-    conditions = _optional(lambda: read_list(results / "conditions.json", ConditionSummary), missing)
-    treated = _optional(lambda: read_list(results / "treated_agents.json", TreatedAgent), missing)
-    records = _optional(lambda: read_list(results / "summary.json", Record), missing)
+    claims = optional(lambda: read_list(results / "claims.json", Claim), missing)
+    conditions = optional(lambda: read_list(results / "conditions.json", ConditionSummary), missing)
+    treated = optional(lambda: read_list(results / "treated_agents.json", TreatedAgent), missing)
+    records = optional(lambda: read_list(results / "summary.json", Record), missing)
     # The page shows curves as figures only.
     if not (results / "curves.json").exists():
         missing.append(f"{results / 'curves.json'} is missing")
-    episodes = _optional(lambda: read_one(results / "episodes.json", EpisodeCollection), missing)
-    figures = _optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
+    episodes = optional(lambda: read_one(results / "episodes.json", EpisodeCollection), missing)
+    figures = optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
     return FinetuningContent(
         manifest=manifest,
         records=tuple(records or ()),
@@ -276,27 +263,5 @@ def _finetuning(directory: Path, manifest: StudyManifest | None, missing: list[s
         conditions=tuple(conditions or ()),
         treated=tuple(treated or ()),
         episodes=episodes if episodes is not None and episodes.episodes else None,
-        figures=_embedded(figures or (), directory / "figures", missing),
+        figures=embedded_figures(figures or (), directory / "figures", missing),
     )
-
-
-def _optional(read: Callable[[], Content], missing: list[str]) -> Content | None:
-    try:
-        return read()
-    except RunDirectoryError as error:
-        missing.append(str(error))
-        return None
-
-
-def _embedded(figures: Iterable[FigureRecord], folder: Path, missing: list[str]) -> tuple[EmbeddedFigure, ...]:
-    """The figures as data URIs; those that cannot be read are added to what is missing."""
-    embedded = []
-    for figure in figures:
-        path = folder / figure.file
-        try:
-            content = base64.b64encode(path.read_bytes()).decode("ascii")
-        except OSError as error:
-            missing.append(f"{path} cannot be read: {error.strerror or error}")
-            continue
-        embedded.append(EmbeddedFigure(f"data:{MEDIA_TYPES[path.suffix]};base64,{content}", figure.caption))
-    return tuple(embedded)

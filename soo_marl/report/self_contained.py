@@ -5,16 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from soo_marl.report.page_content import MEDIA_TYPES, EmbeddedFigure
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.records import FigureRecord
 
 Content = TypeVar("Content")
+
+MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class EmbeddedFigure:
+    """A figure inside the page."""
+
+    source: str
+    """Data URI."""
+    caption: str
+    """What it shows."""
 
 
 def new_environment() -> Environment:
