@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter
 
+from soo_marl.llm import layers
 from soo_marl.llm.embedded import EMBEDDED, embedded_file, embedded_folder, quiet_transformers
 from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
 from soo_marl.llm.lora import LoraSettings, target_names
@@ -177,13 +178,8 @@ def out_of_memory_advice() -> Iterator[None]:
 @contextmanager
 def evaluating(language_model: LanguageModel) -> Iterator[None]:
     """Switch dropout off within the block, and back to what it was after."""
-    modes = {name: module.training for name, module in language_model.model.named_modules()}
-    language_model.model.eval()
-    try:
+    with layers.evaluating(language_model.model):
         yield
-    finally:
-        for name, module in language_model.model.named_modules():
-            module.training = modes.get(name, module.training)
 
 
 @contextmanager
