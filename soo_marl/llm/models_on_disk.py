@@ -317,7 +317,7 @@ class _Work:
         return EpochRecord.model_validate({"epoch": epoch, **shares}), roomless or 0.0
 
     def _few_questions(self) -> EvaluationConfig:
-        """The burglar's scenario with the training half of the inventory, and fills that no pair has."""
+        """The burglar's scenario with the training half of the inventory, and fills drawn apart from those of pairs."""
         evaluation = self.config.evaluation
         return evaluation.model_copy(
             update={

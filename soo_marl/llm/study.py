@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from soo_marl.llm.answers import Label
 from soo_marl.llm.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
-from soo_marl.llm.evaluation import ORIENTATIONS, ModelMeasures, answers_of, cells, evidence, share_of
+from soo_marl.llm.evaluation import ModelMeasures, answers_of, cells, evidence, share_of
 from soo_marl.llm.finetuning import METHODS
 from soo_marl.llm.generation import Response
 from soo_marl.llm.models_on_disk import (
@@ -23,6 +23,7 @@ from soo_marl.llm.models_on_disk import (
 )
 from soo_marl.llm.rates import Rate, position_check
 from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict
+from soo_marl.llm.scenarios import ORIENTATIONS
 from soo_marl.llm.verdict import Evidence, judge
 from soo_marl.report.language_drawing import draw_language
 from soo_marl.report.language_page import write_language_report
