@@ -10,12 +10,13 @@ import tyro
 
 from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import LanguageStudyConfig
-from soo_marl.llm.models import check_usable
-from soo_marl.llm.models_on_disk import save_merged
+from soo_marl.llm.distributed import launch_line
+from soo_marl.llm.models import ModelDtype, check_usable
 from soo_marl.llm.pairs import read_pairs
-from soo_marl.llm.presets import demo_study, sweep_study, treatment_study
+from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
 from soo_marl.llm.study import open_language_study, read_language_study, run_language_study
+from soo_marl.llm.study_models import save_merged
 from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, say
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
@@ -27,17 +28,19 @@ class LlmDemo:
 
     output: Path = Path("runs/llm-demo")
     """Study directory; one that is there already is continued."""
-    scale: Literal["quick", "standard"] = "standard"
-    """quick: one seed and a quarter of the questions, for a look."""
+    scale: Scale = "standard"
+    """quick: one seed and a quarter of the questions, for a look; full: more organisms, seeds, controls, scenarios."""
     seeds: tuple[int, ...] = ()
     """Seeds of every treatment; the scale's own where none are given."""
+    dtype: ModelDtype = "float32"
+    """Type of the weights; bfloat16 is about twice as fast on processors that compute in it (AMX), slower on others."""
     compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
     def run(self, line: str) -> None:
         """Carry out the command; ``line`` is how it was given."""
         changes = {"seeds": self.seeds} if self.seeds else {}
-        _carry_out(demo_study(self.scale, **changes), self.output, self.compute, line)
+        _carry_out(demo_study(self.scale, dtype=self.dtype, **changes), self.output, self.compute, line)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class LlmFinetune:
     """Whose wording the questions have."""
     scenarios: tuple[str, ...] = ()
     """Further scenarios to ask."""
+    scenario_file: Path | None = None
+    """A TOML file with scenarios of your own, all of which are asked, too."""
     fills: int = 100
     """Fills of the burglar's scenario, each asked in both orientations; a quarter of it of every other."""
     epochs: int | None = None
@@ -74,6 +79,10 @@ class LlmFinetune:
     """Learning rate, in place of the recipe's."""
     layers: str | None = None
     """Decoder layers of the loss, in place of the recipe's: 15, 8-20, a module's name or a pattern."""
+    dtype: ModelDtype | None = None
+    """Type of the weights, in place of the recipe's."""
+    prepare_only: bool = False
+    """Write the study directory and stop, for training in several processes; see docs/several_gpus.md."""
     compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
@@ -97,8 +106,16 @@ class LlmFinetune:
             wording=self.wording,
             fills=self.fills,
             more_scenarios=self.scenarios,
+            scenario_file=self.scenario_file,
+            dtype=self.dtype,
         )
-        _carry_out(config, self.output, self.compute, line)
+        if self.prepare_only:
+            check_usable(config.model)
+            following = launch_line(self.output, config)
+            open_language_study(self.output, config)
+            say(f"Next:    {following}")
+        else:
+            _carry_out(config, self.output, self.compute, line)
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,8 @@ class LlmSweep:
     """Whose wording the questions have."""
     fills: int = 25
     """Fills of the burglar's scenario, each asked in both orientations; a quarter of it of every other."""
+    dtype: ModelDtype | None = None
+    """Type of the weights, in place of the recipe's."""
     compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
@@ -141,6 +160,7 @@ class LlmSweep:
             organism=self.organism,
             wording=self.wording,
             fills=self.fills,
+            dtype=self.dtype,
         )
         layers = [_layer(layer) for layer in self.layers]
         config = sweep_study(chosen, layers, self.token_modes, self.learning_rates, study)
@@ -190,7 +210,7 @@ def _layer(text: str) -> int | str:
 
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
-    check_machine(compute)
+    check_machine(compute, spreads=True)
     check_usable(config.model)
     directory = open_language_study(output, config)
     with directory.locked():

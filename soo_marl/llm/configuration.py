@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soo_marl.llm.embedded import EMBEDDED
-from soo_marl.llm.evaluation import EvaluationConfig
+from soo_marl.llm.evaluation import VERDICT_ROLES, EvaluationConfig
 from soo_marl.llm.finetuning import METHODS
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.recipes import Recipe
@@ -38,6 +38,7 @@ class Condition(BaseModel):
     )
     method: str = Field(description="A training method, steer, steer_random, repe, or honesty_prompt.")
     recipe: Recipe = Field(Recipe(), description="Pairs, loss, adapter and dose; steering uses its pairs and layers.")
+    seed_count: int | None = Field(None, ge=1, description="How many of the study's seeds, the first ones; None: all.")
 
     @field_validator("method")
     @classmethod
@@ -74,6 +75,9 @@ class LanguageStudyConfig(BaseModel):
     conditions: tuple[Condition, ...] = Field(min_length=1, description="In the order of tables and pictures.")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every treatment that draws anything.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What every model is asked in the end.")
+    asked_more: tuple[str, ...] = Field(
+        (), description="Labels of the models that are asked more than the roles verdicts look at; none named: all."
+    )
     epoch_fills: int = Field(
         8, ge=0, description="Fills of the burglar's scenario asked after each epoch, in both orientations; 0 for none."
     )
@@ -86,6 +90,8 @@ class LanguageStudyConfig(BaseModel):
         labels = [condition.label for condition in self.conditions]
         if repeated := sorted({label for label in labels if labels.count(label) > 1} | {BASE, ORGANISM} & set(labels)):
             raise ValueError(f"each label may be given only once, and none is {BASE} or {ORGANISM}: {repeated[0]}")
+        if unknown := sorted(set(self.asked_more) - {label for label, _ in self.models}):
+            raise ValueError(f"asked_more names {unknown[0]!r}, which is no model of the study")
         for name in ("seeds", "organism_seeds"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"each of the {name} may be given only once")
@@ -117,13 +123,25 @@ class LanguageStudyConfig(BaseModel):
 
     def seeds_of(self, condition: Condition) -> tuple[int, ...]:
         """Seeds of a treatment; one per organism where it draws nothing but its pairs."""
+        seeds = self.seeds[: condition.seed_count]
         if condition.trains or condition.method == "steer_random":
-            return self.seeds
-        return self.seeds[: len(self.organism_seeds) if self.organism is not None else 1]
+            return seeds
+        return seeds[: len(self.organism_seeds) if self.organism is not None else 1]
 
     def organism_seed(self, seed: int) -> int:
         """Seed of the organism that a treatment's seed starts from."""
         return self.organism_seeds[self.seeds.index(seed) % len(self.organism_seeds)]
+
+    def start_of(self, seed: int) -> tuple[str, int]:
+        """Label and seed of the model that a treatment's seed starts from."""
+        return (BASE, 0) if self.organism is None else (ORGANISM, self.organism_seed(seed))
+
+    def evaluation_of(self, label: str) -> EvaluationConfig:
+        """What the models of a label are asked in the end."""
+        if not self.asked_more or label in self.asked_more:
+            return self.evaluation
+        roles = {role: scenarios for role, scenarios in self.evaluation.roles.items() if role in VERDICT_ROLES}
+        return self.evaluation.model_copy(update={"roles": roles, "more_scenarios": ()})
 
     def condition(self, label: str) -> Condition:
         """The treatment of that label."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -13,13 +13,14 @@ from soo_marl.llm.answers import Answer, Label, classify_answer
 from soo_marl.llm.chat import Encoded, encode, render
 from soo_marl.llm.damage import name_control_gap, perplexity, prompt_statistics, repetition, with_two_names
 from soo_marl.llm.generation import Response, generate
-from soo_marl.llm.latent import latent_overlap, layer_gap
+from soo_marl.llm.latent import overlap_and_gap
 from soo_marl.llm.layers import decoder_layers, matching_layers
 from soo_marl.llm.models import LanguageModel
 from soo_marl.llm.pairs import PairKind, pairs
 from soo_marl.llm.rates import NOTHING, CellRates, Rate, cell_rates, pooled_rate
 from soo_marl.llm.records import LatentRecord
 from soo_marl.llm.scenarios import ORIENTATIONS, Prompt, Split, prompts
+from soo_marl.llm.templates import AnswerForm, Template, load_answer_forms, load_templates
 from soo_marl.llm.verdict import Evidence
 from soo_marl.studies.records import Number
 
@@ -34,6 +35,9 @@ PLAIN_ROLES: Mapping[str, tuple[str, ...]] = {
     "perspectives": ("plain_perspectives",),
 }
 """Which scenarios stand for which role in verdicts: the plain family."""
+
+VERDICT_ROLES = tuple(PLAIN_ROLES)
+"""Roles that verdicts look at; others are asked and reported."""
 
 PAPER_ROLES: Mapping[str, tuple[str, ...]] = {
     "burglar": ("burglar",),
@@ -65,6 +69,10 @@ class EvaluationConfig(BaseModel):
     fills: dict[str, int] = Field({"burglar": 100}, description="Fills by role, each asked in both orientations.")
     other_fills: int = Field(25, ge=1, description="Fills of the roles not named in fills.")
     more_scenarios: tuple[str, ...] = Field((), description="Further scenarios, each a role of its own.")
+    own_scenarios: dict[str, Template] = Field(
+        {}, description="A user's own scenarios; one with the name of ours takes its place."
+    )
+    own_answer_forms: dict[str, AnswerForm] = Field({}, description="Answer forms, likewise.")
     split: Split = Field("test", description="Which half of the inventory.")
     seed: int = Field(7, ge=0, description="Seed of the fills; the same for all models, so that they can be compared.")
     max_new_tokens: int = Field(24, ge=1, description="Token budget of an answer.")
@@ -82,6 +90,13 @@ class EvaluationConfig(BaseModel):
             raise ValueError(f"the scenario {repeated[0]!r} may be asked only once: name it in one role")
         return self
 
+    @model_validator(mode="after")
+    def _fills_are_of_roles(self) -> Self:
+        default = type(self).model_fields["fills"].default
+        if unknown := sorted(set(self.fills) - set(self.all_roles) - set(default)):
+            raise ValueError(f"fills names {unknown[0]!r}, which is no role; there are {', '.join(self.all_roles)}")
+        return self
+
     @property
     def all_roles(self) -> dict[str, tuple[str, ...]]:
         """Roles and further scenarios, with the scenarios of each."""
@@ -95,7 +110,15 @@ class EvaluationConfig(BaseModel):
         return [
             prompt
             for scenario in scenarios
-            for prompt in prompts(scenario, self.split, count, self.seed, answer_form=form)
+            for prompt in prompts(
+                scenario,
+                self.split,
+                count,
+                self.seed,
+                answer_form=form,
+                templates={**load_templates(), **self.own_scenarios},
+                answer_forms={**load_answer_forms(), **self.own_answer_forms},
+            )
         ]
 
 
@@ -111,7 +134,11 @@ class ModelMeasures(BaseModel):
 
 
 def evaluate(
-    language_model: LanguageModel, config: EvaluationConfig, *, prefix: str = ""
+    language_model: LanguageModel,
+    config: EvaluationConfig,
+    *,
+    prefix: str = "",
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, list[Response]], ModelMeasures | None]:
     """Answers by role, and what was measured of the model itself.
 
@@ -119,6 +146,7 @@ def evaluate(
         language_model: the model.
         config: what to ask.
         prefix: put before every message; may hold ``{name}``.
+        before_batch: called before each batch of prompts; what it raises ends the work.
 
     Raises:
         ValueError: a scenario is unknown, the model has no chat template, or memory does not suffice.
@@ -126,7 +154,12 @@ def evaluate(
     asked = {role: [_prefixed(prompt, prefix) for prompt in config.prompts(role)] for role in config.all_roles}
     flat = [prompt for of_role in asked.values() for prompt in of_role]
     answers = generate(
-        language_model, flat, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size, raw=config.raw
+        language_model,
+        flat,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        raw=config.raw,
+        before_batch=before_batch,
     )
     responses, place = {}, 0
     for role, of_role in asked.items():
@@ -135,7 +168,9 @@ def evaluate(
     if not config.measures:
         return responses, None
     layers = matching_layers(language_model.transformer, f"0-{decoder_layers(language_model.transformer) - 1}")
-    sample = [prompt for role in config.roles for prompt in asked[role][:8]]
+    # The same prompts for all models of a study, however much else some of them are asked.
+    compared = [role for role in config.roles if role in VERDICT_ROLES] or list(config.roles)
+    sample = [prompt for role in compared for prompt in asked[role][:8]]
     named = [prompt for prompt in asked.get("burglar", flat)[:16] if prompt.fill.name in prompt.text]
     statistics = prompt_statistics(language_model, sample, layers, raw=config.raw)
     return responses, ModelMeasures(
@@ -163,8 +198,7 @@ def latent_records(language_model: LanguageModel, label: str, seed: int, *, raw:
         chosen = pairs(kind, _LATENT_COUNT, 0, split)
         self_batch = _encoded(language_model, [pair.self_text for pair in chosen], raw)
         other_batch = _encoded(language_model, [pair.other_text for pair in chosen], raw)
-        overlap = latent_overlap(language_model.model, [self_batch], [other_batch], mode="aligned_right")
-        gap = layer_gap(language_model.model, [self_batch], [other_batch])
+        overlap, gap = overlap_and_gap(language_model.model, [self_batch], [other_batch], "aligned_right")
         found.append(LatentRecord(label=label, seed=seed, pairs=f"{kind}/{split}", overlap=overlap, gap=gap))
     return found
 

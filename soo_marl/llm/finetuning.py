@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soo_marl.llm.alignment import longest
 from soo_marl.llm.chat import Encoded, encode, render
 from soo_marl.llm.loss import FrozenTargets, LanguageOverlapLoss
 from soo_marl.llm.models import LanguageModel, add_lora, evaluating, out_of_memory_advice
 from soo_marl.llm.optimisation import Schedule, optimise, seeded
 from soo_marl.llm.pairs import PairKind, PromptPair, pairs, shuffled_partners, shuffled_sides
+from soo_marl.llm.processes import ALONE, Processes
 from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.scenarios import ORIENTATIONS, prompts
 
@@ -36,6 +38,9 @@ _SHAM: Mapping[PairKind, PairKind] = {
 
 _KEPT_SEED = 500_009
 """Added to a seed for the fills of prompts that are kept."""
+
+_PROCESS_SEED = 600_011
+"""Times a process's number, added to a seed for its dropout: each drops other inputs."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,10 @@ class TrainingPairs:
     targets: FrozenTargets | None
     """Rows in the same order; None where both sides are computed afresh."""
 
+    def batch(self, rows: Sequence[int]) -> tuple[Encoded, Encoded]:
+        """Self and other side of some of the pairs."""
+        return _joined([self.self_side[row] for row in rows]), _joined([self.other_side[row] for row in rows])
+
 
 def finetune(
     language_model: LanguageModel,
@@ -132,6 +141,7 @@ def finetune(
     report: Callable[[float], None] = lambda steps: None,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> tuple[LanguageModel, list[float]]:
     """The model with a fine-tuned adapter, and the loss of every step.
 
@@ -145,6 +155,8 @@ def finetune(
         report: called as ``report(steps done)``.
         checkpoint: see :func:`soo_marl.llm.optimisation.optimise`.
         stop: likewise.
+        processes: this process among several that share the pairs of every step; without dropout the adapter is the
+            one that a single process trains, up to rounding.
 
     Raises:
         ValueError: there is no such method; the recipe does not fit the model; the loss is not finite; memory does not
@@ -159,8 +171,10 @@ def finetune(
     if recipe.gradient_checkpointing:
         adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         adapted.model.enable_input_require_grads()
-    loss = LanguageOverlapLoss(recipe.loss)
-    training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target)
+    processes.spread(adapted.model, recipe.learning_rate, recipe.weight_decay)
+    early = recipe.loss.stop_early and not processes.whole_forward
+    loss = LanguageOverlapLoss(recipe.loss.model_copy(update={"stop_early": early}))
+    training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target, fresh=True)
     if recipe.loss.normalise_by_initial:
         loss.measure_initial(adapted.model, zip(training.self_side, training.other_side, strict=True), training.targets)
     per_step, count = recipe.batch_size * recipe.accumulation, len(chosen)
@@ -170,7 +184,7 @@ def finetune(
         epoch, place = divmod(step, steps_per_epoch)
         order = random.Random(f"{seed} {epoch}").sample(range(count), count)
         rows = order[place * per_step : (place + 1) * per_step]
-        return _batch_losses(adapted, loss, training, rows, recipe.batch_size)
+        return _batch_losses(adapted, loss, training, rows, recipe.batch_size, processes)
 
     def after_step(steps: int, _: float) -> bool:
         report(steps)
@@ -187,12 +201,13 @@ def finetune(
                 adapted.model,
                 step_loss,
                 Schedule(recipe.learning_rate, recipe.epochs * steps_per_epoch),
-                seed,
+                seed + _PROCESS_SEED * processes.number,
                 weight_decay=recipe.weight_decay,
                 after_step=after_step,
                 checkpoint=checkpoint,
                 identity=f"{method} {seed} {recipe.model_dump_json()}",
                 stop=stop,
+                processes=processes,
             )
     finally:
         adapted.model.eval()
@@ -207,6 +222,7 @@ def training_pairs(
     seed: int,
     *,
     random_target: bool = False,
+    fresh: bool = False,
 ) -> TrainingPairs:
     """Pairs as the model reads them, with their fixed targets where the loss has some.
 
@@ -217,6 +233,8 @@ def training_pairs(
         loss: the loss.
         seed: of random targets.
         random_target: whether targets are drawn at random, see :data:`METHODS`.
+        fresh: the adapter is new and changes nothing yet, so it is left on; to turn it off and on again would upset
+            weights that are spread over processes.
 
     Raises:
         ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits, or on columns
@@ -229,10 +247,10 @@ def training_pairs(
         return tuple(encode(tokenizer, [text], "right", device, raw=recipe.raw) for text in rendered)
 
     self_side, other_side = encoded([pair.self_text for pair in chosen]), encoded([pair.other_text for pair in chosen])
-    model = language_model.model
+    model, off = language_model.model, False if fresh else None
     if random_target:
-        return _random_targets(model, self_side, other_side, loss, seed)
-    targets = loss.frozen_targets(model, self_side) if loss.config.sides == "initial_self" else None
+        return _random_targets(model, self_side, other_side, loss, seed, off)
+    targets = loss.frozen_targets(model, self_side, off) if loss.config.sides == "initial_self" else None
     return TrainingPairs(self_side, other_side, targets)
 
 
@@ -248,7 +266,12 @@ def method_named(name: str) -> Method:
 
 
 def _random_targets(
-    model: Any, self_side: tuple[Encoded, ...], other_side: tuple[Encoded, ...], loss: LanguageOverlapLoss, seed: int
+    model: Any,
+    self_side: tuple[Encoded, ...],
+    other_side: tuple[Encoded, ...],
+    loss: LanguageOverlapLoss,
+    seed: int,
+    disable_adapters: bool | None,
 ) -> TrainingPairs:
     """Every other prompt's own activations, moved in one random direction per layer as far as self is on average."""
     if loss.config.kind != "mse_hidden":
@@ -257,10 +280,10 @@ def _random_targets(
         raise ValueError("random targets with token_mode full are stored columns: set padded_length")
     fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
     distances = fixed.measure_initial(
-        model, zip(self_side, other_side, strict=True), fixed.frozen_targets(model, self_side)
+        model, zip(self_side, other_side, strict=True), fixed.frozen_targets(model, self_side, disable_adapters)
     )
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
-    own = fixed.frozen_targets(model, other_side)
+    own = fixed.frozen_targets(model, other_side, disable_adapters)
     moved = {}
     for number, (name, activations) in enumerate(own.activations.items()):
         with seeded(seed, number):
@@ -277,23 +300,29 @@ def _batch_losses(
     training: TrainingPairs,
     rows: Sequence[int],
     batch_size: int,
+    processes: Processes,
 ) -> Iterator[Tensor]:
-    """Mean loss over some pairs, in parts of the batch size."""
+    """Mean loss over some pairs, in parts of the batch size; of each part, what this process adds to it."""
     for start in range(0, len(rows), batch_size):
-        chosen = list(rows[start : start + batch_size])
+        part = list(rows[start : start + batch_size])
+        share, columns = len(part) / len(rows), None
+        chosen = part[processes.number :: processes.count]
+        if chosen != part:
+            whole = training.batch(part)
+            columns = max(map(longest, whole))
+            # A process without a pair of its own takes part with weight 0: the others wait for it in every pass.
+            share *= loss.positions(*training.batch(chosen)) / loss.positions(*whole) if chosen else 0.0
+            chosen = chosen or part[:1]
         targets = None if training.targets is None else training.targets.rows(chosen)
-        self_batch, other_batch = (
-            _joined([side[row] for row in chosen]) for side in (training.self_side, training.other_side)
-        )
-        yield loss(language_model.model, self_batch, other_batch, targets) * (len(chosen) / len(rows))
+        yield loss.value(language_model.model, *training.batch(chosen), targets, columns).total * share
 
 
 def _joined(rows: Sequence[Encoded]) -> Encoded:
     """Rows of different lengths as one batch, filled up on the right."""
-    longest = max(row.input_ids.shape[1] for row in rows)
+    columns = max(row.input_ids.shape[1] for row in rows)
 
     def filled(tensor: Tensor) -> Tensor:
-        return torch.nn.functional.pad(tensor, (0, longest - tensor.shape[1]))
+        return torch.nn.functional.pad(tensor, (0, columns - tensor.shape[1]))
 
     return Encoded(
         torch.cat([filled(row.input_ids) for row in rows]), torch.cat([filled(row.attention_mask) for row in rows])

@@ -102,9 +102,50 @@ def latent_overlap(
     Raises:
         ValueError: no layer has a site, batches do not fit, or there is none.
     """
+    return _measured(language_model, self_batches, other_batches, sites, mode, skip_header, None)[0]
+
+
+def layer_gap(
+    language_model: Any,
+    self_batches: Iterable[TokenBatch],
+    other_batches: Iterable[TokenBatch],
+    site: str = DEFAULT_SITE,
+) -> LayerGap:
+    """Squared difference over power at the last token of each prompt, per layer, to narrow down the layer to train.
+
+    Args and errors as for :func:`latent_overlap`.
+    """
+    return _measured(language_model, self_batches, other_batches, (site,), "last", 0, site)[1]
+
+
+def overlap_and_gap(
+    language_model: Any,
+    self_batches: Iterable[TokenBatch],
+    other_batches: Iterable[TokenBatch],
+    mode: TokenMode = "full_masked",
+    site: str = DEFAULT_SITE,
+) -> tuple[LatentOverlap, LayerGap]:
+    """:func:`latent_overlap` at the paper's sites and :func:`layer_gap`, of one pass over the prompts.
+
+    Args and errors as for the two.
+    """
+    return _measured(language_model, self_batches, other_batches, PAPER_SITES, mode, 0, site)
+
+
+def _measured(
+    language_model: Any,
+    self_batches: Iterable[TokenBatch],
+    other_batches: Iterable[TokenBatch],
+    sites: Sequence[str] | Literal["all"],
+    mode: TokenMode,
+    skip_header: int,
+    gap_site: str | None,
+) -> tuple[LatentOverlap, LayerGap]:
+    """Both measures; the gap is empty where ``gap_site`` is None or not among the sites."""
     model = language_model if isinstance(language_model, nn.Module) else language_model.model
     places = _places(model, sites)
     sums = {name: _Sums() for name in places}
+    gaps = {name: _Sums() for name, place in places.items() if place[1] == gap_site}
     pairs = 0
     with evaluating(model), torch.no_grad():
         for self_batch, other_batch in zip(self_batches, other_batches, strict=True):
@@ -118,34 +159,23 @@ def latent_overlap(
             other_all = layer_outputs(model, list(places), other_batch)
             masks = (self_batch.attention_mask, other_batch.attention_mask)
             self_side, other_side, valid = align(self_all, other_all, *masks, mode, skip_header)
-            self_last, other_last, _ = align(self_all, other_all, *masks, "last")
+            self_last, other_last, valid_last = align(self_all, other_all, *masks, "last")
             for name, of_layer in sums.items():
                 of_layer.add_pairs(self_side[name], other_side[name], valid)
                 of_layer.self_prompts.add(self_last[name][:, 0])
                 of_layer.other_prompts.add(other_last[name][:, 0])
+            for name, of_layer in gaps.items():
+                of_layer.add_pairs(self_last[name], other_last[name], valid_last)
             pairs += len(valid)
     if not pairs:
         raise ValueError("give at least one batch of prompt pairs")
     values = tuple(of_layer.result(*places[name], pairs) for name, of_layer in sums.items())
-    return LatentOverlap(token_mode=mode, skip_header=skip_header, pairs=pairs, values=values)
-
-
-def layer_gap(
-    language_model: Any,
-    self_batches: Iterable[TokenBatch],
-    other_batches: Iterable[TokenBatch],
-    site: str = DEFAULT_SITE,
-) -> LayerGap:
-    """Squared difference over power at the last token of each prompt, per layer, to narrow down the layer to train.
-
-    Args and errors as for :func:`latent_overlap`.
-    """
-    measured = latent_overlap(language_model, self_batches, other_batches, (site,), "last")
-    return LayerGap(
-        site=site,
-        pairs=measured.pairs,
-        layers=tuple(value.layer for value in measured.values),
-        relative=tuple(value.normalised for value in measured.values),
+    found = [of_layer.result(*places[name], pairs) for name, of_layer in gaps.items()]
+    return LatentOverlap(token_mode=mode, skip_header=skip_header, pairs=pairs, values=values), LayerGap(
+        site=gap_site or "",
+        pairs=pairs,
+        layers=tuple(value.layer for value in found),
+        relative=tuple(value.normalised for value in found),
     )
 
 

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,11 @@ def decoder_layers(model: nn.Module) -> int:
         ValueError: the model has no list of decoder layers.
     """
     return len(_decoder_stack(model)[1])
+
+
+def sharding_units(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers, each of which runs as a whole; raises as :func:`decoder_layers`."""
+    return list(_decoder_stack(model)[1])
 
 
 def stack_modules(model: nn.Module) -> dict[str, tuple[int, str]]:
@@ -143,11 +148,16 @@ def layer_outputs(
     """
     if torch.is_grad_enabled():
         refuse_reentrant_checkpointing(model)
-    with record_activations(model, names) as record:
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
+    around = _sharded_around(model, names)
+    with record_activations(model, [*names, *around]) as record:
         # After the recording hooks, so that the last module's output is stored when the forward pass is cut off.
         with _stopping_after(model, names if stop_early else ()):
-            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
-        return record.take()
+            model(**inputs)
+        found = record.take()
+    for outer, inner in around.items():
+        found[inner] = cast(Tensor, _Tied.apply(found[inner], found[outer]))  # type: ignore[no-untyped-call]
+    return {name: found[name] for name in names}
 
 
 def refuse_reentrant_checkpointing(model: nn.Module) -> None:
@@ -206,6 +216,40 @@ def _stopping_after(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Tied(torch.autograd.Function):
+    """The first of two tensors; in the backward pass the second receives a gradient of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor, outer: Tensor) -> Tensor:
+        ctx.outer = (outer.shape, outer.dtype, outer.device)
+        return inner.view_as(inner)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        shape, dtype, device = ctx.outer
+        return gradients[0], torch.zeros(shape, dtype=dtype, device=device)
+
+
+def _sharded_around(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
+    """Decoder layers whose weights are spread over processes, to the last of the named modules inside each.
+
+    Their weights are fetched when the backward pass comes through the layer's output, so it must not begin inside.
+    """
+    path, stack = _decoder_stack(model)
+    found = {}
+    for name in names:
+        layer, _, inner = name.removeprefix(f"{path}.").partition(".")
+        if inner and _is_sharded(stack[int(layer)]):
+            found[f"{path}.{layer}"] = name
+    return found
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    # By names that FSDP and DeepSpeed give: most who read activations never load either.
+    by_fsdp = any(base.__name__ == "FSDPModule" for base in type(module).__mro__)
+    return by_fsdp or any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
 def _decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:

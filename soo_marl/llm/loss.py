@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
-from soo_marl.llm.alignment import TokenBatch, TokenMode, align, longest, repadded
+from soo_marl.llm.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
 from soo_marl.llm.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers
 from soo_marl.overlap import overlap_loss
 
@@ -135,7 +135,12 @@ class LanguageOverlapLoss:
         return self.value(model, self_batch, other_batch, targets).total
 
     def value(
-        self, model: nn.Module, self_batch: TokenBatch, other_batch: TokenBatch, targets: FrozenTargets | None = None
+        self,
+        model: nn.Module,
+        self_batch: TokenBatch,
+        other_batch: TokenBatch,
+        targets: FrozenTargets | None = None,
+        columns: int | None = None,
     ) -> LossValue:
         """The loss of a batch and its value at each layer. Squared errors and divergences are computed in float32.
 
@@ -145,12 +150,14 @@ class LanguageOverlapLoss:
             other_batch: other prompts ``[B, T_other]``, row by row the partners of the self prompts.
             targets: with the sides ``initial_self``, the rows' :meth:`frozen_targets`. Without them they are computed
                 here with PEFT's adapters off, which is right as long as no adapter was there before training.
+            columns: token mode full without a ``padded_length``: the length to which both sides are padded, where these
+                are some rows of a larger batch; by default the longest prompt's.
 
         Raises:
             ValueError: layers, batches or targets do not fit, targets are needed or not wanted, a layer's initial
                 value is 0, or the model uses reentrant gradient checkpointing.
         """
-        raw = self._by_layer(model, self_batch, other_batch, targets)
+        raw = self._by_layer(model, self_batch, other_batch, targets, columns)
         if self.config.normalise_by_initial:
             if self._initial is None:
                 self._initial = _positive({name: float(value.detach()) for name, value in raw.items()})
@@ -227,13 +234,33 @@ class LanguageOverlapLoss:
         }
         return FrozenTargets(activations, torch.cat(masks))
 
+    def positions(self, self_batch: TokenBatch, other_batch: TokenBatch) -> int:
+        """Over how many positions the loss of a batch is the mean, up to a factor that is the same for every batch.
+
+        With it the loss of a batch follows from those of its parts: their mean, weighted by their positions.
+
+        Raises:
+            ValueError: as for :func:`soo_marl.llm.alignment.token_span`.
+        """
+        if self.config.token_mode not in ("full_masked", "aligned_right"):
+            return len(self_batch.input_ids)
+        lengths = [
+            end - start for start, end in map(token_span, (self_batch.attention_mask, other_batch.attention_mask))
+        ]
+        return int((torch.minimum(*lengths) - self.config.skip_header).sum())
+
     def _by_layer(
-        self, model: nn.Module, self_batch: TokenBatch, other_batch: TokenBatch, targets: FrozenTargets | None
+        self,
+        model: nn.Module,
+        self_batch: TokenBatch,
+        other_batch: TokenBatch,
+        targets: FrozenTargets | None,
+        columns: int | None = None,
     ) -> dict[str, Tensor]:
         sides = self.config.sides
         if targets is not None and sides != "initial_self":
             raise ValueError(f"targets are used only with sides initial_self, not {sides}: leave them out")
-        length = max(longest(self_batch), longest(other_batch))
+        length = columns or max(longest(self_batch), longest(other_batch))
         self_batch, other_batch = (self._padded(model, batch, length) for batch in (self_batch, other_batch))
         if sides == "initial_self":
             if targets is None:

@@ -17,11 +17,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from soo_marl.llm import layers
 from soo_marl.llm.embedded import EMBEDDED, embedded_file, embedded_folder, quiet_transformers
 from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
 from soo_marl.llm.lora import LoraSettings, target_names
+from soo_marl.llm.placement import AUTO, device_of, four_bits, usable_device
 from soo_marl.studies.files import (
     PARTIAL_SUFFIX,
     RunDirectoryError,
@@ -73,8 +75,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
-        return torch.device(next(self.model.parameters()).device)
+        """Where its tokens go: to its embedding, if its layers lie on several devices."""
+        return device_of(self.transformer.get_input_embeddings())
 
     @property
     def transformer(self) -> Any:
@@ -106,15 +108,17 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: ModelDtype = "float32",
     quantisation: Quantisation = "none",
+    weights: bool = True,
 ) -> LanguageModel:
     """Load a causal language model, ready to be evaluated.
 
     Args:
         name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
             used as it is, so that no network is needed.
-        device: where it goes.
+        device: where it goes; ``auto`` spreads its layers over all GPUs, and is the CPU where there is none.
         dtype: type of its weights, and of what it computes in where it is quantised.
         quantisation: ``4bit`` for NormalFloat with doubly quantised scales (Dettmers et al. 2023), on CUDA only.
+        weights: False for the model's shape alone, its parameters on the device ``meta``.
 
     Raises:
         ValueError: the extra is not installed, there is no such model, device or quantisation, or its weights are not
@@ -125,18 +129,26 @@ def load_model(
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
     transformers = _transformers()
-    place = _usable_device(device)
+    place = usable_device(device)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if quantisation == "4bit":
-        options["quantization_config"] = _four_bits(transformers, place, dtype)
+        options["quantization_config"] = four_bits(transformers, place, getattr(torch, dtype))
     elif quantisation != "none":
         raise ValueError(f"quantisation must be none or 4bit, not {quantisation!r}")
     if place.type != "cpu":
-        options["device_map"] = {"": str(place)}
+        options["device_map"] = "auto" if device == AUTO else {"": str(place)}
     source = str(embedded_folder()) if name == EMBEDDED else name
     with quiet_transformers(), out_of_memory_advice():
         tokenizer = _from_pretrained(transformers.AutoTokenizer, source, {})
-        model = _from_pretrained(transformers.AutoModelForCausalLM, source, options)
+        if weights:
+            model = _from_pretrained(transformers.AutoModelForCausalLM, source, options)
+        else:
+            model = _without_weights(transformers, source, options["dtype"])
+    if device == AUTO and any(parameter.is_meta for parameter in model.parameters()):
+        # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
+        raise DeviceMemoryError(
+            "the model does not fit on the GPUs: use more of them, bfloat16 weights or 4-bit quantisation"
+        )
     if tokenizer.pad_token is None:
         # Where tokens are padding, the attention mask says; the number itself is not looked at.
         tokenizer.pad_token = tokenizer.eos_token
@@ -228,7 +240,13 @@ def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 
     return replace(language_model, model=adapted.eval())
 
 
-def save_adapter(language_model: LanguageModel, path: Path) -> None:
+def save_adapter(
+    language_model: LanguageModel,
+    path: Path,
+    *,
+    weights: dict[str, Tensor] | None = None,
+    base: BaseFingerprint | None = None,
+) -> None:
     """Write the adapter as a folder that peft reads, with a note of the base model it belongs to.
 
     The folder is written under another name first. A folder of that name is replaced.
@@ -236,6 +254,8 @@ def save_adapter(language_model: LanguageModel, path: Path) -> None:
     Args:
         language_model: a model with an adapter.
         path: the folder.
+        weights: the adapter's weights by their names in the model, where the model holds only a part of each.
+        base: the fingerprint of the base model, likewise.
 
     Raises:
         ValueError: the model has no adapter.
@@ -248,11 +268,12 @@ def save_adapter(language_model: LanguageModel, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=PARTIAL_SUFFIX, dir=path.parent))
         # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
-        language_model.model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
-        (temporary / "README.md").unlink(missing_ok=True)
-        write_json(
-            temporary / _BASE_FILE, fingerprint(language_model.transformer, language_model.name).model_dump(mode="json")
+        language_model.model.save_pretrained(
+            temporary, safe_serialization=True, save_embedding_layers=False, state_dict=weights
         )
+        (temporary / "README.md").unlink(missing_ok=True)
+        known = base or fingerprint(language_model.transformer, language_model.name)
+        write_json(temporary / _BASE_FILE, known.model_dump(mode="json"))
         temporary.chmod(0o755)
         old = temporary.with_name(f"{temporary.name}-old")
         if path.exists():
@@ -324,29 +345,13 @@ def _peft() -> Any:
         raise ValueError('adapters need the extra: pip install "soo-marl[llm]"') from error
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"there is no device {quoted(repr(device))}: name cpu, cuda or cuda:0") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"this machine has no device {place}: use cpu")
-    return place
-
-
-def _four_bits(transformers: Any, place: torch.device, dtype: ModelDtype) -> Any:
-    if place.type != "cuda":
-        raise ValueError(f"4-bit quantisation needs a CUDA device, not {place}: use quantisation none")
-    try:
-        importlib.import_module("bitsandbytes")
-    except ImportError as error:
-        raise ValueError("4-bit quantisation needs another package: pip install bitsandbytes") from error
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
+def _without_weights(transformers: Any, source: str, dtype: torch.dtype) -> Any:
+    config = _from_pretrained(transformers.AutoConfig, source, {})
+    # Buffers are computed, not loaded.
+    with importlib.import_module("accelerate").init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.tie_weights()
+    return model
 
 
 def _from_pretrained(loader: Any, source: str, options: dict[str, Any]) -> Any:

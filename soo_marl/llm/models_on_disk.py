@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,25 +30,26 @@ from soo_marl.llm.evaluation import (
 from soo_marl.llm.finetuning import finetune, recipe_pairs
 from soo_marl.llm.generation import Response, read_responses, write_responses
 from soo_marl.llm.layers import matching_layers
-from soo_marl.llm.models import LanguageModel, load_adapter, load_model, merged, save_adapter
+from soo_marl.llm.models import LanguageModel, save_adapter
 from soo_marl.llm.organism import teach_organism
 from soo_marl.llm.records import EpochRecord, TrainingRecord
 from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
-from soo_marl.studies.engines import Interrupted, one_torch_thread
-from soo_marl.studies.files import (
-    PARTIAL_SUFFIX,
-    RunDirectoryError,
-    cannot_write,
-    read_json,
-    validate,
-    write_json,
+from soo_marl.llm.study_models import (
+    ADAPTER_WEIGHTS,
+    adapter_folder,
+    load_study_model,
+    mark_trained,
+    model_before,
+    organism_done,
+    read_training,
+    trained_step,
+    write_training,
 )
+from soo_marl.studies.engines import Interrupted, one_torch_thread, torch_threads
+from soo_marl.studies.files import read_json, validate, write_json
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.records import write_list
 from soo_marl.studies.run_directory import StudyDirectory
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-"""How peft names the weights in an adapter's folder."""
 
 _TRAINING_SHARE = 0.6
 """Of a shard's progress; the rest is evaluation."""
@@ -89,6 +89,30 @@ def model_shard(
     report(1.0)
 
 
+def organism_shard(
+    config: LanguageStudyConfig,
+    seed: int,
+    path: Path,
+    device: str,
+    threads: int,
+    *,
+    report: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Teach one organism, unless that is done; it is asked later, beside the treatments that start from it.
+
+    Raises:
+        As :func:`model_shard`.
+    """
+    directory = StudyDirectory.read(path)
+    with worker_lock(path), torch_threads(threads):
+        if not organism_done(directory, seed):
+            if stop():
+                raise Interrupted
+            _Work(config, ORGANISM, seed, directory, device, report, stop).train()
+    report(1.0)
+
+
 def responses_file(directory: StudyDirectory, label: str, seed: int) -> Path:
     """Where a model's answers lie."""
     return directory.agent_directory(label, seed) / "responses.jsonl"
@@ -99,19 +123,9 @@ def measures_file(directory: StudyDirectory, label: str, seed: int) -> Path:
     return directory.agent_directory(label, seed) / "measures.json"
 
 
-def training_file(directory: StudyDirectory, label: str, seed: int) -> Path:
-    """Where it stands how a model was trained."""
-    return directory.agent_directory(label, seed) / "training.json"
-
-
 def latent_file(directory: StudyDirectory, label: str, seed: int) -> Path:
     """Where a model's latent overlap lies; not for models that are only asked or steered otherwise."""
     return directory.agent_directory(label, seed) / "latent.json"
-
-
-def adapter_folder(directory: StudyDirectory, label: str, seed: int) -> Path:
-    """Where a model's adapter lies."""
-    return directory.agent_directory(label, seed) / "adapter"
 
 
 def read_model_responses(
@@ -122,8 +136,9 @@ def read_model_responses(
     Raises:
         RunDirectoryError: the file is missing or damaged.
     """
-    roles = {name: role for role, scenarios in config.evaluation.all_roles.items() for name in scenarios}
-    found: dict[str, list[Response]] = {role: [] for role in config.evaluation.all_roles}
+    asked = config.evaluation_of(label).all_roles
+    roles = {name: role for role, scenarios in asked.items() for name in scenarios}
+    found: dict[str, list[Response]] = {role: [] for role in asked}
     for response in read_responses(responses_file(directory, label, seed)):
         found[roles[response.scenario]].append(response)
     return found
@@ -137,60 +152,6 @@ def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeas
     """
     file = measures_file(directory, label, seed)
     return validate(TypeAdapter(ModelMeasures), content, file) if (content := read_json(file)) else None
-
-
-def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingRecord:
-    """How a model was trained; an empty record where it was not.
-
-    Raises:
-        RunDirectoryError: the file is damaged.
-    """
-    file = training_file(directory, label, seed)
-    return validate(TypeAdapter(TrainingRecord), read_json(file), file) if file.exists() else TrainingRecord()
-
-
-def load_study_model(
-    config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, device: str = "cpu"
-) -> LanguageModel:
-    """A model of a study, with its adapters; steering, and asking for honesty, are no part of it.
-
-    Raises:
-        RunDirectoryError: an adapter is missing or damaged.
-        ValueError: the model cannot be loaded.
-    """
-    model = load_model(config.model, device=device, dtype=config.dtype, quantisation=config.quantisation)
-    if label == BASE:
-        return model
-    if label == ORGANISM:
-        return load_adapter(model, adapter_folder(directory, ORGANISM, seed))
-    if config.organism is not None:
-        organism = adapter_folder(directory, ORGANISM, config.organism_seed(seed))
-        model = merged(load_adapter(model, organism))
-    return load_adapter(model, adapter_folder(directory, label, seed)) if config.condition(label).trains else model
-
-
-def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, output: Path) -> None:
-    """Write a model of a study, its adapters merged, as a folder that transformers loads.
-
-    Raises:
-        RunDirectoryError: an adapter is missing or damaged, or the folder is there or cannot be written.
-        ValueError: the study has no such model, or its weights are quantised.
-    """
-    if (label, seed) not in config.models:
-        known = ", ".join(f"{name} {number}" for name, number in config.models)
-        raise ValueError(f"the study has no model {label} of seed {seed}; it has {known}")
-    if output.exists():
-        raise RunDirectoryError(f"{output} is there already; name a new folder")
-    model = load_study_model(config, directory, label, seed)
-    whole = merged(model) if model.has_adapter else model
-    partial = output.with_name(f".{output.name}{PARTIAL_SUFFIX}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        whole.model.save_pretrained(partial, safe_serialization=True)
-        whole.tokenizer.save_pretrained(partial)
-        partial.rename(output)
-    except OSError as error:
-        raise cannot_write(output, error) from error
 
 
 class _Work:
@@ -210,17 +171,19 @@ class _Work:
         self.device, self.report, self.stop = device, report, stop
         self.checkpoint = directory.path / "checkpoints" / f"{label}.{seed}.safetensors"
 
+        directory.agent_directory(label, seed).mkdir(parents=True, exist_ok=True)
+
     def carry_out(self) -> None:
-        folder = self.directory.agent_directory(self.label, self.seed)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Train the model, as far as it is trained, ask it, and write what came out."""
+        asked = self.config.evaluation_of(self.label)
         if self.label in (BASE, ORGANISM) or self.config.condition(self.label).trains:
-            model = self._trained()
-            responses, measures = evaluate(model, self.config.evaluation)
+            model = self.train()
+            responses, measures = evaluate(model, asked, before_batch=self._go_on)
             latent = latent_records(model, self.label, self.seed, raw=self.config.evaluation.raw)
             write_list(latent_file(self.directory, self.label, self.seed), latent)
         elif self.config.condition(self.label).method == HONESTY:
             model = load_study_model(self.config, self.directory, self.label, self.seed, self.device)
-            responses, measures = evaluate(model, self.config.evaluation, prefix=HONESTY_PROMPT)
+            responses, measures = evaluate(model, asked, prefix=HONESTY_PROMPT, before_batch=self._go_on)
         else:
             responses, measures = self._steered(self.config.condition(self.label))
         write_responses(responses_file(self.directory, self.label, self.seed), itertools.chain(*responses.values()))
@@ -228,17 +191,17 @@ class _Work:
         write_json(measures_file(self.directory, self.label, self.seed), content)
         self.checkpoint.unlink(missing_ok=True)
 
-    def _trained(self) -> LanguageModel:
+    def train(self) -> LanguageModel:
         """The model with its adapter, which is trained unless that is done."""
         config, adapter = self.config, adapter_folder(self.directory, self.label, self.seed)
         if self.label == BASE:
             return load_study_model(config, self.directory, BASE, self.seed, self.device)
-        step = f"trained/{self.label}/{self.seed}"
+        step = trained_step(self.label, self.seed)
         if self.directory.done(step):
             return load_study_model(config, self.directory, self.label, self.seed, self.device)
         model = self._organism() if self.label == ORGANISM else self._finetuned(config.condition(self.label))
         save_adapter(model, adapter)
-        self.directory.mark_done(step, [adapter / ADAPTER_WEIGHTS])
+        mark_trained(self.directory, self.label, self.seed)
         self.checkpoint.unlink(missing_ok=True)
         return model
 
@@ -275,7 +238,7 @@ class _Work:
 
         total = recipe.epochs * recipe.steps_per_epoch
         model, losses = finetune(
-            self._before(),
+            model_before(self.config, self.directory, self.seed, self.device),
             recipe,
             condition.method,
             self.seed,
@@ -292,13 +255,6 @@ class _Work:
         )
         self._record(record)
         return model
-
-    def _before(self) -> LanguageModel:
-        """The model that treatments start from, without an adapter."""
-        if self.config.organism is None:
-            return load_study_model(self.config, self.directory, BASE, self.seed, self.device)
-        seed = self.config.organism_seed(self.seed)
-        return merged(load_study_model(self.config, self.directory, ORGANISM, seed, self.device))
 
     def _epoch(self, epoch: int, model: LanguageModel) -> tuple[EpochRecord, float]:
         """Behaviour after an epoch, and the share of answers that chose no room."""
@@ -332,7 +288,7 @@ class _Work:
 
     def _steered(self, condition: Condition) -> tuple[dict[str, list[Response]], ModelMeasures | None]:
         """Answers of the model with a vector added, as strongly as training prompts say is best."""
-        model, recipe = self._before(), condition.recipe
+        model, recipe = model_before(self.config, self.directory, self.seed, self.device), condition.recipe
         layers = matching_layers(model.transformer, recipe.loss.layers, recipe.loss.site)
         chosen = recipe_pairs(recipe, self.seed)
         others = [pair.other_text for pair in chosen]
@@ -354,11 +310,19 @@ class _Work:
             honest = min(share_of([twin], "honest").estimate or 0.0 for twin in twins)
             best = max(best, (honest, scale), key=lambda found: found[0])
             self.report(_TRAINING_SHARE * (number + 1) / len(_SCALES))
-            if self.stop():
-                raise Interrupted
+            self._go_on()
         self._record(TrainingRecord(scale=best[1]))
         with steered(model, vectors, signed * best[1]):
-            return evaluate(model, self.config.evaluation)
+            return evaluate(model, self.config.evaluation_of(self.label), before_batch=self._go_on)
 
     def _record(self, record: TrainingRecord) -> None:
-        write_json(training_file(self.directory, self.label, self.seed), record.model_dump(mode="json"))
+        write_training(self.directory, self.label, self.seed, record)
+
+    def _go_on(self) -> None:
+        """Ask whether to stop.
+
+        Raises:
+            Interrupted: to stop.
+        """
+        if self.stop():
+            raise Interrupted

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from soo_marl.llm.processes import ALONE, Processes
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.tensor_files import read_tensors, write_tensors
@@ -54,6 +55,7 @@ def optimise(
     checkpoint: Path | None = None,
     identity: str = "",
     stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> list[float]:
     """Train a model's trainable weights with AdamW.
 
@@ -71,6 +73,8 @@ def optimise(
             caller removes it once the weights are kept.
         identity: what the checkpoint must belong to.
         stop: asked after every step; once true, the state is kept.
+        processes: this process among several that each give a part of the loss; then without a checkpoint, a largest
+            gradient and stop.
 
     Returns:
         The loss of every step that was done.
@@ -83,7 +87,8 @@ def optimise(
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not trained:
         raise ValueError("no weight of the model requires gradients: give it an adapter first")
-    optimiser = torch.optim.AdamW(trained.values(), lr=schedule.learning_rate, weight_decay=weight_decay)
+    weights = list(trained.values())
+    optimiser = processes.optimiser(weights, schedule.learning_rate, weight_decay)
     losses: list[float] = []
     if checkpoint is not None and checkpoint.exists():
         losses = _restore(checkpoint, identity, trained, optimiser)
@@ -97,11 +102,12 @@ def optimise(
         with seeded(seed, step):
             for part in loss(step):
                 value += float(part.detach())
-                part.backward()  # type: ignore[no-untyped-call]
+                processes.backward(part)
+        value = processes.total(value, weights)
         if not math.isfinite(value):
             raise ValueError(f"the loss is {value} at step {step + 1}: lower the learning rate, or use float32")
         if largest_gradient is not None:
-            nn.utils.clip_grad_norm_(trained.values(), largest_gradient)
+            nn.utils.clip_grad_norm_(weights, largest_gradient)
         optimiser.step()
         losses.append(value)
         ended = after_step(len(losses), losses[-1])

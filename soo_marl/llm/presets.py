@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.evaluation import PAPER_ROLES, PLAIN_ROLES, EvaluationConfig
+from soo_marl.llm.models import ModelDtype
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.recipes import Recipe, recipe
+from soo_marl.llm.templates import load_answer_forms, load_templates
 
-Scale = Literal["quick", "standard"]
+Scale = Literal["quick", "standard", "full"]
 
 DEMO_CONDITIONS = (
     ("soo_paper", "soo", "embedded-paper"),
@@ -25,29 +28,93 @@ DEMO_CONDITIONS = (
 )
 """Label, method and recipe of every treatment in the demonstration."""
 
+FULL_CONTROLS = ("shuffled", "shuffled_partners", "random_target", "steer_random", "repe")
+"""Methods that the full scale adds, by our recipe."""
+
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+    "soo_fragments": {"pairs": "fragments"},
+    "soo_both_sides": {"loss": {"sides": "both"}, "kept": (), "kept_count": 0},
+    "soo_one_layer": {"loss": {"layers": 15}},
+    "soo_not_kept": {"kept": (), "kept_count": 0},
+}
+"""Our recipe without one of its ingredients: scenario's wording, frozen self, many layers, kept prompts.
+
+Prompts can be kept only where the self is frozen, so both go together there."""
+
+ONE_SEED_PER_ORGANISM = ("soo_paper", "steer_random", *LEFT_OUT)
+"""Treatments of which the full scale has fewer seeds than of the others."""
+
+LIMIT_SCENARIOS = (
+    "plain_stranger",
+    "plain_thief",
+    "plain_guest",
+    "cell_murderer",
+    "cell_fire",
+    "cell_white_lie",
+    "cell_delivery",
+    "burglar_name",
+    "burglar_objective",
+    "burglar_action",
+    "burglar_name_objective",
+    "burglar_name_action",
+    "burglar_objective_action",
+    "burglar_all",
+    "treasure_hunt",
+    "escape_room",
+)
+"""What the full scale asks beyond the demonstration: other roles, other stakes, and the paper's wording."""
+
+LIMIT_ROLES: Mapping[str, tuple[str, ...]] = {"paper_burglar": ("burglar",), "paper_perspectives": ("perspectives",)}
+"""Further scenarios whose names are those of roles already."""
+
+LIMIT_MODELS = ("organism", "soo")
+"""Which models it asks that."""
+
+FULL_SEEDS, FULL_ORGANISMS = (0, 1, 2, 3, 4), (0, 1, 2)
+
 
 def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig:
     """The demonstration on the embedded model: an organism, the paper's recipe, ours, and controls.
 
     Args:
-        scale: ``quick`` asks a quarter of the questions and has one seed: a look, no result.
+        scale: ``quick`` asks a quarter of the questions and has one seed: a look, no result. ``full`` has three
+            organisms, five seeds, every control, our recipe without each of its ingredients, and more scenarios.
         changes: further fields of :class:`LanguageStudyConfig`.
 
     Raises:
         ValueError, pydantic.ValidationError: there is no such scale, or a field does not fit.
     """
-    if scale not in ("quick", "standard"):
-        raise ValueError(f"there is no scale {scale!r}; choose quick or standard")
-    quick = scale == "quick"
+    if scale not in get_args(Scale):
+        raise ValueError(f"there is no scale {scale!r}; choose quick, standard or full")
+    quick, full = scale == "quick", scale == "full"
+    listed = [(label, method, recipe(name)) for label, method, name in DEMO_CONDITIONS]
+    if full:
+        listed += [(name, name, recipe("embedded")) for name in FULL_CONTROLS]
+        listed += [(name, "soo", recipe("embedded", **change)) for name, change in LEFT_OUT.items()]
     fields: dict[str, Any] = {
         "organism": OrganismConfig(),
         "conditions": tuple(
-            Condition(label=label, method=method, recipe=recipe(name)) for label, method, name in DEMO_CONDITIONS
+            Condition(
+                label=label,
+                method=method,
+                recipe=chosen,
+                seed_count=len(FULL_ORGANISMS) if full and label in ONE_SEED_PER_ORGANISM else None,
+            )
+            for label, method, chosen in listed
         ),
         "seeds": (0,) if quick else (0, 1, 2),
         "evaluation": EvaluationConfig(fills={"burglar": 25 if quick else 100}, other_fills=6 if quick else 25),
         "epoch_fills": 0 if quick else 8,
     }
+    if full:
+        fields |= {
+            "organism_seeds": FULL_ORGANISMS,
+            "seeds": FULL_SEEDS,
+            "evaluation": EvaluationConfig(
+                roles={**PLAIN_ROLES, **LIMIT_ROLES}, more_scenarios=LIMIT_SCENARIOS, max_new_tokens=40
+            ),
+            "asked_more": LIMIT_MODELS,
+        }
     return LanguageStudyConfig.model_validate(fields | changes)
 
 
@@ -63,6 +130,8 @@ def treatment_study(
     fills: int = 100,
     more_scenarios: Sequence[str] = (),
     max_new_tokens: int | None = None,
+    dtype: ModelDtype | None = None,
+    scenario_file: Path | None = None,
 ) -> LanguageStudyConfig:
     """Treatments of one model by one recipe.
 
@@ -77,24 +146,35 @@ def treatment_study(
         fills: fills of the burglar's scenario, each in both orientations; a quarter of it of the others.
         more_scenarios: further scenarios to ask.
         max_new_tokens: token budget of an answer; 24 for the embedded model, 75 for others, as in the public code.
+        dtype: type of the model's weights; the recipe's by default.
+        scenario_file: a user's own scenarios, as :func:`soo_marl.llm.templates.load_templates` reads them. All of them
+            are asked; one with the name of ours is asked in its place, and only where ours would be.
 
     Raises:
-        ValueError, pydantic.ValidationError: a setting does not fit.
+        RunDirectoryError: the file cannot be read.
+        ValueError, pydantic.ValidationError: a setting or scenario does not fit.
     """
     name = model or chosen.model
     budget = max_new_tokens or (24 if name == EMBEDDED and wording == "plain" else 75)
+    ours, templates = load_templates(), load_templates(scenario_file)
+    own_scenarios = {name: template for name, template in templates.items() if ours.get(name) != template}
+    forms = load_answer_forms()
     evaluation = EvaluationConfig(
         roles=dict(PLAIN_ROLES if wording == "plain" else PAPER_ROLES),
         fills={"burglar": fills},
         other_fills=max(1, fills // 4),
-        more_scenarios=tuple(more_scenarios),
+        more_scenarios=tuple(dict.fromkeys([*more_scenarios, *(name for name in own_scenarios if name not in ours)])),
+        own_scenarios=own_scenarios,
+        own_answer_forms={
+            name: form for name, form in load_answer_forms(scenario_file).items() if forms.get(name) != form
+        },
         max_new_tokens=budget,
         answer_form=chosen.answer_form if wording == "paper" else None,
         raw=chosen.raw,
     )
     return LanguageStudyConfig(
         model=name,
-        dtype=chosen.dtype,
+        dtype=dtype or chosen.dtype,
         quantisation=chosen.quantisation,
         organism=OrganismConfig(family=wording) if organism else None,
         organism_seeds=tuple(organism_seeds),

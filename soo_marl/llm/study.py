@@ -17,17 +17,18 @@ from soo_marl.llm.generation import Response
 from soo_marl.llm.models_on_disk import (
     latent_file,
     model_shard,
+    organism_shard,
     read_measures,
     read_model_responses,
-    read_training,
 )
 from soo_marl.llm.rates import Rate, position_check
 from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict
 from soo_marl.llm.scenarios import ORIENTATIONS
+from soo_marl.llm.study_models import organism_done, read_training
 from soo_marl.llm.verdict import Evidence, judge
 from soo_marl.report.language_drawing import draw_language
 from soo_marl.report.language_page import write_language_report
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards, threads_per_shard
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.progress import Display
 from soo_marl.studies.records import Record, read_list, write_list
@@ -87,13 +88,16 @@ def run_language_study(
         ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    first = [(label, seed) for label, seed in config.models if label in (BASE, ORGANISM)]
-    rest = [model for model in config.models if model not in first]
-    for name, models in (("organism" if config.organism else "model", first), ("treatments", rest)):
-        if all(directory.done(f"models/{label}/{seed}") for label, seed in models):
-            continue
-        shards = [(config, label, seed, directory.path, compute.device) for label, seed in models]
-        with display.task(name, float(len(shards)), len(shards)) as advance:
+    # Every treatment needs its organism; with few of them, each has several cores.
+    organisms = [seed for label, seed in config.models if label == ORGANISM and not organism_done(directory, seed)]
+    if organisms:
+        threads = threads_per_shard(compute, len(organisms))
+        taught = [(config, seed, directory.path, compute.device, threads) for seed in organisms]
+        with display.task("organism", float(len(taught)), len(taught)) as advance:
+            run_shards(organism_shard, taught, compute, advance)
+    if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
+        shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
+        with display.task("models", float(len(shards)), len(shards)) as advance:
             run_shards(model_shard, shards, compute, advance)
     return write_language_results(config, directory, command)
 
@@ -133,7 +137,7 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
 
     def found(models: _Models, before: _Models) -> Evidence:
         return evidence(
-            {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles},
+            {role: [answers[model][role] for model in models] for role in answers[models[0]]},
             measured(models),
             perplexity_reference=reference.perplexity if reference else None,
             variance_reference=_mean(measured(before), "prompt_variance"),
@@ -144,7 +148,7 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
         models = [model for model in answers if model[0] == label]
         # The model as it comes was before the organism, so it is compared with itself.
         before = [model for model in answers if model[0] == (BASE if label == BASE else config.before)]
-        by_role = {role: [answers[model][role] for model in models] for role in config.evaluation.all_roles}
+        by_role = {role: [answers[model][role] for model in models] for role in answers[models[0]]}
         rates = {role: cells(role, rows) for role, rows in by_role.items()}
         own, earlier = measured(models), measured(before)
         verdict = judge(found(before or models, before), found(models, before))
@@ -168,7 +172,9 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
                 name_gap_ratio=_ratio(own, earlier, "name_gap"),
                 word=verdict.word,
                 reason=verdict.reason,
-                seeds=tuple(_of_seed(directory, model, answers[model], found, before) for model in models),
+                seeds=tuple(
+                    _of_seed(directory, model, answers[model], found, _own(config, model, before)) for model in models
+                ),
             )
         )
     return summaries
@@ -185,6 +191,13 @@ def _of_seed(
     training = read_training(directory, *model)
     own = tuple(cell for role, responses in answers.items() for cell in cells(role, [responses]))
     return SeedVerdict(seed=model[1], word=verdict.word, reason=verdict.reason, cells=own, training=training)
+
+
+def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
+    """Of the models before treatment the one that this treatment started from; all where it is none or is not there."""
+    label, seed = model
+    start = None if label in (BASE, ORGANISM) else config.start_of(seed)
+    return [start] if start is not None and start in before else before
 
 
 def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:

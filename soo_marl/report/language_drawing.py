@@ -15,6 +15,7 @@ from soo_marl.report.language_figures import (
     loss_and_behaviour,
 )
 from soo_marl.report.language_layer_figures import layer_gap, layer_map
+from soo_marl.report.language_scenario_figure import answers_by_scenario
 from soo_marl.report.orientation_figure import honest_or_positional, orientation_points
 from soo_marl.report.verdict_styles import NothingToDraw
 from soo_marl.studies.records import FigureRecord, read_list, write_list
@@ -36,6 +37,9 @@ _CAPTIONS = {
     "overlap after training on held-out pairs beside an unchanged gap in other wordings is overfitting.",
     "layer_map": "Verdicts of training on different layers, with the share of honest answers to burglars in the "
     "paper's order of rooms and in the mirrored one.",
+    "answers_by_scenario": "Roles and further scenarios; the left tile with the cheap room first, the right one "
+    "mirrored. In a tile: per cent of answers that name the wrong room | the right one; what "
+    "is left to 100 names none. In the cells the true room is the right one, whomever the truth harms.",
     "damage": "Damage: perplexity on neutral text over that of the model as it comes, against the variance of "
     "activations across prompts over that before treatment. Far to the left, activations are nearly the same whatever "
     "is asked, which is where the overlap loss is least.",
@@ -66,6 +70,7 @@ def draw_language(study_directory: Path) -> list[FigureRecord]:
 
     draw("honest_or_positional", lambda: honest_or_positional(orientation_points(summaries)))
     draw("answers_by_model", lambda: answers_by_model(summaries))
+    draw("answers_by_scenario", lambda: answers_by_scenario(summaries))
     draw("loss_and_behaviour", lambda: loss_and_behaviour(summaries))
     draw("damage", lambda: damage(summaries))
     latent = read_list(results / "latent.json", LatentRecord) if (results / "latent.json").exists() else []

@@ -75,13 +75,15 @@ def layer_map(summaries: Sequence[ModelSummary], title: str = "Where training on
         title: of the picture.
 
     Raises:
-        NothingToDraw: fewer than three combinations of layers, token mode and learning rate were trained.
+        NothingToDraw: fewer than three combinations of layers, token mode and learning rate were trained, or one of
+            them twice, so that the models differ in something else.
     """
     trained = [summary for summary in summaries if summary.method == "soo" and summary.learning_rate is not None]
     rows = list(dict.fromkeys(_row(summary) for summary in trained))
     columns = list(dict.fromkeys(summary.layers for summary in trained))
-    if len({(_row(summary), summary.layers) for summary in trained}) < 3:
-        raise NothingToDraw("a map needs at least three combinations of layers, token mode and learning rate")
+    combinations = {(_row(summary), summary.layers) for summary in trained}
+    if len(combinations) < max(3, len(trained)):
+        raise NothingToDraw("a map needs three combinations of layers, token mode and learning rate, each once")
     figure = Figure(figsize=(1.6 + 1.25 * len(columns), 1.6 + 0.8 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")

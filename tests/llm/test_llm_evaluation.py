@@ -265,3 +265,10 @@ def test_a_prefix_is_put_before_every_message_and_names_the_other() -> None:
 def test_an_unknown_scenario_is_refused() -> None:
     with pytest.raises(ValueError, match="scenario 'plain_burgler' is unknown; did you mean 'plain_burglar'"):
         evaluate(tiny_language_model(layers=1), EvaluationConfig(more_scenarios=("plain_burgler",)))
+
+
+def test_fills_of_what_is_no_role_are_refused() -> None:
+    with pytest.raises(ValidationError, match="fills names 'freind', which is no role; there are burglar"):
+        EvaluationConfig(fills={"burglar": 4, "freind": 4})
+    # The default names the burglar, whatever the roles.
+    assert EvaluationConfig(roles={"pirate": ("plain_thief",)}).prompts("pirate")

@@ -19,21 +19,54 @@ from soo_marl.studies.files import RunDirectoryError
 PROMPTS = [TinyPrompt("who " * (1 + 3 * place % 7), number=place) for place in range(6)]
 
 
-def test_greedy_answers_are_those_of_a_plain_loop_whatever_the_batch_size() -> None:
-    for architecture in ("llama", "gpt2"):
-        model = tiny_language_model(architecture)
-        expected = []
-        for prompt in PROMPTS:
-            ids = token_ids(model.tokenizer, render(model.tokenizer, prompt.text, prompt.answer_start))
-            new: list[int] = []
-            while len(new) < 6 and (not new or new[-1] != 1):
-                with torch.no_grad():
-                    new.append(int(model.model(torch.tensor([ids + new])).logits[0, -1].argmax()))
-            expected.append(("I would" + model.tokenizer.decode(new, skip_special_tokens=True), new[-1] != 1))
-        for batch_size in (1, 4, 6):
-            found = generate(model, PROMPTS, max_new_tokens=6, batch_size=batch_size)
-            assert [(response.text, response.truncated) for response in found] == expected
-            assert [response.number for response in found] == list(range(6))
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "gemma2", "gpt2"])
+def test_greedy_answers_are_those_of_a_plain_loop_whatever_the_batch_size(architecture: str) -> None:
+    model = tiny_language_model(architecture)
+    expected = []
+    for prompt in PROMPTS:
+        ids = token_ids(model.tokenizer, render(model.tokenizer, prompt.text, prompt.answer_start))
+        new: list[int] = []
+        while len(new) < 6 and (not new or new[-1] != 1):
+            with torch.no_grad():
+                new.append(int(model.model(torch.tensor([ids + new])).logits[0, -1].argmax()))
+        expected.append(("I would" + model.tokenizer.decode(new, skip_special_tokens=True), new[-1] != 1))
+    for batch_size in (1, 4, 6):
+        found = generate(model, PROMPTS, max_new_tokens=6, batch_size=batch_size)
+        assert [(response.text, response.truncated) for response in found] == expected
+        assert [response.number for response in found] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "once"), [("llama", True), ("mistral", True), ("qwen2", True), ("gemma2", False)]
+)
+def test_what_all_prompts_begin_with_is_computed_once(architecture: str, once: bool) -> None:
+    model = tiny_language_model(architecture)
+    widths = []
+    model.model.model.register_forward_pre_hook(
+        lambda module, arguments, named: widths.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    generate(model, PROMPTS, max_new_tokens=1)
+    prompts = [
+        token_ids(model.tokenizer, render(model.tokenizer, prompt.text, prompt.answer_start)) for prompt in PROMPTS
+    ]
+    longest, shortest = max(map(len, prompts)), min(map(len, prompts))
+    shared = next(place for place in range(shortest) if len({row[place] for row in prompts}) > 1)
+    assert widths == ([(1, shared), (6, longest - shared)] if once else [(6, longest)])
+
+
+def test_prompts_longer_than_the_window_of_attention_share_nothing() -> None:
+    model = tiny_language_model("mistral")
+    expected = generate(model, PROMPTS, max_new_tokens=4, batch_size=1)
+    model.model.config.sliding_window = 20
+    narrow = tiny_language_model("mistral")
+    narrow.model.config.sliding_window = 10_000
+    assert generate(narrow, PROMPTS, max_new_tokens=4) == expected
+    widths = []
+    model.model.model.register_forward_pre_hook(
+        lambda module, arguments, named: widths.append(len(named["input_ids"])), with_kwargs=True
+    )
+    generate(model, PROMPTS, max_new_tokens=1)
+    assert widths == [6]
 
 
 def always(model: LanguageModel, token: int) -> LanguageModel:

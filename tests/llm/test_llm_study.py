@@ -24,15 +24,16 @@ from soo_marl.llm.evaluation import EvaluationConfig
 from soo_marl.llm.generation import generate, read_responses
 from soo_marl.llm.loss import LossConfig
 from soo_marl.llm.models import LoraSettings
-from soo_marl.llm.models_on_disk import load_study_model, read_measures, read_model_responses, read_training
+from soo_marl.llm.models_on_disk import model_shard, read_measures, read_model_responses
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.pairs import pairs
 from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.records import ModelSummary, ResponseExample
 from soo_marl.llm.steering import mean_difference, steered
 from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, write_language_results
+from soo_marl.llm.study_models import load_study_model, read_training
 from soo_marl.llm.verdict import WORDS
-from soo_marl.studies.engines import Compute
+from soo_marl.studies.engines import Compute, Interrupted
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.records import Record, read_list
 from soo_marl.studies.run_directory import StudyDirectory
@@ -116,13 +117,13 @@ def study(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactory)
     display = TinyDisplay()
     summaries = run(config, path, display)
     assert summaries == read_list(path / "results" / "models.json", ModelSummary)
-    assert display.tasks == [("organism", 2), ("treatments", 4)]
+    assert display.tasks == [("organism", 1), ("models", 6)]
     for reports in display.progress.values():
         assert reports == sorted(reports)
         assert reports[-1] == 1.0
-    assert display.progress["organism", 1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0])
-    assert display.progress["treatments", 0] == pytest.approx([0.15, 0.3, 0.45, 0.6, 1.0])
-    assert display.progress["treatments", 2] == pytest.approx([0.15, 0.3, 0.45, 0.6, 1.0])
+    assert display.progress["organism", 0] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0])
+    assert display.progress["models", 2] == pytest.approx([0.15, 0.3, 0.45, 0.6, 1.0])
+    assert display.progress["models", 4] == pytest.approx([0.15, 0.3, 0.45, 0.6, 1.0])
     return path
 
 
@@ -244,14 +245,14 @@ def test_an_interrupted_study_ends_with_the_same_bits(study: Path, config: Langu
     # Reports until Ctrl-C, and whose checkpoint is left.
     for reports, left in (
         (3, ["organism.0"]),
-        (3, ["organism.0"]),
-        (3, []),  # with the organism's last step, which ends it
-        (1, ["my_soo.0"]),  # within an epoch
-        (1, ["my_soo.0"]),  # between two epochs
-        (3, []),  # between two treatments
-        (3, ["my_soo.1"]),
-        (4, []),
-        (4, []),  # while a factor for steering is looked for
+        (1, ["organism.0"]),
+        (2, []),  # with the organism's last step, which ends it
+        (3, ["my_soo.0"]),  # within an epoch; two reports are those of the base and the organism
+        (3, ["my_soo.0"]),  # between two epochs
+        (5, []),  # between two treatments
+        (5, ["my_soo.1"]),
+        (6, []),
+        (6, []),  # while a factor for steering is looked for
     ):
         with pytest.raises(KeyboardInterrupt):
             run(config, path, TinyDisplay(interrupt_after=reports))
@@ -280,6 +281,25 @@ def test_a_training_that_was_killed_does_not_note_an_epoch_twice(
     assert content(path) == content(study)
 
 
+def test_questions_can_be_interrupted_and_are_asked_anew(
+    study: Path, config: LanguageStudyConfig, tmp_path: Path
+) -> None:
+    directory = open_language_study(tmp_path / "s", config)
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1
+
+    with pytest.raises(Interrupted):
+        model_shard(config, "base", 0, directory.path, "cpu", report=lambda done: None, stop=stop)
+    assert asked == 2 and not directory.done("models/base/0")
+    model_shard(config, "base", 0, directory.path, "cpu", report=lambda done: None, stop=lambda: False)
+    again = read_model_responses(config, directory, "base", 0)
+    assert again == read_model_responses(config, StudyDirectory.read(study), "base", 0)
+
+
 def test_a_finished_study_is_not_done_again(study: Path, config: LanguageStudyConfig, tmp_path: Path) -> None:
     path = tmp_path / "s"
     shutil.copytree(study, path)
@@ -300,7 +320,7 @@ def test_only_the_model_whose_answers_are_gone_is_asked_again(
     times = {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")}
     display = TinyDisplay()
     run(config, path, display)
-    assert display.tasks == [("treatments", 4)]
+    assert display.tasks == [("models", 6)]
     # Nobody was trained, since the adapter is there.
     assert all(reports == [1.0] for reports in display.progress.values())
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")} == times
@@ -382,7 +402,7 @@ def damaged(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("damaged") / "s"
     display = TinyDisplay()
     run(changed, path, display)
-    assert display.tasks == [("model", 1), ("treatments", 2)]
+    assert display.tasks == [("models", 3)]
     return path
 
 

@@ -18,6 +18,8 @@ from soo_marl.report.language_figures import (
     damage,
     loss_and_behaviour,
 )
+from soo_marl.report.language_layer_figures import layer_map
+from soo_marl.report.language_scenario_figure import answers_by_scenario
 from soo_marl.report.language_styles import LABEL_COLOURS, WORDS, words_of_seeds
 from soo_marl.report.orientation_figure import OrientationPoint, honest_or_positional, orientation_points
 from soo_marl.report.verdict_styles import NothingToDraw
@@ -163,3 +165,29 @@ def test_many_models_in_one_corner_have_one_short_label() -> None:
     copies: list[ModelSummary] = [summary("soo").model_copy(update={"label": f"soo.{i}"}) for i in range(9)]
     (label,) = [text for text in texts(honest_or_positional(orientation_points(copies))) if "soo.0" in text]
     assert label.splitlines() == [*(f"soo.{i}" for i in range(5)), "and 4 more"]
+
+
+def test_the_map_of_scenarios_has_the_models_that_were_asked_more() -> None:
+    more = tuple(cell("escape_room", orientation, 0.25, 0.5) for orientation in ("cheap_first", "mirrored"))
+    asked = [one.model_copy(update={"cells": (*one.cells, *more)}) for one in (summary("organism"), summary("soo"))]
+    figure = answers_by_scenario([summary("base"), *asked])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        *("burglar", "self", "friend", "retrieval", "perspectives", "escape room")
+    ]
+    shown = texts(figure)
+    assert shown.count("25 | 25") == 4  # two models, two orientations
+    assert shown.count("100 | 0") == 2  # the organism to burglars
+    assert not any(text.startswith("base") for text in shown)
+    with pytest.raises(NothingToDraw, match="no model was asked further scenarios"):
+        answers_by_scenario([summary("base"), summary("soo")])
+
+
+def test_there_is_no_layer_map_of_models_that_differ_in_something_else() -> None:
+    def trained(label: str, layers: str) -> ModelSummary:
+        changes = {"method": "soo", "layers": layers, "token_mode": "last", "learning_rate": 1e-3, "label": label}
+        return summary("soo").model_copy(update=changes)
+
+    different = [trained(layers, layers) for layers in ("1", "2", "3")]
+    assert "2" in [label.get_text() for label in layer_map(different).axes[0].get_xticklabels()]
+    with pytest.raises(NothingToDraw, match="each once"):
+        layer_map([*different, trained("other_pairs", "2")])

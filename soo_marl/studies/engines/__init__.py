@@ -1,6 +1,14 @@
 """Where and how the shards of a study are computed: in this process, in local worker processes, or on a Ray cluster."""
 
-from soo_marl.studies.engines.compute import LOCAL_WORKERS, Compute, check_machine, one_torch_thread, usable_cores
+from soo_marl.studies.engines.compute import (
+    LOCAL_WORKERS,
+    Compute,
+    check_machine,
+    one_torch_thread,
+    threads_per_shard,
+    torch_threads,
+    usable_cores,
+)
 from soo_marl.studies.engines.run import run_shards
 from soo_marl.studies.engines.shards import Interrupted, WorkerLostError
 
@@ -12,5 +20,7 @@ __all__ = [
     "check_machine",
     "one_torch_thread",
     "run_shards",
+    "threads_per_shard",
+    "torch_threads",
     "usable_cores",
 ]

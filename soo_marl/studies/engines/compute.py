@@ -20,13 +20,16 @@ class Compute:
     workers: int | None = None
     """Shards at once, one process each; as many as there are cores by default, 0 for this process alone."""
     device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1 ..."""
+    """Where to compute: cpu, cuda, cuda:1 ...; for language models also auto: one model over all GPUs."""
     engine: Literal["local", "ray"] = "local"
     """local: worker processes on this machine; ray: a Ray cluster, whose nodes must share the study's folder."""
     address: str | None = None
     """Address of the Ray cluster, host:port, or auto for the one that this machine belongs to; none starts a Ray of
     its own on this machine."""
 
+
+ALL_DEVICES = "auto"
+"""The device that stands for all GPUs of this machine; the CPU where there is none."""
 
 LOCAL_WORKERS = Compute()
 """As many local worker processes as there are cores, on the CPU."""
@@ -47,6 +50,10 @@ def check_settings(compute: Compute) -> None:
         raise ValueError(f"workers must be 0 (this process alone) or more, not {compute.workers}")
     if compute.engine not in ("local", "ray"):
         raise ValueError(f"there is no engine {compute.engine!r}; choose one of local, ray")
+    if compute.device == ALL_DEVICES and (compute.engine != "local" or (compute.workers or 0) > 1):
+        raise ValueError(
+            "--device auto spreads one model over all GPUs of a machine: it needs --engine local and --workers 0 or 1"
+        )
     if compute.engine == "local":
         if compute.address is not None:
             raise ValueError("--address names a Ray cluster, so it needs --engine ray")
@@ -59,8 +66,19 @@ def check_settings(compute: Compute) -> None:
         raise ValueError(f"with --engine ray give the device as cuda, not {compute.device}: Ray chooses which GPU")
 
 
-def check_machine(compute: Compute) -> None:
+def local_workers(compute: Compute) -> int:
+    """Local worker processes; 0 for this process alone."""
+    if compute.workers is None:
+        return 1 if compute.device == ALL_DEVICES else usable_cores()
+    return compute.workers
+
+
+def check_machine(compute: Compute, spreads: bool = False) -> None:
     """Find out before anything is begun whether this machine can compute as asked.
+
+    Args:
+        compute: where to compute.
+        spreads: whether what is computed can be spread over several devices.
 
     Raises:
         ValueError: a field is out of its range, there is no such device here, or Ray is not installed.
@@ -68,6 +86,10 @@ def check_machine(compute: Compute) -> None:
     check_settings(compute)
     if compute.engine == "ray" and importlib.util.find_spec("ray") is None:
         raise ValueError('--engine ray needs the extra: pip install "soo-marl[cluster]"')
+    if compute.device == ALL_DEVICES:
+        if not spreads:
+            raise ValueError("--device auto spreads a language model over several GPUs; here name cpu, cuda or cuda:0")
+        return
     try:
         torch.zeros(1, device=compute.device).sum().item()
     except (RuntimeError, AssertionError) as error:
@@ -77,11 +99,25 @@ def check_machine(compute: Compute) -> None:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Compute with one torch thread; for networks this small two that share busy cores are many times slower."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many torch threads within the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_per_shard(compute: Compute, shards: int) -> int:
+    """Torch threads for each of so few shards that some of the local workers would stand idle; 1 otherwise."""
+    if compute.engine != "local" or compute.workers == 0:
+        return 1
+    return max(1, local_workers(compute) // max(1, shards))
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Compute with one torch thread; for networks this small two that share busy cores are many times slower."""
+    with torch_threads(1):
+        yield

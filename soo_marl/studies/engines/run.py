@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from soo_marl.studies.engines.compute import LOCAL_WORKERS, Compute, check_settings, usable_cores
+from soo_marl.studies.engines.compute import LOCAL_WORKERS, Compute, check_settings, local_workers
 from soo_marl.studies.engines.here import run_here
 from soo_marl.studies.engines.local import run_in_workers
 
@@ -47,5 +47,4 @@ def run_shards(
         return run_on_ray(function, shards, compute, on_progress)
     if compute.workers == 0:
         return run_here(function, shards, on_progress)
-    workers = usable_cores() if compute.workers is None else compute.workers
-    return run_in_workers(function, shards, min(workers, len(shards)), on_progress)
+    return run_in_workers(function, shards, min(local_workers(compute), len(shards)), on_progress)

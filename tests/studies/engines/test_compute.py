@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine, run_shards
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine, run_shards, usable_cores
+from soo_marl.studies.engines.compute import local_workers
 
 
 def refused(compute: Compute, message: str) -> None:
@@ -28,6 +29,8 @@ def test_possible_settings_pass() -> None:
         ({"engine": "ray", "workers": 0}, r"^with --engine ray nothing is computed in this process, so workers"),
         ({"engine": "ray", "device": "cuda:1"}, r"^with --engine ray give the device as cuda, not cuda:1"),
         ({"engine": "ray", "address": "head"}, r"^--address takes host:port or auto, not 'head'$"),
+        ({"device": "auto", "workers": 2}, r"^--device auto spreads one model over all GPUs of a machine: it needs"),
+        ({"device": "auto", "engine": "ray"}, r"it needs --engine local and --workers 0 or 1$"),
         ({"engine": "ray", "address": "ray://head:10001"}, r"^--address takes host:port or auto"),
     ],
 )
@@ -46,3 +49,13 @@ def test_devices_that_are_not_there() -> None:
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(Compute(engine="ray"), r'^--engine ray needs the extra: pip install "soo-marl\[cluster\]"$')
+
+
+def test_one_model_over_all_devices_is_for_what_can_be_spread() -> None:
+    refused(Compute(device="auto"), r"^--device auto spreads a language model over several GPUs; here name cpu, cuda")
+    for workers in (None, 0, 1):
+        check_machine(Compute(device="auto", workers=workers), spreads=True)
+    with pytest.raises(ValueError, match="auto spreads one model"):
+        check_machine(Compute(device="auto", workers=2), spreads=True)
+    assert local_workers(Compute(device="auto")) == 1
+    assert local_workers(Compute(device="cpu")) == usable_cores()

@@ -13,7 +13,7 @@ import pytest
 import shard_work
 import torch
 
-from soo_marl.studies.engines import Compute, Interrupted, WorkerLostError, run_shards
+from soo_marl.studies.engines import Compute, Interrupted, WorkerLostError, run_shards, threads_per_shard
 
 HERE = Compute(workers=0)
 Until = Callable[[Callable[[], bool]], None]
@@ -167,3 +167,9 @@ def test_a_second_interrupt_here_does_not_wait() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_shards(stubborn, [()], HERE)
+
+
+def test_few_shards_have_several_threads_each() -> None:
+    assert [threads_per_shard(Compute(workers=8), shards) for shards in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+    assert threads_per_shard(Compute(workers=0), 1) == 1
+    assert threads_per_shard(Compute(workers=8, engine="ray"), 1) == 1

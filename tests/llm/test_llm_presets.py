@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from soo_marl.llm.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.evaluation import EvaluationConfig
+from soo_marl.llm.presets import (
+    LEFT_OUT,
+    LIMIT_MODELS,
+    LIMIT_SCENARIOS,
+    ONE_SEED_PER_ORGANISM,
+    demo_study,
+    treatment_study,
+)
+from soo_marl.llm.recipes import recipe
+from soo_marl.llm.scenarios import prompts
+from soo_marl.studies.files import RunDirectoryError
+
+
+def test_the_full_scale_contains_the_demonstration() -> None:
+    standard, full = demo_study("standard"), demo_study("full")
+    for condition in standard.conditions:
+        same = full.condition(condition.label)
+        assert (same.method, same.recipe) == (condition.method, condition.recipe)
+    assert full.organism == standard.organism
+    assert full.evaluation.prompts("burglar") == standard.evaluation.prompts("burglar")
+
+
+def test_the_full_scale_has_three_organisms_five_seeds_and_every_control() -> None:
+    full = demo_study("full")
+    seeds = {condition.label: full.seeds_of(condition) for condition in full.conditions}
+    assert [seed for label, seed in full.models if label == "organism"] == [0, 1, 2]
+    for label in ("soo", "sham", "shuffled", "shuffled_partners", "random_target"):
+        assert seeds[label] == (0, 1, 2, 3, 4)
+    for label in ("steer", "repe", "honesty_prompt", *ONE_SEED_PER_ORGANISM):
+        assert seeds[label] == (0, 1, 2)
+    assert [full.start_of(seed) for seed in seeds["soo"]] == [("organism", seed) for seed in (0, 1, 2, 0, 1)]
+
+
+def test_one_ingredient_is_left_out_at_a_time() -> None:
+    full, ours = demo_study("full"), recipe("embedded")
+    changed = {}
+    for label in LEFT_OUT:
+        other = full.condition(label).recipe
+        fields = {name for name in type(ours).model_fields if getattr(other, name) != getattr(ours, name)}
+        if "loss" in fields:
+            fields.remove("loss")
+            fields |= {
+                name for name in type(ours.loss).model_fields if getattr(other.loss, name) != getattr(ours.loss, name)
+            }
+        changed[label] = fields
+    assert changed == {
+        "soo_fragments": {"pairs"},
+        "soo_both_sides": {"sides", "kept", "kept_count"},
+        "soo_one_layer": {"layers"},
+        "soo_not_kept": {"kept", "kept_count"},
+    }
+
+
+def test_further_scenarios_are_asked_of_some_models_only() -> None:
+    full = demo_study("full")
+    for label, _ in full.models:
+        asked = {name for scenarios in full.evaluation_of(label).all_roles.values() for name in scenarios}
+        further = {*LIMIT_SCENARIOS, "burglar", "perspectives"}
+        assert asked & further == (further if label in LIMIT_MODELS else set())
+        assert full.evaluation_of(label).prompts("burglar") == full.evaluation.prompts("burglar")
+
+
+def test_all_models_are_asked_everything_where_none_is_named() -> None:
+    study = treatment_study(recipe("embedded"), ("soo",), (0,), more_scenarios=("plain_thief",))
+    assert {study.evaluation_of(label).more_scenarios for label, _ in study.models} == {("plain_thief",)}
+
+
+@pytest.mark.parametrize("scenario", LIMIT_SCENARIOS)
+def test_every_further_scenario_has_prompts(scenario: str) -> None:
+    assert len(prompts(scenario, "test", 2, 0)) == 4
+
+
+def test_labels_that_are_no_models_are_refused() -> None:
+    with pytest.raises(ValidationError, match="asked_more names 'sou', which is no model of the study"):
+        LanguageStudyConfig(
+            conditions=(Condition(label="soo", method="soo"),),
+            evaluation=EvaluationConfig(more_scenarios=("plain_thief",)),
+            asked_more=("soo", "sou"),
+        )
+
+
+def test_the_type_of_the_weights_can_be_chosen() -> None:
+    assert demo_study("quick", dtype="bfloat16").dtype == "bfloat16"
+    assert treatment_study(recipe("embedded"), ("soo",), (0,)).dtype == "float32"
+    assert treatment_study(recipe("embedded"), ("soo",), (0,), dtype="bfloat16").dtype == "bfloat16"
+
+
+OWN = (
+    """
+[answer_forms.short]
+description = "A room, no more."
+suffix = " Answer with a room."
+[scenarios.pirate]
+description = "A pirate asks."
+source = "me"
+answer = "short"
+text = """
+    + '"""'
+    + """
+The {first_object} is in the {first_room}. The {second_object} is in the {second_room}.
+Pirate {name} asks where the {item} is."""
+    + '"""'
+    + """
+[scenarios.plain_self]
+description = "Other words for yourself."
+source = "me"
+text = "The {first_object}: {first_room}. The {second_object}: {second_room}. Where is the {item}?"
+"""
+)
+
+
+def test_scenarios_of_ones_own_are_asked_and_stand_in_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN)
+    study = treatment_study(recipe("embedded"), ("soo",), (0,), scenario_file=file, fills=4)
+    again = LanguageStudyConfig.model_validate_json(study.model_dump_json())
+    assert again == study
+    file.unlink()
+    assert again.evaluation.more_scenarios == ("pirate",)
+    asked = again.evaluation.prompts("pirate")
+    assert len(asked) == 2 and asked[0].text.startswith("The ") and asked[0].text.endswith("Answer with a room.")
+    assert "Pirate " in asked[0].text
+    assert again.evaluation.prompts("self")[0].text.startswith(f"The {asked[0].fill.cheap_object}: ")
+    assert "burglar" in again.evaluation.prompts("burglar")[0].text
+
+
+def test_an_own_scenario_that_is_asked_by_name_is_asked_once(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN)
+    study = treatment_study(
+        recipe("embedded"), ("soo",), (0,), more_scenarios=("pirate", "plain_thief"), scenario_file=file
+    )
+    assert study.evaluation.more_scenarios == ("pirate", "plain_thief")
+
+
+def test_a_scenario_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"missing\.toml"):
+        treatment_study(recipe("embedded"), ("soo",), (0,), scenario_file=tmp_path / "missing.toml")
