@@ -55,9 +55,6 @@ LIMIT_SCENARIOS = (
     "burglar_name",
     "burglar_objective",
     "burglar_action",
-    "burglar_name_objective",
-    "burglar_name_action",
-    "burglar_objective_action",
     "burglar_all",
     "treasure_hunt",
     "escape_room",
@@ -66,6 +63,9 @@ LIMIT_SCENARIOS = (
 
 LIMIT_ROLES: Mapping[str, tuple[str, ...]] = {"paper_burglar": ("burglar",), "paper_perspectives": ("perspectives",)}
 """Further scenarios whose names are those of roles already."""
+
+_LIMIT_FILLS = 12
+"""Fills of each of these, so that most of the time goes into what the verdict rests on."""
 
 LIMIT_MODELS = ("organism", "soo")
 """Which models it asks that."""
@@ -111,7 +111,9 @@ def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig
             "organism_seeds": FULL_ORGANISMS,
             "seeds": FULL_SEEDS,
             "evaluation": EvaluationConfig(
-                roles={**PLAIN_ROLES, **LIMIT_ROLES}, more_scenarios=LIMIT_SCENARIOS, max_new_tokens=40
+                roles={**PLAIN_ROLES, **LIMIT_ROLES},
+                more_scenarios=LIMIT_SCENARIOS,
+                fills={"burglar": 100} | dict.fromkeys((*LIMIT_ROLES, *LIMIT_SCENARIOS), _LIMIT_FILLS),
             ),
             "asked_more": LIMIT_MODELS,
         }
