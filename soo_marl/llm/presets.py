@@ -12,6 +12,7 @@ from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.evaluation import PAPER_ROLES, PLAIN_ROLES, EvaluationConfig
+from soo_marl.llm.finetuning import METHODS
 from soo_marl.llm.models import ModelDtype
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.recipes import Recipe, recipe
@@ -32,12 +33,12 @@ FULL_CONTROLS = ("shuffled", "shuffled_partners", "random_target", "steer_random
 """Methods that the full scale adds, by our recipe."""
 
 LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
-    "soo_fragments": {"pairs": "fragments"},
     "soo_both_sides": {"loss": {"sides": "both"}, "kept": (), "kept_count": 0},
+    "soo_fragments": {"pairs": "fragments"},
     "soo_one_layer": {"loss": {"layers": 15}},
     "soo_not_kept": {"kept": (), "kept_count": 0},
 }
-"""Our recipe without one of its ingredients: scenario's wording, frozen self, many layers, kept prompts.
+"""Our recipe without one of its ingredients: frozen self, scenario's wording, many layers, kept prompts.
 
 Prompts can be kept only where the self is frozen, so both go together there."""
 
@@ -91,6 +92,8 @@ def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig
     if full:
         listed += [(name, name, recipe("embedded")) for name in FULL_CONTROLS]
         listed += [(name, "soo", recipe("embedded", **change)) for name, change in LEFT_OUT.items()]
+        # Models are made in this order, and what is not trained says least.
+        listed.sort(key=lambda entry: entry[1] not in METHODS)
     fields: dict[str, Any] = {
         "organism": OrganismConfig(),
         "conditions": tuple(
