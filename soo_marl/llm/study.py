@@ -194,10 +194,10 @@ def _of_seed(
 
 
 def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
-    """Of the models before treatment the one that this treatment started from; all where it is none or is not there."""
+    """What a model is held against: that which its treatment started from, itself where it was not treated."""
     label, seed = model
-    start = None if label in (BASE, ORGANISM) else config.start_of(seed)
-    return [start] if start is not None and start in before else before
+    start = model if label in (BASE, ORGANISM) else config.start_of(seed)
+    return [start] if start in before else before
 
 
 def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:
