@@ -183,6 +183,9 @@ class Constant(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(logits)
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self
+
     def forward(self, input_ids: Tensor, logits_to_keep: int, **_: Any) -> Any:
         return SimpleNamespace(logits=self.logits.expand(len(input_ids), logits_to_keep, -1))
 
