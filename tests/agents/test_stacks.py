@@ -164,7 +164,7 @@ def train(seeds: Sequence[int], discrete: bool = False) -> tuple[Trainer, list[d
     config = MADDPGConfig(hidden_units=32, contexts=2, reward_scale=0.1)
     maddpg = MADDPG(AgentSpaces(worlds.observation_sizes, worlds.action_sizes, discrete), config, seeds)
     logged: list[dict[str, Tensor]] = []
-    training = TrainingConfig(worlds=8, updates=30, batch_size=64, warm_up=300, log_every=15)
+    training = TrainingConfig(worlds=8, updates=20 if discrete else 50, batch_size=64, warm_up=300, log_every=10)
     trainer = Trainer(maddpg, worlds, training, seeds, log=lambda updates, metrics: logged.append(dict(metrics)))
     trainer.run()
     return trainer, logged
@@ -172,7 +172,10 @@ def train(seeds: Sequence[int], discrete: bool = False) -> tuple[Trainer, list[d
 
 @pytest.mark.parametrize("discrete", [False, True])
 def test_a_run_trains_the_same_alone_as_in_a_stack_of_any_order(discrete: bool) -> None:
-    """Thirty updates of real training; rounding is all that differs, and it may grow a little with each update."""
+    """Updates of real training; rounding is all that differs, and it may grow a little with each update.
+
+    Where actions are discrete there are fewer updates: rounding that changes a choice grows fast on some processors.
+    """
     stack, stack_log = train(SEEDS, discrete)
     other, other_log = train((SEEDS[1], 17, SEEDS[0]), discrete)
     alone, alone_log = train(SEEDS[1:2], discrete)
