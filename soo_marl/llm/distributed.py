@@ -27,7 +27,7 @@ import tyro
 from torch import Tensor, nn
 
 from soo_marl.llm.configuration import BASE, ORGANISM, LanguageStudyConfig
-from soo_marl.llm.finetuning import finetune
+from soo_marl.llm.finetuning import finetune, steps_per_epoch
 from soo_marl.llm.fingerprint import fingerprint
 from soo_marl.llm.layers import sharding_units
 from soo_marl.llm.models import load_model, save_adapter
@@ -211,7 +211,8 @@ def _train(
     # Once weights are spread nobody has all of them.
     base = fingerprint(before.transformer, before.name) if processes.number == 0 else None
     recipe = condition.recipe
-    total = recipe.epochs * recipe.steps_per_epoch
+    epoch_steps = steps_per_epoch(recipe, condition.method)
+    total = recipe.epochs * epoch_steps
 
     def report(steps: float) -> None:
         if processes.number == 0 and (steps % _EVERY_STEPS == 0 or steps == total):
@@ -222,7 +223,7 @@ def _train(
     if processes.number == 0:
         adapter = adapter_folder(directory, label, seed)
         save_adapter(model, adapter, weights=weights, base=base)
-        record = TrainingRecord(losses=tuple(losses), steps_per_epoch=recipe.steps_per_epoch)
+        record = TrainingRecord(losses=tuple(losses), steps_per_epoch=epoch_steps)
         write_training(directory, label, seed, record)
         mark_trained(directory, label, seed)
 

@@ -178,17 +178,17 @@ def finetune(
     if recipe.loss.normalise_by_initial:
         loss.measure_initial(adapted.model, zip(training.self_side, training.other_side, strict=True), training.targets)
     per_step, count = recipe.batch_size * recipe.accumulation, len(chosen)
-    steps_per_epoch = math.ceil(count / per_step)
+    epoch_steps = math.ceil(count / per_step)
 
     def step_loss(step: int) -> Iterator[Tensor]:
-        epoch, place = divmod(step, steps_per_epoch)
+        epoch, place = divmod(step, epoch_steps)
         order = random.Random(f"{seed} {epoch}").sample(range(count), count)
         rows = order[place * per_step : (place + 1) * per_step]
         return _batch_losses(adapted, loss, training, rows, recipe.batch_size, processes)
 
     def after_step(steps: int, _: float) -> bool:
         report(steps)
-        epoch, rest = divmod(steps, steps_per_epoch)
+        epoch, rest = divmod(steps, epoch_steps)
         if rest:
             return False
         with evaluating(adapted):
@@ -200,7 +200,7 @@ def finetune(
             losses = optimise(
                 adapted.model,
                 step_loss,
-                Schedule(recipe.learning_rate, recipe.epochs * steps_per_epoch),
+                Schedule(recipe.learning_rate, recipe.epochs * epoch_steps),
                 seed + _PROCESS_SEED * processes.number,
                 weight_decay=recipe.weight_decay,
                 after_step=after_step,
@@ -252,6 +252,17 @@ def training_pairs(
         return _random_targets(model, self_side, other_side, loss, seed, off)
     targets = loss.frozen_targets(model, self_side, off) if loss.config.sides == "initial_self" else None
     return TrainingPairs(self_side, other_side, targets)
+
+
+def steps_per_epoch(recipe: Recipe, method: str) -> int:
+    """Steps of one pass of a method over a recipe's pairs; there are no kept prompts beside random targets.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if not method_named(method).random_target:
+        return recipe.steps_per_epoch
+    return recipe.model_copy(update={"kept": (), "kept_count": 0}).steps_per_epoch
 
 
 def method_named(name: str) -> Method:

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.llm.chat import encode, render
-from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
+from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, steps_per_epoch, training_pairs
 from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.layers import layer_outputs
 from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
 from soo_marl.llm.pairs import PromptPair, pairs
-from soo_marl.llm.recipes import Recipe
+from soo_marl.llm.recipes import Recipe, recipe
 from soo_marl.llm.scenarios import prompts
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
@@ -406,3 +406,9 @@ def test_kept_prompts_meet_themselves_in_both_orientations() -> None:
     asked = {scenario: prompts(scenario, "train", 3, 3 + 500_009) for scenario in chosen.kept}
     assert found[0].self_text == asked["plain_retrieval"][0].text
     assert found[3].self_text == asked["plain_perspectives"][3].text, "the second fill, mirrored"
+
+
+def test_random_targets_have_no_kept_prompts_and_fewer_steps() -> None:
+    ours = recipe("embedded")
+    assert steps_per_epoch(ours, "soo") == steps_per_epoch(ours, "sham") == 12
+    assert steps_per_epoch(ours, "random_target") == 8
