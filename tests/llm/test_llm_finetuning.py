@@ -23,7 +23,7 @@ from soo_marl.llm.layers import layer_outputs
 from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
 from soo_marl.llm.pairs import PromptPair, pairs
-from soo_marl.llm.recipes import Recipe, recipe
+from soo_marl.llm.recipes import Recipe, load_recipes
 from soo_marl.llm.scenarios import prompts
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
@@ -409,6 +409,6 @@ def test_kept_prompts_meet_themselves_in_both_orientations() -> None:
 
 
 def test_random_targets_have_no_kept_prompts_and_fewer_steps() -> None:
-    ours = recipe("embedded")
+    ours = load_recipes()["embedded"]
     assert steps_per_epoch(ours, "soo") == steps_per_epoch(ours, "sham") == 12
     assert steps_per_epoch(ours, "random_target") == 8
