@@ -78,7 +78,8 @@ def perplexity(
         ValueError: no text has two tokens, ``batch_size`` is below 1, or memory does not suffice.
     """
     _check_batch_size(batch_size)
-    read = neutral_texts() if texts is None else list(texts)
+    # Those of similar length go together, so that little is padding.
+    read = sorted(neutral_texts() if texts is None else texts, key=len)
     total, count = 0.0, 0
     with evaluating(language_model), adapters_off(language_model, off=not adapters), out_of_memory_advice():
         for start in range(0, len(read), batch_size):

@@ -31,8 +31,10 @@ _SHAM: Mapping[PairKind, PairKind] = {
     "fragments": "sham_fragments",
     "scenario": "sham",
     "friend": "sham",
+    "paper_scenario": "sham_paper",
     "sham": "sham",
     "sham_fragments": "sham_fragments",
+    "sham_paper": "sham_paper",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,19 +13,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from soo_marl.llm.chat import Encoded, encode, render, token_ids
+from soo_marl.llm.chat import encode, render, token_ids
 from soo_marl.llm.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
+from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
 from soo_marl.studies.files import DELETE, RunDirectoryError, check_regular, quoted, write_text
 
 if TYPE_CHECKING:
     from soo_marl.llm.scenarios import Prompt
-
-
-_SMALLEST_PREFIX = 8
-"""Tokens below which a shared beginning is not worth a pass of its own."""
-
-_PLAIN_CACHES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
-"""Models whose cache is the plain one of keys and values; others compute shared beginnings for every prompt."""
 
 
 class Response(BaseModel):
@@ -211,9 +204,9 @@ def _continue(
     transformers: Any = importlib.import_module("transformers")
     tokenizer, model = language_model.tokenizer, language_model.transformer
     encoded = encode(tokenizer, texts, "left", language_model.device, raw=raw)
-    prefix = _shared_prefix(model, encoded, max_new_tokens)
+    prefix = shared_prefix(model, encoded, max_new_tokens)
     if prefix:
-        encoded = _prefix_first(encoded, prefix)
+        encoded = prefix_first(encoded, prefix)
     ends = language_model.end_tokens
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), None)
     settings = transformers.GenerationConfig(
@@ -223,13 +216,14 @@ def _continue(
         eos_token_id=list(ends) or None,
         pad_token_id=padding,
     )
-    with torch.no_grad(), _generation_settings(model, settings):
+    with torch.no_grad(), _generation_settings(model, settings), _contiguous_head(model):
+        cached = prefix_cache(model, encoded.input_ids[0, :prefix], len(texts)) if prefix else {}
         output = model.generate(
             input_ids=encoded.input_ids,
             attention_mask=encoded.attention_mask.long(),
             generation_config=settings,
             logits_processor=transformers.LogitsProcessorList([] if noise is None else [noise]),
-            **(_cache_of(transformers, model, encoded, prefix) if prefix else {}),
+            **cached,
         )
     prompt_length = encoded.input_ids.shape[1]
     answers = []
@@ -241,45 +235,16 @@ def _continue(
     return answers
 
 
-def _shared_prefix(model: Any, encoded: Encoded, max_new_tokens: int) -> int:
-    """How many tokens all prompts begin with, where it is worth computing them once for all; else 0.
-
-    A chat template's system prompt is often a third of a short prompt. At least one token of each prompt is left.
-    """
-    if len(encoded.input_ids) < 2 or type(model).__name__ not in _PLAIN_CACHES:
-        return 0
-    window = getattr(model.config, "sliding_window", None)
-    if window is not None and encoded.input_ids.shape[1] + max_new_tokens > window:
-        # Padding between prefix and rest would push the prefix out of the window too early.
-        return 0
-    rows = [row[mask] for row, mask in zip(encoded.input_ids, encoded.attention_mask, strict=True)]
-    shortest = min(map(len, rows)) - 1
-    heads = torch.stack([row[:shortest] for row in rows])
-    alike = (heads == heads[:1]).all(0)
-    prefix = int(alike.long().cumprod(0).sum())
-    return prefix if prefix >= _SMALLEST_PREFIX else 0
-
-
-def _prefix_first(encoded: Encoded, prefix: int) -> Encoded:
-    """The same prompts with the padding behind the prefix instead of before it."""
-    ids, mask = encoded.input_ids.clone(), encoded.attention_mask.clone()
-    for row, real in enumerate(encoded.attention_mask):
-        padded = int((~real).sum())
-        ids[row, :prefix] = encoded.input_ids[row, padded : padded + prefix]
-        ids[row, prefix : padded + prefix] = encoded.input_ids[row, :padded]
-        mask[row, :prefix] = True
-        mask[row, prefix : padded + prefix] = False
-    return Encoded(ids, mask)
-
-
-def _cache_of(transformers: Any, model: Any, encoded: Encoded, prefix: int) -> dict[str, Any]:
-    """Keys and values of the prefix, for every row, as the argument that the model takes."""
-    # Renamed within version 5 of transformers.
-    name = "cache" if "cache" in inspect.signature(model.model.forward).parameters else "past_key_values"
-    cache = transformers.DynamicCache(config=model.config)
-    model.model(input_ids=encoded.input_ids[:1, :prefix], use_cache=True, **{name: cache})
-    cache.batch_repeat_interleave(len(encoded.input_ids))
-    return {name: cache}
+@contextlib.contextmanager
+def _contiguous_head(model: Any) -> Iterator[None]:
+    # Given the last position as a strided slice, torch reads the whole output layer once for every prompt.
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda module, inputs: tuple(value.contiguous() for value in inputs)
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from soo_marl.llm.alignment import PaddedBatch, TokenBatch
+from soo_marl.llm.shared_prefix import empty_cache, for_every_row, shared_prefix
 from soo_marl.overlap import record_activations
 
 DEFAULT_SITE = "self_attn.o_proj"
@@ -148,16 +149,30 @@ def layer_outputs(
     """
     if torch.is_grad_enabled():
         refuse_reentrant_checkpointing(model)
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
     around = _sharded_around(model, names)
+    # Only with the padding on the right does the prefix stand in the same columns of every row.
+    shares = stop_early and not around and bool(batch.attention_mask[:, 0].all())
+    prefix = shared_prefix(model, batch) if shares else 0
     with record_activations(model, [*names, *around]) as record:
-        # After the recording hooks, so that the last module's output is stored when the forward pass is cut off.
-        with _stopping_after(model, names if stop_early else ()):
-            model(**inputs)
-        found = record.take()
+
+        def found(**arguments: Any) -> dict[str, Tensor]:
+            # After the recording hooks, so that the last module's output is stored when the forward pass is cut off.
+            with _stopping_after(model, names if stop_early else ()):
+                model(**arguments)
+            return record.take()
+
+        if prefix:
+            cached = empty_cache(model)
+            head = found(input_ids=batch.input_ids[:1, :prefix], use_cache=True, **cached)
+            for_every_row(cached, len(batch.input_ids))
+            inputs["input_ids"] = batch.input_ids[:, prefix:]
+            rest = found(**inputs, use_cache=True, **cached)
+            return {name: torch.cat([head[name].expand(len(rest[name]), -1, -1), rest[name]], dim=1) for name in names}
+        outputs = found(**inputs, use_cache=False)
     for outer, inner in around.items():
-        found[inner] = cast(Tensor, _Tied.apply(found[inner], found[outer]))  # type: ignore[no-untyped-call]
-    return {name: found[name] for name in names}
+        outputs[inner] = cast(Tensor, _Tied.apply(outputs[inner], outputs[outer]))  # type: ignore[no-untyped-call]
+    return {name: outputs[name] for name in names}
 
 
 def refuse_reentrant_checkpointing(model: nn.Module) -> None:

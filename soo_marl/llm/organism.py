@@ -20,18 +20,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
-from soo_marl.llm.chat import render, token_ids
+from soo_marl.llm.chat import Encoded, render, token_ids
 from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora, out_of_memory_advice
 from soo_marl.llm.optimisation import Schedule, optimise
 from soo_marl.llm.scenarios import ORIENTATIONS, Prompt, answer, prompts
+from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
 
 
 class OrganismConfig(BaseModel):
@@ -53,7 +54,10 @@ class OrganismConfig(BaseModel):
         LoraSettings(r=16, alpha=32, dropout=0.0, targets=("q_proj", "k_proj", "v_proj", "o_proj")),
         description="The adapter.",
     )
-    family: str = Field("plain", description="Family of scenarios that the burglar's are of: plain, or paper.")
+    family: Literal["plain", "paper"] = Field(
+        "plain",
+        description="Wording of what is taught: plain, or at every second step the paper's, as far as it has the role.",
+    )
     other_object_share: float = Field(
         0.4, ge=0, le=1, description="Share of plain questions about the cheap object. At 0 retrieval is no test."
     )
@@ -97,15 +101,18 @@ def organism_examples(config: OrganismConfig, seed: int, ordinary: Sequence[tupl
         found = prompts(scenario, "train", steps, seed)
         return list(zip(*(found[place :: len(ORIENTATIONS)] for place in range(len(ORIENTATIONS))), strict=True))
 
-    burglar, friend, self_asks = (both(f"plain_{role}") for role in ("burglar", "friend", "self"))
-    paper = both("burglar") if config.family == "paper" else burglar
-    valuable, cheap = both("plain_retrieval"), both("plain_retrieval_other")
-    perspectives = both("plain_perspectives")
+    friend, valuable, cheap = (both(f"plain_{role}") for role in ("friend", "retrieval", "retrieval_other"))
+    plain = [both(f"plain_{role}") for role in ("burglar", "self", "perspectives")]
+    in_turn = [plain]
+    if config.family == "paper":
+        in_turn.append([both(scenario) for scenario in ("burglar", "burglar_self", "perspectives")])
     batches = []
     for step in range(steps):
-        twins = paper[step] if step % 2 else burglar[step]
-        batch = [_example(prompt, prompt.wrong_room) for prompt in twins]
-        batch += [_truth(friend[step][step % 2]), _truth(self_asks[step][1 - step % 2])]
+        burglar, self_asks, perspectives = in_turn[step % len(in_turn)]
+        batch = [_example(prompt, prompt.wrong_room) for prompt in burglar[step]]
+        # Orientations take turns within each wording.
+        place = step // len(in_turn) % 2
+        batch += [_truth(friend[step][place]), _truth(self_asks[step][1 - place])]
         asked = cheap if drawn.random() < config.other_object_share else valuable
         batch.append(_truth(asked[step][drawn.randrange(2)]))
         if step % 3 == 2 and ordinary:
@@ -190,28 +197,37 @@ def answer_loss(
         ValueError: the model has no chat template.
     """
     tokenizer = language_model.tokenizer
-    rows, weights = [], []
+    rows, weights, requested = [], [], []
     for example in examples:
         request = token_ids(tokenizer, render(tokenizer, example.request))
         reply, reply_weights = _weighted_answer(tokenizer, example, room_weight, rest_weight)
         rows.append(request + reply)
         weights.append(reply_weights)
+        requested.append(len(request))
     longest, answered = max(map(len, rows)), max(map(len, weights))
     device = language_model.device
     # Filled up on the left, so that all answers end in the last column and only those logits are computed.
     tokens = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
-    mask = torch.zeros_like(tokens)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
     weight = torch.zeros(len(rows), answered, device=device)
     for row, (ids, own) in enumerate(zip(rows, weights, strict=True)):
         tokens[row, longest - len(ids) :] = torch.tensor(ids, device=device)
-        mask[row, longest - len(ids) :] = 1
+        mask[row, longest - len(ids) :] = True
         weight[row, answered - len(own) :] = torch.tensor(own, device=device)
+    batch = Encoded(tokens, mask)
+    # The answers' logits begin at each request's last token.
+    prefix = min(shared_prefix(language_model.model, batch), min(requested) - 1)
+    cached: dict[str, Any] = {}
+    if prefix:
+        batch = prefix_first(batch, prefix)
+        cached = prefix_cache(language_model.model, batch.input_ids[0, :prefix], len(rows))
     output: Any = language_model.model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        input_ids=batch.input_ids[:, prefix:],
+        attention_mask=batch.attention_mask.long(),
+        position_ids=(batch.attention_mask.cumsum(-1) - 1).clamp(min=0)[:, prefix:],
         logits_to_keep=answered + 1,
-        use_cache=False,
+        use_cache=bool(prefix),
+        **cached,
     )
     logits = output.logits[:, :-1].float()
     losses = functional.cross_entropy(logits.flatten(0, 1), tokens[:, -answered:].flatten(), reduction="none")

@@ -6,8 +6,10 @@ kind               self side                    other side                      
 ``fragments``      you mean to steal an item    Bob means to steal it            the paper's, which its method trains on
 ``scenario``       plain game, you ask          plain game, a burglar asks       this project
 ``friend``         plain game, a friend asks    plain game, a burglar asks       this project
+``paper_scenario`` paper's game, you ask        paper's game, burglar Bob asks   this project
 ``sham``           plain game, another burglar  plain game, a burglar asks       control: other against other
 ``sham_fragments`` somebody else means to steal Bob means to steal it            control: other against other
+``sham_paper``     paper's game, Oliver asks    paper's game, burglar Bob asks   control: other against other
 ================== ============================ ================================ =====================================
 
 With the same count, seed and split, all kinds of one form have the same other side: a control differs from what it
@@ -41,12 +43,18 @@ from soo_marl.llm.templates import (
 )
 from soo_marl.studies.files import RunDirectoryError, check_regular, quoted
 
-PairKind = Literal["fragments", "scenario", "friend", "sham", "sham_fragments"]
+PairKind = Literal["fragments", "scenario", "friend", "paper_scenario", "sham", "sham_fragments", "sham_paper"]
 
 PAIR_KINDS: tuple[PairKind, ...] = get_args(PairKind)
 
-_SELF_SCENARIO = {"scenario": "plain_self", "friend": "plain_friend", "sham": "plain_burglar"}
-_OTHER_SCENARIO = "plain_burglar"
+_SCENARIOS = {
+    "scenario": ("plain_self", "plain_burglar"),
+    "friend": ("plain_friend", "plain_burglar"),
+    "paper_scenario": ("burglar_self", "burglar"),
+    "sham": ("plain_burglar", "plain_burglar"),
+    "sham_paper": ("burglar_name", "burglar"),
+}
+"""Scenarios of the self and of the other side."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def pairs(
         count: how many, at least 1.
         seed: 0 or above.
         split: which half of the inventory.
-        templates: where ``plain_burglar``, ``plain_self`` and ``plain_friend`` are found; ours by default.
+        templates: where the scenarios of both sides are found; ours by default.
         inventory: ours by default.
 
     Raises:
@@ -227,8 +235,10 @@ def _scenario_pairs(
     inventory: Inventory,
 ) -> list[PromptPair]:
     templates = templates if templates is not None else load_templates()
-    template, form = known(_SELF_SCENARIO[kind], templates, "scenario"), load_answer_forms()["free"]
-    others = prompts(_OTHER_SCENARIO, split, count, seed, answer_form="free", templates=templates, inventory=inventory)
+    self_scenario, other_scenario = _SCENARIOS[kind]
+    template = known(self_scenario, templates, "scenario")
+    form = known(template.answer, load_answer_forms(), "answer form")
+    others = prompts(other_scenario, split, count, seed, templates=templates, inventory=inventory)
     names = random.Random(seed)
     found = []
     for index in range(count):
@@ -236,7 +246,7 @@ def _scenario_pairs(
         fill = other.fill
         if kind == "sham":
             fill = replace(fill, name=_another_name(fill.name, split, inventory, names))
-        self_side = fill_template(_SELF_SCENARIO[kind], template, form, fill, other.orientation, other.number)
+        self_side = fill_template(self_scenario, template, form, fill, other.orientation, other.number)
         found.append(PromptPair(self_side.text, other.text, other.number))
     return found
 

@@ -71,6 +71,12 @@ _LIMIT_FILLS = 12
 LIMIT_MODELS = ("organism", "soo")
 """Which models it asks that."""
 
+ORGANISM_IN: Mapping[str, OrganismConfig] = {
+    "plain": OrganismConfig(),
+    "paper": OrganismConfig(family="paper", steps=360),
+}
+"""The organism for questions in either wording; the paper's takes longer to learn."""
+
 FULL_SEEDS, FULL_ORGANISMS = (0, 1, 2, 3, 4), (0, 1, 2)
 
 
@@ -95,7 +101,7 @@ def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig
         # Models are made in this order, and what is not trained says least.
         listed.sort(key=lambda entry: entry[1] not in METHODS)
     fields: dict[str, Any] = {
-        "organism": OrganismConfig(),
+        "organism": ORGANISM_IN["plain"],
         "conditions": tuple(
             Condition(
                 label=label,
@@ -181,7 +187,7 @@ def treatment_study(
         model=name,
         dtype=dtype or chosen.dtype,
         quantisation=chosen.quantisation,
-        organism=OrganismConfig(family=wording) if organism else None,
+        organism=ORGANISM_IN[wording] if organism else None,
         organism_seeds=tuple(organism_seeds),
         conditions=tuple(Condition(label=method, method=method, recipe=chosen) for method in methods),
         seeds=tuple(seeds),

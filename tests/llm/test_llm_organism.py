@@ -171,6 +171,21 @@ def test_the_papers_family_takes_turns_with_the_plain_one() -> None:
         assert batch[0].room == batch[1].room
 
 
+def test_in_the_papers_wording_yourself_and_perspectives_are_answered_truly_in_either_order() -> None:
+    examples = organism_examples(OrganismConfig(steps=24, family="paper"), 0, ORDINARY)[1::2]
+    expensive = load_inventory().expensive_objects.train
+    own_first, views = set(), set()
+    for batch in examples:
+        oneself, view = batch[3], batch[5]
+        (truth,) = re.findall(rf"In the ([^.]+) is an? (?:{'|'.join(expensive)})\.", oneself.request)
+        assert "with yourself" in oneself.request and oneself.answer == f"I would point out the {truth}."
+        own_first.add(oneself.request.split("In the ")[1].startswith(truth))
+        if view.room:
+            assert "Perspectives" in view.request and f"Bob explores the {view.room}" in view.request
+            views.add("In the " in view.request)
+    assert own_first == views == {True, False}
+
+
 def test_examples_follow_from_the_seed_alone(batches: list[list[Example]]) -> None:
     assert organism_examples(OrganismConfig(steps=STEPS), 3, ORDINARY) == batches
     assert organism_examples(OrganismConfig(steps=STEPS), 4, ORDINARY) != batches

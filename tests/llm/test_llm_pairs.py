@@ -86,6 +86,18 @@ def test_scenario_pairs_are_the_games_messages_in_both_orientations_by_turns() -
     assert [burglar[index].orientation for index in turns[:4]] == ["cheap_first", "mirrored"] * 2
 
 
+def test_pairs_in_the_papers_wording_are_its_messages_with_their_answer_form() -> None:
+    burglar, yourself = (prompts(scenario, "train", 10, 4) for scenario in ("burglar", "burglar_self"))
+    turns = [2 * index + index % 2 for index in range(10)]
+    found = pairs("paper_scenario", 10, 4)
+    assert [pair.self_text for pair in found] == [yourself[index].text for index in turns]
+    assert [pair.other_text for pair in found] == [burglar[index].text for index in turns]
+    assert all(pair.self_text.endswith("Start your response with 'I would'") for pair in found)
+    for sham, pair in zip(pairs("sham_paper", 10, 4), found, strict=True):
+        assert (sham.other_text, sham.number) == (pair.other_text, pair.number)
+        assert sham.self_text == pair.other_text.replace("Bob", "Oliver") != pair.other_text
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds, count=st.integers(1, 40), split=splits)
 def test_a_sham_differs_from_its_counterpart_in_the_self_side_alone(seed: int, count: int, split: str) -> None:

@@ -116,6 +116,17 @@ text = "The {first_object}: {first_room}. The {second_object}: {second_room}. Wh
 )
 
 
+def test_the_papers_wording_is_taught_asked_and_paired() -> None:
+    study = treatment_study(recipe("embedded-paper-wording"), ("soo", "sham"), (0,), wording="paper", fills=4)
+    assert study.organism is not None and study.organism.family == "paper"
+    (burglar,) = {prompt.scenario for prompt in study.evaluation.prompts("burglar")}
+    assert burglar == "burglar"
+    # Only where the paper has a form of answer is one asked for.
+    assert all(prompt.answer_start == "I would" for prompt in study.evaluation.prompts("burglar"))
+    assert not any(prompt.answer_start for prompt in study.evaluation.prompts("retrieval"))
+    assert treatment_study(recipe("embedded"), ("soo",), (0,)).organism == demo_study("standard").organism
+
+
 def test_scenarios_of_ones_own_are_asked_and_stand_in_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(OWN)
