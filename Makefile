@@ -2,7 +2,7 @@
 #
 #   make demo        set up, run the small study and write its report
 #   make reproduce   set up, reproduce the paper in every game (an hour or two; make reproduce SCALE=quick: minutes)
-#   make llm-demo    set up, teach the embedded language model to deceive and treat it (40 minutes or more; SCALE=quick: a look; full: hours)
+#   make llm-demo    set up, teach the embedded language model to deceive and treat it (40 minutes; SCALE=quick: a look; full: hours)
 #   make bench       set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
 #   make test        set up, run the fast tests
 #   make check       set up, lint, format check, types
