@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from test_finetune_methods import ROWS, SEEDS, hidden, make_actor, make_batch, make_sources, numpy, rewound, shown
+from loss_references import ROWS, SEEDS, hidden, make_actor, make_batch, make_sources, numpy, rewound, shown
 
 from soo_marl.envs.observations import every_red, every_red_moved, exchanged_goal, red_unseen, untrapped
 from soo_marl.studies.finetuning.methods import (
