@@ -42,7 +42,7 @@ def shared_prefix(model: nn.Module, batch: TokenBatch, more_tokens: int = 0) -> 
     inner = bare(model)
     if len(batch.input_ids) < 2 or type(inner).__name__ not in _PLAIN_CACHES:
         return 0
-    if model.training and any(_is_random(module) for module in model.modules()):
+    if model.training and any(_rules_sharing_out(module) for module in model.modules()):
         return 0
     window = getattr(inner.config, "sliding_window", None)
     if window is not None and batch.input_ids.shape[1] + more_tokens > window:
@@ -91,7 +91,7 @@ def for_every_row(cached: dict[str, Any], rows: int) -> None:
         cache.batch_repeat_interleave(rows)
 
 
-def _is_random(module: nn.Module) -> bool:
+def _rules_sharing_out(module: nn.Module) -> bool:
     if getattr(module, "gradient_checkpointing", False):
         return True
     return isinstance(module, nn.Dropout) and module.p > 0
