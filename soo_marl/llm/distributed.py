@@ -27,7 +27,7 @@ import tyro
 from torch import Tensor, nn
 
 from soo_marl.llm.configuration import BASE, ORGANISM, LanguageStudyConfig
-from soo_marl.llm.finetuning import finetune, steps_per_epoch
+from soo_marl.llm.finetuning import finetune
 from soo_marl.llm.fingerprint import fingerprint
 from soo_marl.llm.layers import sharding_units
 from soo_marl.llm.models import load_model, save_adapter
@@ -211,7 +211,7 @@ def _train(
     # Once weights are spread nobody has all of them.
     base = fingerprint(before.transformer, before.name) if processes.number == 0 else None
     recipe = condition.recipe
-    epoch_steps = steps_per_epoch(recipe, condition.method)
+    epoch_steps = recipe.steps_per_epoch
     total = recipe.epochs * epoch_steps
 
     def report(steps: float) -> None:

@@ -166,9 +166,7 @@ def finetune(
         Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     entry = method_named(method)
-    chosen = entry.pairs(recipe, seed)
-    if not entry.random_target:
-        chosen += kept_pairs(recipe, seed)
+    chosen = entry.pairs(recipe, seed) + kept_pairs(recipe, seed)
     adapted = add_lora(language_model, recipe.lora, seed)
     if recipe.gradient_checkpointing:
         adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -251,20 +249,10 @@ def training_pairs(
     self_side, other_side = encoded([pair.self_text for pair in chosen]), encoded([pair.other_text for pair in chosen])
     model, off = language_model.model, False if fresh else None
     if random_target:
-        return _random_targets(model, self_side, other_side, loss, seed, off)
+        apart = [pair.self_text != pair.other_text for pair in chosen]
+        return _random_targets(model, self_side, other_side, apart, loss, seed, off)
     targets = loss.frozen_targets(model, self_side, off) if loss.config.sides == "initial_self" else None
     return TrainingPairs(self_side, other_side, targets)
-
-
-def steps_per_epoch(recipe: Recipe, method: str) -> int:
-    """Steps of one pass of a method over a recipe's pairs; there are no kept prompts beside random targets.
-
-    Raises:
-        ValueError: there is no such method.
-    """
-    if not method_named(method).random_target:
-        return recipe.steps_per_epoch
-    return recipe.model_copy(update={"kept": (), "kept_count": 0}).steps_per_epoch
 
 
 def method_named(name: str) -> Method:
@@ -282,18 +270,24 @@ def _random_targets(
     model: Any,
     self_side: tuple[Encoded, ...],
     other_side: tuple[Encoded, ...],
+    apart: Sequence[bool],
     loss: LanguageOverlapLoss,
     seed: int,
     disable_adapters: bool | None,
 ) -> TrainingPairs:
-    """Every other prompt's own activations, moved in one random direction per layer as far as self is on average."""
+    """Every other prompt's own activations, moved in one random direction per layer as far as self is on average.
+
+    Prompts paired with themselves, those that are kept, stay where they are.
+    """
     if loss.config.kind != "mse_hidden":
         raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
     if loss.config.token_mode == "full" and loss.config.padded_length is None:
         raise ValueError("random targets with token_mode full are stored columns: set padded_length")
     fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
+    moving = [row for row, differs in enumerate(apart) if differs]
+    selves = fixed.frozen_targets(model, self_side, disable_adapters)
     distances = fixed.measure_initial(
-        model, zip(self_side, other_side, strict=True), fixed.frozen_targets(model, self_side, disable_adapters)
+        model, [(self_side[row], other_side[row]) for row in moving], selves.rows(moving) if moving else selves
     )
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
     own = fixed.frozen_targets(model, other_side, disable_adapters)
@@ -303,7 +297,8 @@ def _random_targets(
             direction = torch.randn(activations.shape[-1]).to(activations.device, torch.float32)
         # The mean over units of its square is that of the difference between self and other.
         direction = direction * (distances[name] / direction.square().mean()).sqrt()
-        moved[name] = activations + direction.to(activations.dtype)
+        moved[name] = activations.clone()
+        moved[name][moving] += direction.to(activations.dtype)
     return TrainingPairs(other_side, other_side, replace(own, activations=moved))
 
 

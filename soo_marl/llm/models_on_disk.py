@@ -27,7 +27,7 @@ from soo_marl.llm.evaluation import (
     latent_records,
     share_of,
 )
-from soo_marl.llm.finetuning import finetune, recipe_pairs, steps_per_epoch
+from soo_marl.llm.finetuning import finetune, recipe_pairs
 from soo_marl.llm.generation import Response, read_responses, write_responses
 from soo_marl.llm.layers import matching_layers
 from soo_marl.llm.models import LanguageModel, save_adapter
@@ -236,7 +236,7 @@ class _Work:
                 why.append(f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room")
             return bool(why)
 
-        epoch_steps = steps_per_epoch(recipe, condition.method)
+        epoch_steps = recipe.steps_per_epoch
         total = recipe.epochs * epoch_steps
         model, losses = finetune(
             model_before(self.config, self.directory, self.seed, self.device),

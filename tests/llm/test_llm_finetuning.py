@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.llm.chat import encode, render
-from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, steps_per_epoch, training_pairs
+from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
 from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.layers import layer_outputs
 from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
 from soo_marl.llm.pairs import PromptPair, pairs
-from soo_marl.llm.recipes import Recipe, load_recipes
+from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.scenarios import prompts
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
@@ -409,7 +409,23 @@ def test_kept_prompts_meet_themselves_in_both_orientations() -> None:
     assert found[3].self_text == asked["plain_perspectives"][3].text, "the second fill, mirrored"
 
 
-def test_random_targets_have_no_kept_prompts_and_fewer_steps() -> None:
-    ours = load_recipes()["embedded"]
-    assert steps_per_epoch(ours, "soo") == steps_per_epoch(ours, "sham") == 12
-    assert steps_per_epoch(ours, "random_target") == 8
+def test_random_targets_leave_kept_prompts_where_they_are() -> None:
+    chosen = recipe(kept=("plain_perspectives",), kept_count=2, loss={"sides": "initial_self"})
+    adapted = add_lora(tiny(), chosen.lora, 0)
+
+    def distances_with(kept: list[PromptPair]) -> list[float]:
+        loss = LanguageOverlapLoss(chosen.loss)
+        found = training_pairs(
+            adapted, pairs_of("random_target", chosen) + kept, chosen, loss, 0, random_target=True, fresh=True
+        )
+        return [
+            float(loss.value(adapted.model, batch, batch, found.targets and found.targets.rows([row])).total)
+            for row, batch in enumerate(found.other_side)
+        ]
+
+    with torch.no_grad():
+        alone, beside = distances_with([]), distances_with(kept_pairs(chosen, 0))
+    assert beside[-2:] == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert beside[:-2] == pytest.approx(alone, rel=1e-4), "kept prompts do not shorten the way of the others"
+    assert min(alone) > 1e-6
+    assert len(finetune(tiny(), chosen, "random_target", 0)[1]) == len(finetune(tiny(), chosen, "soo", 0)[1])
