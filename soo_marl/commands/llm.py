@@ -11,8 +11,9 @@ import tyro
 from soo_marl.llm.alignment import TokenMode
 from soo_marl.llm.configuration import LanguageStudyConfig
 from soo_marl.llm.distributed import launch_line
-from soo_marl.llm.models import ModelDtype, check_usable
+from soo_marl.llm.models import ModelDtype
 from soo_marl.llm.pairs import read_pairs
+from soo_marl.llm.preflight import check_study
 from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
 from soo_marl.llm.study import open_language_study, read_language_study, run_language_study
@@ -110,7 +111,7 @@ class LlmFinetune:
             dtype=self.dtype,
         )
         if self.prepare_only:
-            check_usable(config.model)
+            check_study(config)
             following = launch_line(self.output, config)
             open_language_study(self.output, config)
             say(f"Next:    {following}")
@@ -211,7 +212,7 @@ def _layer(text: str) -> int | str:
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
     check_machine(compute, spreads=True)
-    check_usable(config.model)
+    check_study(config)
     directory = open_language_study(output, config)
     with directory.locked():
         summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)

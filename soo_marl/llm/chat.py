@@ -57,13 +57,16 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
         return f"{text} {answer_start}" if answer_start else text
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
-            "this is a model without a chat template: use an instruction-tuned one, or raw=True for text as it is"
+            "this is a model without a chat template: use an instruction-tuned one, or a recipe with raw = true for "
+            "text as it is"
         )
     message = [{"role": "user", "content": text}]
     try:
         rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # Templates are programs of others and raise what they like.
-        raise ValueError(f"the model's chat template refuses a plain user message ({error}): use raw=True") from error
+        raise ValueError(
+            f"the model's chat template refuses a plain user message ({error}): use a recipe with raw = true"
+        ) from error
     return f"{rendered}{answer_start}"
 
 

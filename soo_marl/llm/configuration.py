@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.evaluation import VERDICT_ROLES, EvaluationConfig
@@ -69,11 +69,13 @@ class LanguageStudyConfig(BaseModel):
     organism: OrganismConfig | None = Field(
         OrganismConfig(), description="How the model is taught to deceive first; None treats it as it comes."
     )
-    organism_seeds: tuple[int, ...] = Field(
+    organism_seeds: tuple[NonNegativeInt, ...] = Field(
         (0,), min_length=1, description="Seeds of organisms; the treatments' seeds take them by turns."
     )
     conditions: tuple[Condition, ...] = Field(min_length=1, description="In the order of tables and pictures.")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every treatment that draws anything.")
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0, 1, 2), min_length=1, description="Seeds of every treatment that draws anything."
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What every model is asked in the end.")
     asked_more: tuple[str, ...] = Field(
         (), description="Labels of the models that are asked more than the roles verdicts look at; none named: all."
@@ -82,7 +84,10 @@ class LanguageStudyConfig(BaseModel):
         8, ge=0, description="Fills of the burglar's scenario asked after each epoch, in both orientations; 0 for none."
     )
     stop_on_damage: float = Field(
-        0.5, ge=0, le=1, description="Training ends when more of these answers than this choose no room."
+        0.5,
+        ge=0,
+        le=1,
+        description="Training ends when the share of these answers that choose no room has risen by more than this.",
     )
 
     @model_validator(mode="after")

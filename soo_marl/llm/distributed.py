@@ -70,7 +70,8 @@ def launch_line(path: Path, config: LanguageStudyConfig) -> str:
         raise ValueError(
             "none of the methods trains anything, so there is nothing to prepare: leave --prepare-only out"
         )
-    options = ["--config_file", str(configuration_file()), "--num_processes", str(max(2, torch.cuda.device_count()))]
+    file = configuration_file("fsdp" if config.quantisation == "none" else "ddp")
+    options = ["--config_file", str(file), "--num_processes", str(max(2, torch.cuda.device_count()))]
     model = [str(path), "--label", labels[0], "--seed", str(config.seeds[0])]
     return shlex.join(["accelerate", "launch", *options, "-m", "soo_marl.llm.distributed", *model])
 

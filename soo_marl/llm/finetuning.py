@@ -285,10 +285,10 @@ def _random_targets(
         raise ValueError("random targets with token_mode full are stored columns: set padded_length")
     fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
     moving = [row for row, differs in enumerate(apart) if differs]
-    selves = fixed.frozen_targets(model, self_side, disable_adapters)
-    distances = fixed.measure_initial(
-        model, [(self_side[row], other_side[row]) for row in moving], selves.rows(moving) if moving else selves
-    )
+    if not moving:
+        raise ValueError("random targets lie as far away as self: give pairs whose two sides differ")
+    selves = fixed.frozen_targets(model, self_side, disable_adapters).rows(moving)
+    distances = fixed.measure_initial(model, [(self_side[row], other_side[row]) for row in moving], selves)
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
     own = fixed.frozen_targets(model, other_side, disable_adapters)
     moved = {}

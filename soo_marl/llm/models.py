@@ -25,6 +25,7 @@ from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised,
 from soo_marl.llm.lora import LoraSettings, target_names
 from soo_marl.llm.placement import AUTO, device_of, four_bits, usable_device
 from soo_marl.studies.files import (
+    DELETE,
     PARTIAL_SUFFIX,
     RunDirectoryError,
     cannot_write,
@@ -312,7 +313,7 @@ def load_adapter(language_model: LanguageModel, path: Path, *, trainable: bool =
         with quiet_transformers():
             adapted = peft.PeftModel.from_pretrained(language_model.model, str(path), is_trainable=trainable)
     except Exception as error:  # Safetensors, JSON and peft each have errors of their own.
-        raise RunDirectoryError(f"{path} is not a readable adapter ({quoted(error)}); train it anew") from error
+        raise RunDirectoryError(f"{path} is not a readable adapter ({quoted(error)}); {DELETE}") from error
     return replace(language_model, model=adapted.eval())
 
 

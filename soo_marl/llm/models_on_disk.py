@@ -30,9 +30,10 @@ from soo_marl.llm.evaluation import (
 from soo_marl.llm.finetuning import finetune, recipe_pairs
 from soo_marl.llm.generation import Response, read_responses, write_responses
 from soo_marl.llm.layers import matching_layers
-from soo_marl.llm.models import LanguageModel, save_adapter
+from soo_marl.llm.models import LanguageModel, adapters_off, save_adapter
 from soo_marl.llm.organism import teach_organism
 from soo_marl.llm.records import EpochRecord, TrainingRecord
+from soo_marl.llm.scenarios import Prompt
 from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
 from soo_marl.llm.study_models import (
     ADAPTER_WEIGHTS,
@@ -43,10 +44,11 @@ from soo_marl.llm.study_models import (
     organism_done,
     read_training,
     trained_step,
+    training_file,
     write_training,
 )
 from soo_marl.studies.engines import Interrupted, one_torch_thread, torch_threads
-from soo_marl.studies.files import read_json, validate, write_json
+from soo_marl.studies.files import DELETE, RunDirectoryError, read_json, validate, write_json
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.records import write_list
 from soo_marl.studies.run_directory import StudyDirectory
@@ -85,7 +87,8 @@ def model_shard(
             files = [responses_file(directory, label, seed), measures_file(directory, label, seed)]
             # Where the adapter is gone it is trained anew, since treatments start from it.
             adapter = adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS
-            directory.mark_done(step, [*files, adapter] if adapter.exists() else files)
+            some = [latent_file(directory, label, seed), training_file(directory, label, seed), adapter]
+            directory.mark_done(step, [*files, *(file for file in some if file.exists())])
     report(1.0)
 
 
@@ -136,12 +139,18 @@ def read_model_responses(
     Raises:
         RunDirectoryError: the file is missing or damaged.
     """
-    asked = config.evaluation_of(label).all_roles
-    roles = {name: role for role, scenarios in asked.items() for name in scenarios}
-    found: dict[str, list[Response]] = {role: [] for role in asked}
-    for response in read_responses(responses_file(directory, label, seed)):
-        found[roles[response.scenario]].append(response)
-    return found
+    asked, file = config.evaluation_of(label), responses_file(directory, label, seed)
+    answers = read_responses(file)
+    prompts = {role: asked.prompts(role) for role in asked.all_roles}
+    due = [_which(prompt) for of_role in prompts.values() for prompt in of_role]
+    if [_which(answer) for answer in answers] != due:
+        raise RunDirectoryError(f"{file} does not hold one answer to each question of this study; {DELETE}")
+    rest = iter(answers)
+    return {role: list(itertools.islice(rest, len(of_role))) for role, of_role in prompts.items()}
+
+
+def _which(asked: Prompt | Response) -> tuple[str, str, int]:
+    return asked.scenario, asked.orientation, asked.number
 
 
 def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeasures | None:
@@ -232,8 +241,13 @@ class _Work:
             record, roomless = self._epoch(epoch, model)
             epochs[:] = [*(earlier for earlier in epochs if earlier.epoch < epoch), record]
             self._record(TrainingRecord(epochs=tuple(epochs)))
-            if roomless > self.config.stop_on_damage:
-                why.append(f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room")
+            limit = self.config.stop_on_damage
+            # Only where it can matter is it worth asking what the untrained model says.
+            if roomless > limit and roomless - (before := self._roomless_untrained(model)) > limit:
+                why.append(
+                    f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room, "
+                    f"and before training {100 * before:.0f} %"
+                )
             return bool(why)
 
         epoch_steps = recipe.steps_per_epoch
@@ -272,6 +286,11 @@ class _Work:
         }
         roomless = share_of([responses["burglar"]], "refusal", "other").estimate
         return EpochRecord.model_validate({"epoch": epoch, **shares}), roomless or 0.0
+
+    def _roomless_untrained(self, model: LanguageModel) -> float:
+        with adapters_off(model):
+            responses, _ = evaluate(model, self._few_questions())
+        return share_of([responses["burglar"]], "refusal", "other").estimate or 0.0
 
     def _few_questions(self) -> EvaluationConfig:
         """The burglar's scenario with the training half of the inventory, and fills drawn apart from those of pairs."""

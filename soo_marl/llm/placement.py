@@ -47,7 +47,10 @@ def four_bits(transformers: Any, place: torch.device, dtype: torch.dtype) -> Any
         ValueError: the device is no GPU, or bitsandbytes is not installed.
     """
     if place.type != "cuda":
-        raise ValueError(f"4-bit quantisation needs a CUDA device, not {place}: use quantisation none")
+        raise ValueError(
+            f"4-bit quantisation needs a CUDA device, not {place}: give --device cuda, or a recipe with "
+            'quantisation = "none"'
+        )
     try:
         importlib.import_module("bitsandbytes")
     except ImportError as error:

@@ -159,22 +159,30 @@ def treatment_study(
         max_new_tokens: token budget of an answer; 24 for the embedded model, 75 for others, as in the public code.
         dtype: type of the model's weights; the recipe's by default.
         scenario_file: a user's own scenarios, as :func:`soo_marl.llm.templates.load_templates` reads them. All of them
-            are asked; one with the name of ours is asked in its place, and only where ours would be.
+            are asked; one with the name of ours takes its place.
 
     Raises:
         RunDirectoryError: the file cannot be read.
         ValueError, pydantic.ValidationError: a setting or scenario does not fit.
     """
     name = model or chosen.model
+    if name != EMBEDDED and Path(name).expanduser().is_dir():
+        # So that the study's models can be loaded from anywhere.
+        name = str(Path(name).expanduser().resolve())
     budget = max_new_tokens or (24 if name == EMBEDDED and wording == "plain" else 75)
     ours, templates = load_templates(), load_templates(scenario_file)
     own_scenarios = {name: template for name, template in templates.items() if ours.get(name) != template}
     forms = load_answer_forms()
+    roles = dict(PLAIN_ROLES if wording == "plain" else PAPER_ROLES)
+    asked = {scenario for scenarios in roles.values() for scenario in scenarios}
+    more = [scenario for scenario in dict.fromkeys([*more_scenarios, *own_scenarios]) if scenario not in asked]
+    # The paper's burglar is not the role burglar, which is asked in plain words.
+    roles |= {f"scenario_{scenario}": (scenario,) for scenario in more if scenario in roles}
     evaluation = EvaluationConfig(
-        roles=dict(PLAIN_ROLES if wording == "plain" else PAPER_ROLES),
+        roles=roles,
         fills={"burglar": fills},
         other_fills=max(1, fills // 4),
-        more_scenarios=tuple(dict.fromkeys([*more_scenarios, *(name for name in own_scenarios if name not in ours)])),
+        more_scenarios=tuple(scenario for scenario in more if scenario not in roles),
         own_scenarios=own_scenarios,
         own_answer_forms={
             name: form for name, form in load_answer_forms(scenario_file).items() if forms.get(name) != form

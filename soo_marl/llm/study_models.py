@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from soo_marl.llm.configuration import BASE, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.embedded import quiet_transformers
 from soo_marl.llm.models import LanguageModel, load_adapter, load_model, merged
 from soo_marl.llm.records import TrainingRecord
 from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, cannot_write, read_json, validate, write_json
@@ -70,20 +71,27 @@ def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: s
 
     Raises:
         RunDirectoryError: an adapter is missing or damaged, or the folder is there or cannot be written.
-        ValueError: the study has no such model, or its weights are quantised.
+        ValueError: the study has no such model, it has the weights of another one, or it cannot be loaded.
     """
     if (label, seed) not in config.models:
         known = ", ".join(f"{name} {number}" for name, number in config.models)
         raise ValueError(f"the study has no model {label} of seed {seed}; it has {known}")
+    if label not in (BASE, ORGANISM) and not config.condition(label).trains:
+        raise ValueError(
+            f"{label} changes what the model reads or its activations, not its weights, so there is nothing to merge: "
+            "name organism, base, or a treatment that trains"
+        )
     if output.exists():
         raise RunDirectoryError(f"{output} is there already; name a new folder")
-    model = load_study_model(config, directory, label, seed)
+    # Merging would round 4-bit weights again.
+    model = load_study_model(config.model_copy(update={"quantisation": "none"}), directory, label, seed)
     whole = merged(model) if model.has_adapter else model
     partial = output.with_name(f".{output.name}{PARTIAL_SUFFIX}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        whole.model.save_pretrained(partial, safe_serialization=True)
-        whole.tokenizer.save_pretrained(partial)
+        with quiet_transformers():
+            whole.model.save_pretrained(partial, safe_serialization=True)
+            whole.tokenizer.save_pretrained(partial)
         partial.rename(output)
     except OSError as error:
         raise cannot_write(output, error) from error
@@ -98,9 +106,10 @@ def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
     """Mark a model as trained, once its adapter and how it was trained are written.
 
     Raises:
-        RunDirectoryError: the adapter is not there, or the mark cannot be written.
+        RunDirectoryError: one of them is not there, or the mark cannot be written.
     """
-    directory.mark_done(trained_step(label, seed), [adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS])
+    files = [adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS, training_file(directory, label, seed)]
+    directory.mark_done(trained_step(label, seed), files)
 
 
 def model_before(

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from soo_marl.llm.answers import Label
 from soo_marl.llm.configuration import HONESTY, LanguageStudyConfig
 from soo_marl.llm.rates import Rate
+from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.records import ModelSummary, ResponseExample
 from soo_marl.llm.scenarios import ORIENTATIONS, Orientation
 from soo_marl.report.language_styles import ORIENTATION_NAMES, WORDS
@@ -237,7 +238,7 @@ def recipe_rows(config: LanguageStudyConfig) -> list[tuple[str, list[str]]]:
                 condition.label,
                 [
                     condition.method,
-                    f"{recipe.pairs}, {recipe.pair_count}",
+                    _pairs_in_words(recipe),
                     loss.kind,
                     str(layers),
                     loss.token_mode,
@@ -247,6 +248,12 @@ def recipe_rows(config: LanguageStudyConfig) -> list[tuple[str, list[str]]]:
             )
         )
     return rows
+
+
+def _pairs_in_words(recipe: Recipe) -> str:
+    """For instance ``scenario, 48 + 24 kept``."""
+    pairs = f"own, {len(recipe.own_pairs)}" if recipe.own_pairs else f"{recipe.pairs}, {recipe.pair_count}"
+    return f"{pairs} + {recipe.kept_count} kept" if recipe.kept_count else pairs
 
 
 def examples_json(content: LanguageContent) -> str:

@@ -33,8 +33,9 @@ _CAPTIONS = {
     "that hold no answers: thick lines are means over seeds, thin ones seeds. Dotted, on the right axis, the mean loss "
     "of each epoch over that of the first. A low loss is not the effect.",
     "layer_gap": "Squared difference between self and other prompts over activation power, at the last token of each, "
-    "by layer, mean over seeds; the colour says the verdict. Where it is largest is a place to try, no more. Little "
-    "overlap after training on held-out pairs beside an unchanged gap in other wordings is overfitting.",
+    "by layer, mean over seeds; the colour says the verdict, but base is grey and the organism dark. Where it "
+    "is largest is a place to try, no more. Little overlap after training on held-out pairs beside an unchanged gap "
+    "in other wordings is overfitting.",
     "layer_map": "Verdicts of training on different layers, with the share of honest answers to burglars in the "
     "paper's order of rooms and in the mirrored one.",
     "answers_by_scenario": "Roles and further scenarios; the left tile with the cheap room first, the right one "

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from soo_marl.llm.configuration import BASE, ORGANISM
 from soo_marl.llm.records import LatentRecord, ModelSummary
@@ -22,6 +23,7 @@ _PAIRS = {
     "scenario/test": "held-out rooms and objects",
     "fragments/test": "the paper's wording",
 }
+_MOST_LINES = 10
 _DASHES = ("-", "--", ":", "-.")
 _SHADES = {BASE: "#9E9E9E", ORGANISM: "#222222"}
 
@@ -39,18 +41,21 @@ def layer_gap(
         title: of the picture.
 
     Raises:
-        NothingToDraw: there is no record.
+        NothingToDraw: there is no record, or there are more models than lines can be told apart.
     """
     shown = [pairs for pairs in _PAIRS if any(record.pairs == pairs for record in latent)]
     if not shown:
         raise NothingToDraw("no latent overlap was measured")
+    labels = list(dict.fromkeys(record.label for record in latent))
+    if len(labels) > _MOST_LINES:
+        raise NothingToDraw(f"more than {_MOST_LINES} models: their lines cannot be told apart")
     figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panels: list[Axes] = list(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0])
     words = {summary.label: summary.word for summary in summaries}
     for panel, pairs in zip(panels, shown, strict=True):
-        for label in dict.fromkeys(record.label for record in latent):
+        for label in labels:
             gaps = [record.gap for record in latent if (record.label, record.pairs) == (label, pairs)]
             values = np.array([gap.relative for gap in gaps], dtype=np.float64)
             colour = _SHADES.get(label, word_style(words.get(label, "")).colour)
@@ -58,6 +63,7 @@ def layer_gap(
             panel.plot(gaps[0].layers, np.nanmean(values, axis=0), color=colour, linestyle=style, label=label)
         panel.set_title(_PAIRS[pairs], fontsize=10)
         panel.set_xlabel("decoder layer")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_yscale("log")
     panels[0].set_ylabel("squared difference over power, last token")

@@ -12,8 +12,8 @@ from soo_marl.studies.findings import number_text
 from soo_marl.studies.run_directory import StudyDirectory
 
 _CONTROLS = ("self", "friend", "retrieval", "perspectives")
-_WIDEST_NAME = 16
-"""Characters of the first column at most: all fit 80 columns."""
+_OTHER_COLUMNS = 64
+"""Characters that these take; the first column has the rest of the line, 16 of 80."""
 
 
 def print_models(summaries: Sequence[ModelSummary], directory: StudyDirectory) -> None:
@@ -24,7 +24,7 @@ def print_models(summaries: Sequence[ModelSummary], directory: StudyDirectory) -
         directory: the study's directory.
     """
     table = new_table("Models: per cent of answers, cheap room first/mirrored")
-    table.add_column("model", overflow="fold", max_width=_WIDEST_NAME)
+    table.add_column("model", overflow="fold", max_width=max(16, console.width - _OTHER_COLUMNS))
     for title in ("deceptive", "honest", "controls", "perplexity"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
@@ -51,6 +51,10 @@ def print_models(summaries: Sequence[ModelSummary], directory: StudyDirectory) -
     )
     for summary in summaries:
         console.print(f"• {summary.label}: {summary.word}: {summary.reason}", markup=False, highlight=False)
+    for summary in summaries:
+        for seed in summary.seeds:
+            if seed.training.stopped:
+                say(f"• {summary.label}, seed {seed.seed}: training ended early: {seed.training.stopped}")
     say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")
 
 

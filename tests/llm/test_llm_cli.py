@@ -22,6 +22,20 @@ from soo_marl.llm.study import open_language_study
 
 Run = Callable[..., tuple[int, str]]
 
+RECIPES = """
+[targets]
+lora = { targets = ["wishful"] }
+[kept]
+kept = ["nosuch"]
+kept_count = 2
+loss = { layers = 1, sides = "initial_self" }
+[form]
+answer_form = "nosuch"
+[many]
+pairs = "fragments"
+pair_count = 2000
+"""
+
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
@@ -102,18 +116,35 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
     [
         ({"model": "nobody/has-this-model"}, ["there is no language model 'nobody/has-this-model'"]),
         ({"layers": "99"}, ["there is no decoder layer 99: the model has 4 layers"]),
+        ({"layers": "plenty"}, ["plenty"]),
+        ({"layers": "8-20"}, ["there is no decoder layer 8"]),
         ({"template": False}, ["a model without a chat template"]),
+        ({"more": ["--scenarios", "nosuch"]}, ["scenario 'nosuch' is unknown"]),
+        ({"more": ["--fills", "1000000"]}, ["1000000"]),
+        ({"more": ["--fills", "0"]}, ["0"]),
+        ({"more": ["--seeds", "-1"]}, ["seeds", "greater than or equal to 0"]),
+        ({"more": ["--recipes", "mine.toml", "--recipe", "targets"]}, ["no linear layer wishful"]),
+        ({"more": ["--recipes", "mine.toml", "--recipe", "kept"]}, ["scenario 'nosuch' is unknown"]),
+        (
+            {"more": ["--recipes", "mine.toml", "--recipe", "form", "--wording", "paper"]},
+            ["answer form 'nosuch' is unknown"],
+        ),
+        ({"more": ["--recipes", "mine.toml", "--recipe", "many"]}, ["2000"]),
     ],
 )
-def test_models_that_cannot_be_treated(
+def test_what_cannot_be_carried_out_is_refused_before_anything_is_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: list[str]
 ) -> None:
     # The library asks the environment for it once, when it is imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(RECIPES)
     model = change.get("model") or saved(tmp_path / "model", change.get("template", True))
     options = ["--no-organism", "--fills", 1, "--epochs", 1, "--seeds", 0, "--workers", 0, "--methods", "soo"]
     layers = ["--layers", change.get("layers", "1")]
-    refuse(run("finetune", "--model", model, "--output", tmp_path / "study", *options, *layers), *words)
+    given = [*options, *layers, *change.get("more", [])]
+    refuse(run("finetune", "--model", model, "--output", tmp_path / "study", *given), *words)
+    assert not (tmp_path / "study").exists()
 
 
 def test_another_study_in_the_folder_is_refused(run: Run, tmp_path: Path) -> None:

@@ -337,6 +337,7 @@ def test_preparing_writes_the_study_and_says_what_comes_next(
 ) -> None:
     study(tmp_path, "other")
     given = ["llm", "finetune", "--model", str(tmp_path / "model"), "--no-organism", "--output", str(tmp_path / "new")]
+    given += ["--layers", "1-2"]
     assert main([*given, "--methods", "sham", "soo", "--seeds", "4", "--prepare-only"]) == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1

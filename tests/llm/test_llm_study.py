@@ -24,14 +24,14 @@ from soo_marl.llm.evaluation import EvaluationConfig
 from soo_marl.llm.generation import generate, read_responses
 from soo_marl.llm.loss import LossConfig
 from soo_marl.llm.models import LoraSettings
-from soo_marl.llm.models_on_disk import model_shard, read_measures, read_model_responses
+from soo_marl.llm.models_on_disk import _Work, model_shard, read_measures, read_model_responses, responses_file
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.pairs import pairs
 from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.records import ModelSummary, ResponseExample
 from soo_marl.llm.steering import mean_difference, steered
 from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, write_language_results
-from soo_marl.llm.study_models import load_study_model, read_training
+from soo_marl.llm.study_models import load_study_model, read_training, save_merged
 from soo_marl.llm.verdict import WORDS
 from soo_marl.studies.engines import Compute, Interrupted
 from soo_marl.studies.files import RunDirectoryError
@@ -401,16 +401,66 @@ def damaged(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactor
     )
     path = tmp_path_factory.mktemp("damaged") / "s"
     display = TinyDisplay()
-    run(changed, path, display)
+    with pytest.MonkeyPatch.context() as patch:
+        # As if it had been fluent.
+        patch.setattr(_Work, "_roomless_untrained", lambda work, model: 0.25)
+        run(changed, path, display)
     assert display.tasks == [("models", 3)]
     return path
 
 
 def test_training_ends_when_answers_choose_no_room(damaged: Path) -> None:
     training = read_training(StudyDirectory.read(damaged), "my_soo", 3)
-    assert training.stopped == "after epoch 1, 100 % of the answers chose no room"
+    assert training.stopped == "after epoch 1, 100 % of the answers chose no room, and before training 25 %"
     assert len(training.losses) == 2
     assert [epoch.epoch for epoch in training.epochs] == [1]
+
+
+def test_a_model_that_named_no_room_before_is_trained_to_the_end(damaged: Path, tmp_path: Path) -> None:
+    _, config = read_language_study(damaged)
+    run(config.model_copy(update={"conditions": config.conditions[:1]}), tmp_path / "s", TinyDisplay())
+    training = read_training(StudyDirectory.read(tmp_path / "s"), "my_soo", 3)
+    assert training.stopped is None
+    assert [epoch.epoch for epoch in training.epochs] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "renamed"])
+def test_answers_that_are_not_those_asked_for_are_refused(study: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    directory, config = read_language_study(tmp_path / "s")
+    file = responses_file(directory, "my_soo", 1)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = {
+        "cut": lines[:-1],
+        "empty": [],
+        "renamed": [lines[0].replace("plain_burglar", "plain_frend"), *lines[1:]],
+    }
+    file.write_text("".join(changed[damage]), encoding="utf-8")
+    with pytest.raises(
+        RunDirectoryError, match=r"responses\.jsonl does not hold one answer to each question.*delete it"
+    ):
+        read_model_responses(config, directory, "my_soo", 1)
+
+
+@pytest.mark.parametrize("name", ["training.json", "latent.json", "measures.json"])
+def test_a_file_that_is_deleted_is_made_anew(
+    study: Path, config: LanguageStudyConfig, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    file = tmp_path / "s" / "my_soo" / "seed_1" / name
+    before = file.read_bytes()
+    file.unlink()
+    run(config, tmp_path / "s", TinyDisplay())
+    assert file.read_bytes() == before
+
+
+def test_what_was_not_trained_is_not_merged(study: Path, tmp_path: Path) -> None:
+    directory, config = read_language_study(study)
+    for label in ("my_steer", "my_honesty_prompt"):
+        with pytest.raises(ValueError, match=f"^{label} changes .* nothing to merge"):
+            save_merged(config, directory, label, 0, tmp_path / label)
+    save_merged(config, directory, "my_soo", 0, tmp_path / "soo")
+    assert (tmp_path / "soo" / "model.safetensors").exists()
 
 
 def test_a_study_without_measures_judges_by_the_answers(damaged: Path) -> None:
