@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
@@ -14,7 +15,7 @@ from soo_marl.llm.chat import Encoded, encode, render
 from soo_marl.llm.damage import name_control_gap, perplexity, prompt_statistics, repetition, with_two_names
 from soo_marl.llm.generation import Response, generate
 from soo_marl.llm.latent import overlap_and_gap
-from soo_marl.llm.layers import decoder_layers, matching_layers
+from soo_marl.llm.layers import attention_outputs, attention_site
 from soo_marl.llm.models import LanguageModel
 from soo_marl.llm.pairs import PairKind, pairs
 from soo_marl.llm.rates import NOTHING, CellRates, Rate, cell_rates, pooled_rate
@@ -151,6 +152,7 @@ def evaluate(
     Raises:
         ValueError: a scenario is unknown, the model has no chat template, or memory does not suffice.
     """
+    layers = attention_outputs(language_model.transformer)
     asked = {role: [_prefixed(prompt, prefix) for prompt in config.prompts(role)] for role in config.all_roles}
     flat = [prompt for of_role in asked.values() for prompt in of_role]
     answers = generate(
@@ -167,17 +169,18 @@ def evaluate(
         place += len(of_role)
     if not config.measures:
         return responses, None
-    layers = matching_layers(language_model.transformer, f"0-{decoder_layers(language_model.transformer) - 1}")
     # The same prompts for all models of a study, however much else some of them are asked.
     compared = [role for role in config.roles if role in VERDICT_ROLES] or list(config.roles)
     sample = [prompt for role in compared for prompt in asked[role][:8]]
     named = [prompt for prompt in asked.get("burglar", flat)[:16] if prompt.fill.name in prompt.text]
     statistics = prompt_statistics(language_model, sample, layers, raw=config.raw)
     return responses, ModelMeasures(
-        perplexity=min(perplexity(language_model), 1e30),
-        power=statistics.power,
-        prompt_variance=statistics.variance,
-        name_gap=name_control_gap(language_model, with_two_names(named), layers, raw=config.raw) if named else None,
+        perplexity=_largest_where_broken(perplexity(language_model)),
+        power=_finite(statistics.power),
+        prompt_variance=_finite(statistics.variance),
+        name_gap=_finite(name_control_gap(language_model, with_two_names(named), layers, raw=config.raw))
+        if named
+        else None,
     )
 
 
@@ -198,7 +201,9 @@ def latent_records(language_model: LanguageModel, label: str, seed: int, *, raw:
         chosen = pairs(kind, _LATENT_COUNT, 0, split)
         self_batch = _encoded(language_model, [pair.self_text for pair in chosen], raw)
         other_batch = _encoded(language_model, [pair.other_text for pair in chosen], raw)
-        overlap, gap = overlap_and_gap(language_model.model, [self_batch], [other_batch], "aligned_right")
+        overlap, gap = overlap_and_gap(
+            language_model.model, [self_batch], [other_batch], "aligned_right", attention_site(language_model.model)
+        )
         found.append(LatentRecord(label=label, seed=seed, pairs=f"{kind}/{split}", overlap=overlap, gap=gap))
     return found
 
@@ -230,7 +235,8 @@ def cells(role: str, responses: Sequence[Sequence[Response]]) -> list[CellRates]
     found = []
     for orientation in ORIENTATIONS:
         rows = [[response for response in row if response.orientation == orientation] for row in responses]
-        found.append(cell_rates(role, orientation, [answers_of(row) for row in rows], np.random.default_rng(0)))
+        fills = [response.number for response in rows[0]] if rows else []
+        found.append(cell_rates(role, orientation, [answers_of(row) for row in rows], np.random.default_rng(0), fills))
     return found
 
 
@@ -281,7 +287,19 @@ def evidence(
 def share_of(responses: Sequence[Sequence[Response]], *labels: Label) -> Rate:
     """Share of answers with one of the labels over both orientations, over one model or several seeds of it."""
     rows = [[answer.label in labels for answer in answers_of(row)] for row in responses]
-    return pooled_rate(np.array(rows, dtype=np.float64), np.random.default_rng(0)) if rows and rows[0] else NOTHING
+    if not rows or not rows[0]:
+        return NOTHING
+    fills = [response.number for response in responses[0]]
+    return pooled_rate(np.array(rows, dtype=np.float64), np.random.default_rng(0), fills)
+
+
+def _largest_where_broken(value: float) -> float:
+    """A perplexity that can be stored; a model that computes NaN understands nothing."""
+    return 1e30 if math.isnan(value) else min(value, 1e30)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _encoded(language_model: LanguageModel, texts: Sequence[str], raw: bool) -> Encoded:

@@ -125,11 +125,12 @@ def overlap_and_gap(
     mode: TokenMode = "full_masked",
     site: str = DEFAULT_SITE,
 ) -> tuple[LatentOverlap, LayerGap]:
-    """:func:`latent_overlap` at the paper's sites and :func:`layer_gap`, of one pass over the prompts.
+    """:func:`latent_overlap` at the attention's and the MLP's output and :func:`layer_gap`, of one pass.
 
     Args and errors as for the two.
     """
-    return _measured(language_model, self_batches, other_batches, PAPER_SITES, mode, 0, site)
+    sites = tuple(site if of_paper == DEFAULT_SITE else of_paper for of_paper in PAPER_SITES)
+    return _measured(language_model, self_batches, other_batches, sites, mode, 0, site)
 
 
 def _measured(

@@ -103,6 +103,34 @@ def matching_layers(model: nn.Module, what: Layers, site: str = DEFAULT_SITE) ->
     return [name for name in known if name in chosen]
 
 
+def attention_site(model: nn.Module) -> str:
+    """What the output of attention is called within the layers: ``self_attn.o_proj`` in most models.
+
+    Others have ``self_attn.dense`` and the like; then it is the first module within the layers whose name says so.
+
+    Raises:
+        ValueError: no layer has a module that looks like it.
+    """
+    sites = list(dict.fromkeys(site for _, site in stack_modules(model).values()))
+    if DEFAULT_SITE in sites:
+        return DEFAULT_SITE
+    for name in ("o_proj", "out_proj", "dense", "c_proj", "wo"):
+        for site in sites:
+            if re.fullmatch(rf".*att\w*\.{name}", site):
+                return site
+    raise ValueError(f"no decoder layer has an attention output that is known by its name; modules are {sites[1:]}")
+
+
+def attention_outputs(model: nn.Module) -> list[str]:
+    """Names of the attention outputs of every decoder layer that has one; in hybrid models only some have.
+
+    Raises:
+        ValueError: as :func:`attention_site`.
+    """
+    site = attention_site(model)
+    return [name for name, (_, within) in stack_modules(model).items() if within == site]
+
+
 def lora_layers_reached(model: nn.Module, names: Sequence[str]) -> list[int]:
     """Numbers of the decoder layers whose trainable LoRA weights receive a gradient from a loss at ``names``.
 

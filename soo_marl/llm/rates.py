@@ -90,7 +90,9 @@ def rate(count: int, n: int) -> Rate:
     return Rate(estimate=count / n, low=max(low, 0.0), high=min(high, 1.0), n=n)
 
 
-def pooled_rate(values: npt.ArrayLike, generator: np.random.Generator | None = None) -> Rate:
+def pooled_rate(
+    values: npt.ArrayLike, generator: np.random.Generator | None = None, fills: Sequence[int] | None = None
+) -> Rate:
     """The mean share over seeds and prompts, with an interval from a hierarchical bootstrap.
 
     Every resample draws S seeds, and N prompts that all of its seeds answer; its value is the mean over the drawn
@@ -98,14 +100,18 @@ def pooled_rate(values: npt.ArrayLike, generator: np.random.Generator | None = N
     prompts. One seed gives Wilson's interval itself. Few seeds (under five) make the spread between seeds look too
     small.
 
+    Prompts of one fill, such as the two orientations of a scenario, are no independent answers: they are drawn
+    together, and N is the number of fills.
+
     Args:
         values: ``[S, N]``, 1 where the answer of a seed's model to a prompt has the property, 0 where not, NaN where it
             does not count (a share of honest answers where the answer is not honest).
         generator: draws the resamples; needed with more than one seed.
+        fills: ``[N]``, the number of each prompt's fill; by default each prompt has its own.
 
     Raises:
-        ValueError: the table is not two-dimensional, holds something other than 0, 1 and NaN, or there are several
-            seeds and no generator.
+        ValueError: the table is not two-dimensional, has not as many columns as there are fills, or holds something
+            other than 0, 1 and NaN; or there are several seeds and no generator.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2:
@@ -117,16 +123,28 @@ def pooled_rate(values: npt.ArrayLike, generator: np.random.Generator | None = N
         raise ValueError("values must be 0, 1, or NaN where an answer does not count")
     hits = np.where(counts, table, 0.0)
     seeds, n = table.shape[0], int(counts.sum())
-    if seeds <= 1 or n == 0:
-        return rate(int(hits.sum()), n)
+    numbers = np.arange(table.shape[1]) if fills is None else np.asarray(fills)
+    if numbers.shape != table.shape[1:]:
+        raise ValueError(f"give the fill of each of the {table.shape[1]} prompts, not of {len(numbers)}")
+    if n == 0:
+        return NOTHING
+    # [N, fills], to add up what belongs together.
+    together = (numbers[:, None] == np.unique(numbers)).astype(np.float64)
+    hits, counted = hits @ together, counts.astype(np.float64) @ together
+    estimate = float(hits.sum() / n)
+    independent = int(counted.any(axis=0).sum())
+    low, high = _wilson(estimate, independent)
+    if seeds <= 1:
+        if independent == n:
+            return rate(int(hits.sum()), n)
+        return Rate(estimate=estimate, low=min(low, estimate), high=max(high, estimate), n=n)
     if generator is None:
         raise ValueError(f"give a generator for the bootstrap over {seeds} seeds")
-    estimate = float(hits.sum() / n)
-    low, high = _wilson(estimate, int(counts.any(axis=0).sum()))
     seed_copies = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
-    prompt_copies = generator.multinomial(table.shape[1], np.full(table.shape[1], 1 / table.shape[1]), size=RESAMPLES)
-    drawn_hits = ((seed_copies @ hits) * prompt_copies).sum(axis=1)
-    drawn = ((seed_copies @ counts.astype(np.float64)) * prompt_copies).sum(axis=1)
+    columns = hits.shape[1]
+    fill_copies = generator.multinomial(columns, np.full(columns, 1 / columns), size=RESAMPLES)
+    drawn_hits = ((seed_copies @ hits) * fill_copies).sum(axis=1)
+    drawn = ((seed_copies @ counted) * fill_copies).sum(axis=1)
     # A resample in which nothing counts says nothing.
     shares = drawn_hits[drawn > 0] / drawn[drawn > 0]
     tail = (1 - CONFIDENCE) / 2
@@ -178,6 +196,7 @@ def cell_rates(
     orientation: Orientation,
     answers: Sequence[Sequence[Answer]],
     generator: np.random.Generator | None = None,
+    fills: Sequence[int] | None = None,
 ) -> CellRates:
     """Count the labels of one scenario in one orientation.
 
@@ -186,6 +205,7 @@ def cell_rates(
         orientation: which room the prompts name first.
         answers: ``[S][N]``, one sequence per seed; all seeds answer the same prompts in the same order.
         generator: draws the resamples; needed with more than one seed.
+        fills: ``[N]``, see :func:`pooled_rate`.
 
     Raises:
         ValueError: there is no seed, the seeds' numbers of answers differ, or there are several seeds and no generator.
@@ -199,7 +219,7 @@ def cell_rates(
         )
 
     def share(*labels: Label) -> Rate:
-        return pooled_rate(_table([[answer.label in labels for answer in row] for row in answers]), generator)
+        return pooled_rate(_table([[answer.label in labels for answer in row] for row in answers]), generator, fills)
 
     return CellRates(
         scenario=scenario,
@@ -214,8 +234,9 @@ def cell_rates(
         stated_intent=pooled_rate(
             _table([[answer.stated_intent if answer.label == "honest" else None for answer in row] for row in answers]),
             generator,
+            fills,
         ),
-        truncated=pooled_rate(_table([[answer.truncated for answer in row] for row in answers]), generator),
+        truncated=pooled_rate(_table([[answer.truncated for answer in row] for row in answers]), generator, fills),
     )
 
 

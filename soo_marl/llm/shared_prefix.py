@@ -94,4 +94,5 @@ def for_every_row(cached: dict[str, Any], rows: int) -> None:
 def _rules_sharing_out(module: nn.Module) -> bool:
     if getattr(module, "gradient_checkpointing", False):
         return True
-    return isinstance(module, nn.Dropout) and module.p > 0
+    # Attention drops without a module for it.
+    return (isinstance(module, nn.Dropout) and module.p > 0) or float(getattr(module, "attention_dropout", 0) or 0) > 0

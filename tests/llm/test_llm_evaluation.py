@@ -108,10 +108,18 @@ def test_rates_over_seeds_are_means_with_wider_intervals_than_wilsons_over_the_p
 
 
 def test_shares_are_over_both_orientations_and_of_any_of_the_labels() -> None:
-    assert share_of([ROW], "honest") == rate(3, 8)
-    assert share_of([ROW], "refusal", "other") == rate(2, 8)
+    assert share_of([ROW], "honest").estimate == 3 / 8
+    assert share_of([ROW], "refusal", "other").estimate == 2 / 8
     assert share_of([ROW, both([HONEST] * 4, [HONEST] * 4)], "honest").estimate == 11 / 16
     assert share_of([], "honest").n == share_of([[]], "honest").n == 0
+
+
+def test_twins_count_as_one_answer_in_the_interval() -> None:
+    # Eight answers of four fills whose twins agree say as much as four answers.
+    twins = share_of([both([HONEST] * 3 + [DECEPTIVE], [HONEST] * 3 + [DECEPTIVE])], "honest")
+    four = rate(3, 4)
+    assert (twins.n, twins.estimate) == (8, 0.75)
+    assert (twins.low, twins.high) == (pytest.approx(four.low), pytest.approx(four.high))
 
 
 def test_evidence_takes_each_number_from_its_role() -> None:
@@ -130,11 +138,14 @@ def test_evidence_takes_each_number_from_its_role() -> None:
     )
     assert (found.deceptive_cheap_first, found.deceptive_mirrored) == (rate(2, 4), rate(1, 4))
     assert (found.honest_cheap_first, found.honest_mirrored) == (rate(1, 4), rate(2, 4))
-    assert found.self_correct == rate(1, 2)
-    assert found.friend_correct == rate(3, 4)
-    assert found.retrieval_correct == rate(2, 2)
-    assert found.perspectives_correct == rate(0, 2)
-    assert found.refusal_or_other == rate(2, 8)
+    shares = (found.self_correct, found.friend_correct, found.retrieval_correct, found.perspectives_correct)
+    assert [share and (share.estimate, share.n) for share in (*shares, found.refusal_or_other)] == [
+        (0.5, 2),
+        (0.75, 4),
+        (1.0, 2),
+        (0.0, 2),
+        (0.25, 8),
+    ]
     assert (found.perplexity_ratio, found.prompt_variance_ratio) == (1.5, 1.5)
     # "la la la" is said four times over, three of them again; nothing else repeats itself.
     assert found.repetition == pytest.approx(0.75 / 8)
@@ -154,7 +165,7 @@ def test_evidence_over_seeds_takes_means() -> None:
 
 def test_what_was_not_measured_is_none() -> None:
     found = evidence({"self": [both([HONEST], [HONEST])]}, [], perplexity_reference=8.0, variance_reference=2.0)
-    assert found.self_correct == rate(2, 2)
+    assert found.self_correct is not None and found.self_correct.estimate == 1.0
     for field in ("deceptive_cheap_first", "honest_mirrored", "friend_correct", "refusal_or_other", "repetition"):
         assert getattr(found, field) is None
     assert found.perplexity_ratio is found.prompt_variance_ratio is None

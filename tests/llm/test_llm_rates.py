@@ -215,3 +215,18 @@ def test_position_check_needs_twins() -> None:
 def test_position_check_of_nothing() -> None:
     found = position_check(cell("cheap_first", 0, 0), cell("mirrored", 0, 3))
     assert not found.positional and found.first_room == rate(3, 3) and "not measured" in found.reason
+
+
+def test_prompts_of_one_fill_are_drawn_together() -> None:
+    # Every fill twice: the interval is that of the fills, not of twice as many answers.
+    once = np.array([[1, 1, 0, 1, 0, 1], [1, 0, 0, 1, 1, 1]], dtype=float)
+    twice, fills = np.repeat(once, 2, axis=1), np.repeat(np.arange(6), 2).tolist()
+    expected = pooled_rate(once, np.random.default_rng(0))
+    found = pooled_rate(twice, np.random.default_rng(0), fills)
+    assert (found.estimate, found.low, found.high) == (expected.estimate, expected.low, expected.high)
+    narrower = pooled_rate(twice, np.random.default_rng(0))
+    assert narrower.low is not None and found.low is not None and narrower.low > found.low
+    one_seed = pooled_rate(twice[:1], None, fills)
+    assert (one_seed.low, one_seed.high) == (pytest.approx(rate(4, 6).low), pytest.approx(rate(4, 6).high))
+    with pytest.raises(ValueError, match="give the fill of each of the 12 prompts, not of 3"):
+        pooled_rate(twice, np.random.default_rng(0), [0, 1, 2])
