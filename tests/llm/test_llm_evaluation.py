@@ -1,8 +1,10 @@
+import math
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 pytest.importorskip("transformers")
@@ -22,9 +24,11 @@ from soo_marl.llm.evaluation import (
     cells,
     evaluate,
     evidence,
+    latent_records,
     share_of,
 )
 from soo_marl.llm.generation import Response
+from soo_marl.llm.layers import attention_site
 from soo_marl.llm.rates import rate
 from soo_marl.llm.scenarios import Orientation
 from soo_marl.llm.templates import load_inventory
@@ -283,3 +287,23 @@ def test_fills_of_what_is_no_role_are_refused() -> None:
         EvaluationConfig(fills={"burglar": 4, "freind": 4})
     # The default names the burglar, whatever the roles.
     assert EvaluationConfig(roles={"pirate": ("plain_thief",)}).prompts("pirate")
+
+
+@pytest.mark.parametrize("architecture", ["phi", "gpt2"])
+def test_models_whose_attention_output_has_another_name_are_measured(architecture: str) -> None:
+    model = tiny_language_model(architecture)
+    _, found = evaluate(model, EvaluationConfig(fills={"burglar": 1}, other_fills=1, max_new_tokens=1))
+    assert found is not None and found.prompt_variance is not None and found.prompt_variance > 0
+    records = latent_records(model, "base", 0)
+    assert {value.site for value in records[0].overlap.values} == {attention_site(model.model), "mlp"}
+    assert len(records[0].gap.layers) == 4
+
+
+def test_a_model_that_computes_nan_is_measured_as_broken() -> None:
+    model = tiny_language_model()
+    with torch.no_grad():
+        model.transformer.model.layers[2].self_attn.o_proj.weight.fill_(math.nan)
+    _, found = evaluate(model, EvaluationConfig(fills={"burglar": 1}, other_fills=1, max_new_tokens=1))
+    assert found is not None
+    assert found.perplexity == 1e30
+    assert found.power is found.prompt_variance is found.name_gap is None

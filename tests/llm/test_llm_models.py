@@ -164,6 +164,14 @@ def test_layers_that_are_not_there_are_refused() -> None:
         add_lora(adapted, LoraSettings())
 
 
+def test_frozen_adapters_are_frozen_after_they_were_off() -> None:
+    adapted = add_lora(tiny_language_model(), LoraSettings())
+    adapted.model.requires_grad_(False)
+    with adapters_off(adapted):
+        pass
+    assert not any(parameter.requires_grad for parameter in adapted.model.parameters())
+
+
 def test_adapters_off_and_evaluating_restore_what_was() -> None:
     plain = logits(tiny_language_model())
     adapted = trained(tiny_language_model())

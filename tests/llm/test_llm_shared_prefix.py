@@ -120,6 +120,10 @@ def test_what_cannot_be_shared_is_computed_whole() -> None:
     assert shared_prefix(dropping.model, batch) == 0
     dropping.model.eval()
     assert shared_prefix(dropping.model, batch) == common
+    quiet = adapted()
+    quiet.model.train()
+    quiet.transformer.model.layers[0].self_attn.attention_dropout = 0.3
+    assert shared_prefix(quiet.model, batch) == 0
     # Nothing to share.
     one = PaddedBatch(batch.input_ids[:1], batch.attention_mask[:1])
     assert shared_prefix(model.model, one) == 0

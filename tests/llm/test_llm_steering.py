@@ -162,3 +162,12 @@ def test_random_vectors_have_the_same_lengths_and_directions_of_their_own() -> N
     assert cosine(one["a"], vectors["a"]) < 0.6
     assert cosine(one["a"], one["b"]) < 0.6
     assert cosine(one["a"], other["a"]) < 0.6
+
+
+def test_padding_does_not_shift_positions_of_models_that_learnt_them() -> None:
+    model = tiny_language_model("gpt2")
+    short, long = ["Go."], ["Bob would like to know where the coin is.", "Hm."]
+    layers = ["transformer.h.1.attn.c_proj"]
+    together = mean_difference(model, long, short, layers, batch_size=2)
+    apart = mean_difference(model, long, short, layers, batch_size=1)
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)

@@ -10,6 +10,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
@@ -21,7 +22,13 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}[/]{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
-CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "gemma2": Gemma2Config}
+CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "gemma2": Gemma2Config,
+    "phi": PhiConfig,
+}
 
 
 def tiny_tokenizer(adds_begin: bool = True, chat_template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
