@@ -46,8 +46,8 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
     Args:
         tokenizer: the model's tokenizer, with its chat template.
         text: the user's message.
-        answer_start: what the model's answer begins with; it follows the template's generation prompt directly, or in
-            raw text the message and a space.
+        answer_start: what the model's answer begins with; it follows the template's generation prompt directly, whose
+            thought, if it begins one, is closed, or in raw text the message and a space.
         raw: leave the chat template out.
 
     Raises:
@@ -67,7 +67,15 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
         raise ValueError(
             f"the model's chat template refuses a plain user message ({error}): use a recipe with raw = true"
         ) from error
+    if answer_start and thought_begun(rendered):
+        # The answer is begun, not the thought.
+        rendered = f"{rendered.rstrip()}\n\n</think>\n\n"
     return f"{rendered}{answer_start}"
+
+
+def thought_begun(rendered: str) -> bool:
+    """Whether a template leaves the model within a thought, as those of some models that reason first do."""
+    return rendered.rstrip().endswith("<think>")
 
 
 def encode(

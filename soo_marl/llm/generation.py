@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from soo_marl.llm.chat import encode, render, token_ids
+from soo_marl.llm.chat import encode, render, thought_begun, token_ids
 from soo_marl.llm.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
 from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
 from soo_marl.studies.files import DELETE, RunDirectoryError, check_regular, quoted, write_text
@@ -136,7 +136,9 @@ def generate_texts(
             noise = _GumbelNoise(temperature, seed, places) if temperature > 0 else None
             found = _continue(language_model, [texts[place] for place in places], max_new_tokens, noise, raw)
             answers.update(zip(places, found, strict=True))
-    return [answers[place] for place in range(len(texts))]
+    # A thought that the template began belongs to what the model says.
+    begun = ["<think>\n" if not raw and thought_begun(text) else "" for text in texts]
+    return [(begun[place] + answers[place][0], answers[place][1]) for place in range(len(texts))]
 
 
 def write_responses(path: Path, responses: Iterable[Response]) -> None:

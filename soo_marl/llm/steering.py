@@ -103,9 +103,8 @@ def _mean(
         for start in range(0, len(rendered), batch_size):
             # Padded on the right, so that positions are those of the prompt alone, however a model counts them.
             batch = encode(tokenizer, rendered[start : start + batch_size], "right", language_model.device, raw=raw)
-            last = batch.attention_mask.sum(dim=1) - 1
             for name, output in layer_outputs(language_model.transformer, layers, batch).items():
-                rows = torch.arange(len(last), device=output.device)
-                at_last = output[rows, last.to(output.device)]
+                rows = torch.arange(len(output), device=output.device)
+                at_last = output[rows, batch.last.to(output.device)]
                 sums[name] = sums.get(name, torch.zeros(())).to(output.device) + at_last.float().sum(dim=0)
     return {name: total / len(texts) for name, total in sums.items()}

@@ -60,9 +60,9 @@ def test_what_the_mask_selects_are_the_tokens_of_each_text(texts: list[str], sid
 
 
 def test_refusals_say_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"without a chat template.*raw=True"):
+    with pytest.raises(ValueError, match=r"without a chat template.*raw = true"):
         render(tiny_tokenizer(chat_template=None), "Hi")
-    with pytest.raises(ValueError, match=r"refuses a plain user message .no system.*raw=True"):
+    with pytest.raises(ValueError, match=r"refuses a plain user message .no system.*raw = true"):
         render(tiny_tokenizer(chat_template="{{ raise_exception('no system') }}"), "Hi")
     with pytest.raises(ValueError, match="at least one text"):
         encode(TOKENIZER, [])
