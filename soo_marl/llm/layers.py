@@ -228,6 +228,26 @@ def refuse_reentrant_checkpointing(model: nn.Module) -> None:
 
 
 @contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Turn PEFT's adapters off for as long as the block lasts; frozen ones are frozen again afterwards.
+
+    Raises:
+        ValueError: the model has no adapters.
+    """
+    if not hasattr(model, "disable_adapter"):
+        raise ValueError("this model has no adapters to disable: pass disable_adapters=False before training")
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    disabling: Any = model.disable_adapter
+    try:
+        with disabling():
+            yield
+    finally:
+        # Turning adapters on again makes all their weights trainable, also those that were frozen.
+        for parameter, requires_grad in trainable:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Turn dropout off for as long as the block lasts; every module then has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]

@@ -12,8 +12,8 @@ so it grows with the padded length. A result names which of the two it used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
 from soo_marl.llm.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
-from soo_marl.llm.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers
+from soo_marl.llm.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers, without_adapters
 from soo_marl.overlap import overlap_loss
 
 LossKind = Literal["mse_hidden", "kl_logits"]
@@ -220,7 +220,7 @@ class LanguageOverlapLoss:
             stack.enter_context(evaluating(model))
             stack.enter_context(torch.no_grad())
             if disable_adapters:
-                stack.enter_context(_without_adapters(model))
+                stack.enter_context(without_adapters(model))
             for batch in self_batches:
                 padded = self._padded(model, batch)
                 parts.append((self._outputs(model, padded), padded.attention_mask))
@@ -269,7 +269,7 @@ class LanguageOverlapLoss:
                         "a model without adapters does not keep its initial self: "
                         "pass the frozen_targets() computed before training"
                     )
-                with evaluating(model), torch.no_grad(), _without_adapters(model):
+                with evaluating(model), torch.no_grad(), without_adapters(model):
                     targets = FrozenTargets(self._outputs(model, self_batch), self_batch.attention_mask)
             self_side, self_mask = dict(targets.activations), targets.mask
         else:
@@ -338,18 +338,3 @@ def _positive(initial: dict[str, float]) -> dict[str, float]:
                 "turn normalise_by_initial off, or leave out this layer or pairs whose two prompts are equal"
             )
     return initial
-
-
-@contextmanager
-def _without_adapters(model: nn.Module) -> Iterator[None]:
-    if not hasattr(model, "disable_adapter"):
-        raise ValueError("this model has no adapters to disable: pass disable_adapters=False before training")
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    disabling: Any = model.disable_adapter
-    try:
-        with disabling():
-            yield
-    finally:
-        # Turning adapters on again makes all their weights trainable, also those that were frozen.
-        for parameter, requires_grad in trainable:
-            parameter.requires_grad_(requires_grad)

@@ -204,14 +204,8 @@ def adapters_off(language_model: LanguageModel, off: bool = True) -> Iterator[No
         off: False does nothing.
     """
     if off and language_model.has_adapter:
-        # peft makes every adapter weight trainable again on the way out, frozen ones, too.
-        trainable = {parameter: parameter.requires_grad for parameter in language_model.model.parameters()}
-        try:
-            with language_model.model.disable_adapter():
-                yield
-        finally:
-            for parameter, before in trainable.items():
-                parameter.requires_grad_(before)
+        with layers.without_adapters(language_model.model):
+            yield
     else:
         yield
 
