@@ -152,7 +152,8 @@ def evaluate(
     Raises:
         ValueError: a scenario is unknown, the model has no chat template, or memory does not suffice.
     """
-    layers = attention_outputs(language_model.transformer)
+    # Before anything is answered: without them there is nothing to measure.
+    layers = attention_outputs(language_model.transformer) if config.measures else []
     asked = {role: [_prefixed(prompt, prefix) for prompt in config.prompts(role)] for role in config.all_roles}
     flat = [prompt for of_role in asked.values() for prompt in of_role]
     answers = generate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from soo_marl.llm.chat import render
 from soo_marl.llm.configuration import STEERING, LanguageStudyConfig
 from soo_marl.llm.finetuning import kept_pairs, method_named, recipe_pairs
-from soo_marl.llm.layers import matching_layers
+from soo_marl.llm.layers import attention_site, matching_layers
 from soo_marl.llm.lora import target_names
 from soo_marl.llm.models import check_usable, load_model
 
@@ -32,6 +32,7 @@ def check_study(config: LanguageStudyConfig) -> None:
             elif condition.method in STEERING:
                 recipe_pairs(condition.recipe, seed)
     shape = load_model(config.model, dtype=config.dtype, weights=False)
+    attention_site(shape.transformer)
     render(shape.tokenizer, asked[0].text, raw=config.evaluation.raw)
     if config.organism is not None:
         target_names(shape.transformer, config.organism.lora)
