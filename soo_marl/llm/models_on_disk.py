@@ -233,7 +233,7 @@ class _Work:
         # Where training is taken up again, what was measured before stands on the disk.
         if self.checkpoint.exists():
             epochs += read_training(self.directory, self.label, self.seed).epochs
-        why: list[str] = []
+        why, before = list[str](), list[float]()
 
         def after_epoch(epoch: int, model: LanguageModel) -> bool:
             if self.config.epoch_fills == 0:
@@ -242,11 +242,13 @@ class _Work:
             epochs[:] = [*(earlier for earlier in epochs if earlier.epoch < epoch), record]
             self._record(TrainingRecord(epochs=tuple(epochs)))
             limit = self.config.stop_on_damage
-            # Only where it can matter is it worth asking what the untrained model says.
-            if roomless > limit and roomless - (before := self._roomless_untrained(model)) > limit:
+            # Only where it can matter is it worth asking what the untrained model says, and once.
+            if roomless > limit and not before:
+                before.append(self._roomless_untrained(model))
+            if before and roomless - before[0] > limit:
                 why.append(
                     f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room, "
-                    f"and before training {100 * before:.0f} %"
+                    f"and before training {100 * before[0]:.0f} %"
                 )
             return bool(why)
 
