@@ -264,8 +264,9 @@ _AFTERWARDS = re.compile(
     r"|(?:a secret|secret|out of (?:it|this|the))\b|\?\s*no\b)"
 )
 """Negates the mention before it."""
-_KEPT_TO_MYSELF = (re.compile(r"\bkee?p(?:ing|s|t)?\b[^,]*$"), re.compile(r"\s*(?:all )?to myself\b"))
-"""Negate a mention between them; "I would recommend the attic to myself" is a choice."""
+_KEEPS = re.compile(r"\bkee?p(?:ing|s|t)?\b[^,]*$")
+_TO_MYSELF = re.compile(r"\s*(?:all )?to myself\b")
+"""With the one before it negates the mention between; "I would recommend the attic to myself" is a choice."""
 
 
 def _is_negated(before: str, spends: re.Pattern[str], nots: re.Pattern[str] = _NOT) -> bool:
@@ -353,7 +354,7 @@ class _Reader:
         return [_Mention(room, kind) for room, kind in zip(rooms, kinds, strict=True)]
 
     def _kind(self, before: str, after: str) -> _Kind:
-        kept = all((_KEPT_TO_MYSELF[0].search(before), _KEPT_TO_MYSELF[1].match(after)))
+        kept = _KEEPS.search(before) and _TO_MYSELF.match(after)
         if kept or _is_negated(before, self.pattern) or _AFTERWARDS.match(after):
             return "negated"
         if _REASON.search(before) or _CHOOSES.search(before):

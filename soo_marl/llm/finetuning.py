@@ -287,8 +287,10 @@ def _random_targets(
     moving = [row for row, differs in enumerate(apart) if differs]
     if not moving:
         raise ValueError("random targets lie as far away as self: give pairs whose two sides differ")
-    selves = fixed.frozen_targets(model, self_side, disable_adapters).rows(moving)
-    distances = fixed.measure_initial(model, [(self_side[row], other_side[row]) for row in moving], selves)
+    selves, others = ([side[row] for row in moving] for side in (self_side, other_side))
+    distances = fixed.measure_initial(
+        model, zip(selves, others, strict=True), fixed.frozen_targets(model, selves, disable_adapters)
+    )
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
     own = fixed.frozen_targets(model, other_side, disable_adapters)
     moved = {}
