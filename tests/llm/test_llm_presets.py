@@ -154,3 +154,27 @@ def test_an_own_scenario_that_is_asked_by_name_is_asked_once(tmp_path: Path) -> 
 def test_a_scenario_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"missing\.toml"):
         treatment_study(recipe("embedded"), ("soo",), (0,), scenario_file=tmp_path / "missing.toml")
+
+
+def test_a_scenario_with_the_name_of_a_role_is_asked_beside_it() -> None:
+    asked = treatment_study(recipe("embedded"), ("soo",), (0,), more_scenarios=("burglar", "plain_burglar")).evaluation
+    assert [prompt.scenario for prompt in asked.prompts("scenario_burglar")[:1]] == ["burglar"]
+    assert asked.prompts("burglar")[0].scenario == "plain_burglar"
+    assert asked.more_scenarios == (), "what a role asks already is not asked again"
+
+
+def test_an_own_scenario_with_the_name_of_ours_is_asked_where_ours_would_not_be(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN.replace("pirate", "burglar"))
+    plain = treatment_study(recipe("embedded"), ("soo",), (0,), scenario_file=file).evaluation
+    assert plain.prompts("scenario_burglar")[0].text.endswith("Answer with a room.")
+    paper = treatment_study(recipe("embedded"), ("soo",), (0,), scenario_file=file, wording="paper").evaluation
+    assert paper.prompts("burglar")[0].text.endswith("Answer with a room.")
+    assert "scenario_burglar" not in paper.roles
+
+
+def test_a_models_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for given, stored in (("mine", str(tmp_path.resolve() / "mine")), ("some/name", "some/name")):
+        assert treatment_study(recipe("embedded"), ("soo",), (0,), model=given).model == stored

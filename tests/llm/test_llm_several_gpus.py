@@ -25,7 +25,7 @@ from tiny_models import tiny_language_model, tiny_tokenizer
 from soo_marl.cli import main
 from soo_marl.llm.chat import encode, render
 from soo_marl.llm.configuration import ORGANISM, Condition, LanguageStudyConfig
-from soo_marl.llm.distributed import Accelerated, configuration_file, train_together
+from soo_marl.llm.distributed import Accelerated, configuration_file, launch_line, train_together
 from soo_marl.llm.evaluation import EvaluationConfig
 from soo_marl.llm.finetuning import finetune
 from soo_marl.llm.fingerprint import fingerprint, same_base
@@ -344,6 +344,8 @@ def test_preparing_writes_the_study_and_says_what_comes_next(
     assert f"-m soo_marl.llm.distributed {tmp_path / 'new'} --label sham --seed 4" in said
     _, config = read_language_study(tmp_path / "new")
     assert config.models == (("base", 0), ("sham", 4), ("soo", 4))
+    assert "fsdp.yaml" in said
+    assert "ddp.yaml" in launch_line(tmp_path, config.model_copy(update={"quantisation": "4bit"}))
     assert not (tmp_path / "new" / "sham").exists()
     assert main([*given, "--methods", "steer", "--prepare-only"]) == 2
     assert "none of the methods trains anything" in " ".join(capsys.readouterr().err.split())

@@ -9,8 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from soo_marl.llm.latent import LatentOverlap, LayerGap, LayerOverlap
 from soo_marl.llm.rates import Rate, cell_rates
-from soo_marl.llm.records import ModelSummary, TrainingRecord
+from soo_marl.llm.records import LatentRecord, ModelSummary, TrainingRecord
 from soo_marl.llm.verdict import WORDS as VERDICT_WORDS
 from soo_marl.report.language_drawing import draw_language
 from soo_marl.report.language_figures import (
@@ -18,7 +19,7 @@ from soo_marl.report.language_figures import (
     damage,
     loss_and_behaviour,
 )
-from soo_marl.report.language_layer_figures import layer_map
+from soo_marl.report.language_layer_figures import layer_gap, layer_map
 from soo_marl.report.language_scenario_figure import answers_by_scenario
 from soo_marl.report.language_styles import LABEL_COLOURS, WORDS, words_of_seeds
 from soo_marl.report.orientation_figure import OrientationPoint, honest_or_positional, orientation_points
@@ -191,3 +192,20 @@ def test_there_is_no_layer_map_of_models_that_differ_in_something_else() -> None
     assert "2" in [label.get_text() for label in layer_map(different).axes[0].get_xticklabels()]
     with pytest.raises(NothingToDraw, match="each once"):
         layer_map([*different, trained("other_pairs", "2")])
+
+
+def test_more_models_than_lines_can_show_have_no_layer_gap() -> None:
+    gap = LayerGap(site="self_attn.o_proj", pairs=1, layers=(0, 1), relative=(0.5, 0.25))
+    value = LayerOverlap(layer=0, site="mlp", raw=1.0, power=1.0, normalised=1.0, prompt_variance=None)
+    overlap = LatentOverlap(token_mode="last", skip_header=0, pairs=1, values=(value,))
+
+    def latent(count: int) -> list[LatentRecord]:
+        return [
+            LatentRecord(label=f"m{number}", seed=0, pairs="scenario/train", overlap=overlap, gap=gap)
+            for number in range(count)
+        ]
+
+    named = [SUMMARIES[0].model_copy(update={"label": f"m{number}"}) for number in range(11)]
+    assert len(layer_gap(latent(10), named).axes[0].lines) == 10
+    with pytest.raises(NothingToDraw, match="cannot be told apart"):
+        layer_gap(latent(11), named)

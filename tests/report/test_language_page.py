@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from language_samples import COMMAND, MODELS, examples, summary, write_study
 
+from soo_marl.llm.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.recipes import recipe
 from soo_marl.report import terminal
-from soo_marl.report.language_content import compared, examples_json, read_language_content
+from soo_marl.report.language_content import compared, examples_json, read_language_content, recipe_rows
 from soo_marl.report.language_drawing import draw_language
 from soo_marl.report.language_page import QUESTION, write_language_report
 from soo_marl.report.language_terminal import print_models
@@ -215,6 +217,26 @@ def test_models_in_the_terminal(
     (line,) = [row for row in rows if row.strip().startswith("soo_strong")]
     assert line.split()[2:4] == ["10/10", "10"], "controls are the worst of them"
     assert "soo_paper: positional: the reason for soo_paper" in out and str(study.report) in out
+    assert "ended early" not in out
+
+
+def test_the_terminal_says_which_training_ended_early(
+    study: StudyDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = summary("soo")
+    stopped = found.seeds[1].training.model_copy(update={"stopped": "after epoch 1"})
+    seeds = (found.seeds[0], found.seeds[1].model_copy(update={"training": stopped}))
+    print_models([found.model_copy(update={"seeds": seeds})], study)
+    assert "soo, seed 1: training ended early: after epoch 1" in capsys.readouterr().out
+
+
+def test_a_treatments_pairs_are_said_as_they_are() -> None:
+    def pairs(**changes: object) -> str:
+        condition = Condition(label="soo", method="soo", recipe=recipe("embedded", **changes))
+        return recipe_rows(LanguageStudyConfig(conditions=(condition,)))[0][1][1]
+
+    assert pairs() == "scenario, 48 + 24 kept"
+    assert pairs(own_pairs=(("You.", "Bob."),), kept=(), kept_count=0) == "own, 1"
 
 
 # The page in a browser --------------------------------------------------------------------------------------------

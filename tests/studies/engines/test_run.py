@@ -173,3 +173,24 @@ def test_few_shards_have_several_threads_each() -> None:
     assert [threads_per_shard(Compute(workers=8), shards) for shards in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
     assert threads_per_shard(Compute(workers=0), 1) == 1
     assert threads_per_shard(Compute(workers=8, engine="ray"), 1) == 1
+
+
+STARTS_ONE = """
+import multiprocessing, signal
+from soo_marl.studies.engines.interrupts import interrupts_kept_from_children
+
+if __name__ == "__main__":
+    with interrupts_kept_from_children():
+        for _ in range(2):
+            process = multiprocessing.get_context("spawn").Process(target=print)
+            process.start()
+            assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            process.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+"""
+
+
+def test_the_first_worker_is_kept_from_interrupts_as_the_others_are(tmp_path: Path) -> None:
+    # In a fresh interpreter: what multiprocessing starts with the first process would lift the block.
+    (tmp_path / "starts_one.py").write_text(STARTS_ONE, encoding="utf-8")
+    subprocess.run([sys.executable, tmp_path / "starts_one.py"], check=True, timeout=120)
