@@ -187,13 +187,12 @@ def test_answers_that_are_not_those_asked_for_are_refused(study: Path, tmp_path:
         read_model_responses(config, directory, "my_soo", 1)
 
 
-@pytest.mark.parametrize("name", ["training.json", "latent.json", "measures.json"])
-def test_a_file_that_is_deleted_is_made_anew(
-    study: Path, config: LanguageStudyConfig, tmp_path: Path, name: str
-) -> None:
+def test_a_file_that_is_deleted_is_made_anew(study: Path, config: LanguageStudyConfig, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "s")
-    file = tmp_path / "s" / "my_soo" / "seed_1" / name
-    before = file.read_bytes()
-    file.unlink()
+    # Each of another model, whose step only it can undo.
+    names = ("my_soo/seed_0/training.json", "my_soo/seed_1/latent.json", "base/seed_0/measures.json")
+    files = {tmp_path / "s" / name: (study / name).read_bytes() for name in (*names, "my_steer/seed_0/training.json")}
+    for file in files:
+        file.unlink()
     run(config, tmp_path / "s", TinyDisplay())
-    assert file.read_bytes() == before
+    assert {file: file.read_bytes() for file in files} == files
