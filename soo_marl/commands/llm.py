@@ -16,7 +16,7 @@ from soo_marl.llm.pairs import read_pairs
 from soo_marl.llm.preflight import check_study
 from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import open_language_study, read_language_study, run_language_study
+from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, teach_organisms
 from soo_marl.llm.study_models import save_merged
 from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, say
@@ -83,7 +83,8 @@ class LlmFinetune:
     dtype: ModelDtype | None = None
     """Type of the weights, in place of the recipe's."""
     prepare_only: bool = False
-    """Write the study directory and stop, for training in several processes; see docs/several_gpus.md."""
+    """Write the study directory, teach the organism if there is one, and stop; the treatments are then trained in
+    several processes, see docs/several_gpus.md."""
     compute: Compute = LOCAL_WORKERS
     """Where to compute."""
 
@@ -111,9 +112,12 @@ class LlmFinetune:
             dtype=self.dtype,
         )
         if self.prepare_only:
+            check_machine(self.compute, spreads=True)
             check_study(config)
             following = launch_line(self.output, config)
-            open_language_study(self.output, config)
+            directory = open_language_study(self.output, config)
+            with directory.locked():
+                teach_organisms(config, directory, ProgressDisplay(), self.compute)
             say(f"Next:    {following}")
         else:
             _carry_out(config, self.output, self.compute, line)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from soo_marl.llm.thoughts import thought_closed
+
 Side = Literal["left", "right"]
 """Where shorter texts of a batch are filled up."""
 
@@ -67,15 +69,8 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
         raise ValueError(
             f"the model's chat template refuses a plain user message ({error}): use a recipe with raw = true"
         ) from error
-    if answer_start and thought_begun(rendered):
-        # The answer is begun, not the thought.
-        rendered = f"{rendered.rstrip()}\n\n</think>\n\n"
-    return f"{rendered}{answer_start}"
-
-
-def thought_begun(rendered: str) -> bool:
-    """Whether a template leaves the model within a thought, as those of some models that reason first do."""
-    return rendered.rstrip().endswith("<think>")
+    # Where there is a beginning, it is the answer's, not the thought's.
+    return f"{thought_closed(rendered)}{answer_start}" if answer_start else str(rendered)
 
 
 def encode(

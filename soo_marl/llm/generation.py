@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from soo_marl.llm.chat import encode, render, thought_begun, token_ids
+from soo_marl.llm.chat import encode, render, token_ids
 from soo_marl.llm.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
 from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
+from soo_marl.llm.thoughts import decoded, marked, thought_begun
 from soo_marl.studies.files import DELETE, RunDirectoryError, check_regular, quoted, write_text
 
 if TYPE_CHECKING:
@@ -137,8 +139,10 @@ def generate_texts(
             found = _continue(language_model, [texts[place] for place in places], max_new_tokens, noise, raw)
             answers.update(zip(places, found, strict=True))
     # A thought that the template began belongs to what the model says.
-    begun = ["<think>\n" if not raw and thought_begun(text) else "" for text in texts]
-    return [(begun[place] + answers[place][0], answers[place][1]) for place in range(len(texts))]
+    return [
+        (marked(answers[place][0]) if not raw and thought_begun(text) else answers[place][0], answers[place][1])
+        for place, text in enumerate(texts)
+    ]
 
 
 def write_responses(path: Path, responses: Iterable[Response]) -> None:
@@ -233,7 +237,8 @@ def _continue(
         prompt_tokens = row[:prompt_length][mask].tolist()
         new_tokens = row[prompt_length:].tolist()
         end = next((place for place, token in enumerate(new_tokens) if token in ends), None)
-        answers.append((_decoded_after(tokenizer, prompt_tokens, new_tokens[:end]), end is None))
+        decode = functools.partial(_decoded_after, tokenizer, prompt_tokens)
+        answers.append((decoded(tokenizer, new_tokens[:end], decode), end is None))
     return answers
 
 

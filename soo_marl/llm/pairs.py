@@ -41,7 +41,7 @@ from soo_marl.llm.templates import (
     load_inventory,
     load_templates,
 )
-from soo_marl.studies.files import RunDirectoryError, check_regular, quoted
+from soo_marl.studies.files import NAME_A_FILE, RunDirectoryError, check_regular, quoted
 
 PairKind = Literal["fragments", "scenario", "friend", "paper_scenario", "sham", "sham_fragments", "sham_paper"]
 
@@ -175,7 +175,7 @@ def read_pairs(path: Path) -> list[PromptPair]:
         ValueError: it is not UTF-8, holds no pair, or a line does not fit; names the line.
     """
     try:
-        check_regular(path)
+        check_regular(path, NAME_A_FILE)
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error

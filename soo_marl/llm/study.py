@@ -74,6 +74,25 @@ def read_language_study(path: Path) -> tuple[StudyDirectory, LanguageStudyConfig
     )
 
 
+def teach_organisms(
+    config: LanguageStudyConfig, directory: StudyDirectory, display: Display, compute: Compute = LOCAL_WORKERS
+) -> None:
+    """Teach every organism of a study that is not taught yet.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: memory does not suffice.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    organisms = [seed for label, seed in config.models if label == ORGANISM and not organism_done(directory, seed)]
+    if organisms:
+        # With few of them, each has several cores.
+        threads = threads_per_shard(compute, len(organisms))
+        taught = [(config, seed, directory.path, compute.device, threads) for seed in organisms]
+        with display.task("organism", float(len(taught)), len(taught)) as advance:
+            run_shards(organism_shard, taught, compute, advance)
+
+
 def run_language_study(
     config: LanguageStudyConfig,
     directory: StudyDirectory,
@@ -88,13 +107,7 @@ def run_language_study(
         ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    # Every treatment needs its organism; with few of them, each has several cores.
-    organisms = [seed for label, seed in config.models if label == ORGANISM and not organism_done(directory, seed)]
-    if organisms:
-        threads = threads_per_shard(compute, len(organisms))
-        taught = [(config, seed, directory.path, compute.device, threads) for seed in organisms]
-        with display.task("organism", float(len(taught)), len(taught)) as advance:
-            run_shards(organism_shard, taught, compute, advance)
+    teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
     if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
         shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
         with display.task("models", float(len(shards)), len(shards)) as advance:

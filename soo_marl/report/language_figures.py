@@ -139,7 +139,9 @@ def loss_and_behaviour(
         for seed in summary.seeds:
             row = _epoch_losses(seed)
             if len(row):
-                other.plot(np.arange(1, len(row) + 1), row, color=GREY, linewidth=1, linestyle=":", alpha=0.9)
+                epochs = np.arange(1, len(row) + 1)
+                marker = "x" if len(row) < 2 else ""
+                other.plot(epochs, row, color=GREY, linewidth=1, linestyle=":", marker=marker, markersize=4, alpha=0.9)
         other.set_yscale("log")
         other.set_ylim(lowest / 1.3, highest * 1.3)
         other.spines[["top", "left"]].set_visible(False)
@@ -254,7 +256,7 @@ def _behaviour(panel: Axes, summary: ModelSummary) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(True, axis="y", color="#E5E5E5", linewidth=0.6)
     panel.set_ylim(-0.04, 1.04)
-    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
     panel.tick_params(labelsize=8)
     for label in _SHOWN_BY_EPOCH:

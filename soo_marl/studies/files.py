@@ -26,6 +26,9 @@ PARTIAL_SUFFIX = ".soo-marl-partial"
 DELETE = "delete it to make it anew"
 """The way out of most faults in a file: whatever is missing is made again."""
 
+NAME_A_FILE = "name a text file"
+"""The way out where the user named what is to be read."""
+
 _LARGEST_JSON = 1 << 30
 """Bytes; a thousand seeds with their curves need a tenth of it."""
 
@@ -120,8 +123,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def check_regular(path: Path) -> int:
+def check_regular(path: Path, way_out: str = DELETE) -> int:
     """The size in bytes of a file that is to be read.
+
+    Args:
+        path: the file.
+        way_out: what the user can do where it is no file.
 
     Raises:
         OSError: there is none.
@@ -129,7 +136,8 @@ def check_regular(path: Path) -> int:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise RunDirectoryError(f"{path} is not a regular file; {DELETE}")
+        what = "a folder, no file" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise RunDirectoryError(f"{path} is {what}; {way_out}")
     return found.st_size
 
 

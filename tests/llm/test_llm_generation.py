@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import TinyPrompt, tiny_language_model
 
-from soo_marl.llm.answers import classify_answer
 from soo_marl.llm.chat import render, token_ids
 from soo_marl.llm.generation import Response, generate, read_responses, write_responses
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
@@ -209,15 +208,3 @@ def test_by_default_the_prompts_own_beginning_is_pinned() -> None:
     assert room_log_probabilities(model, []).shape == (0, 2)
     with pytest.raises(ValueError, match="batch_size"):
         room_log_probabilities(model, PROMPTS, batch_size=0)
-
-
-def test_a_thought_that_the_template_begins_is_no_answer() -> None:
-    model = tiny_language_model()
-    model.tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
-    (thinking,) = generate(model, [TinyPrompt("Where?", answer_start="")], max_new_tokens=4)
-    assert thinking.text.startswith("<think>\n") and thinking.truncated
-    assert classify_answer(thinking.text + "The coin is in the attic.", "attic", "den", truncated=True).label == "other"
-    # Where the answer is begun, the thought is over.
-    assert render(model.tokenizer, "Where?", "I would").endswith("<think>\n\n</think>\n\nI would")
-    (begun,) = generate(model, [TinyPrompt("Where?")], max_new_tokens=4)
-    assert begun.text.startswith("I would") and "<think>" not in begun.text

@@ -44,6 +44,7 @@ from soo_marl.llm.models import (
 )
 from soo_marl.llm.models_on_disk import model_shard
 from soo_marl.llm.organism import OrganismConfig
+from soo_marl.llm.presets import treatment_study
 from soo_marl.llm.processes import Alone
 from soo_marl.llm.recipes import Recipe
 from soo_marl.llm.study import open_language_study, read_language_study
@@ -52,6 +53,7 @@ from soo_marl.llm.study_models import (
     adapter_folder,
     load_study_model,
     model_before,
+    organism_done,
     read_training,
 )
 
@@ -349,6 +351,23 @@ def test_preparing_writes_the_study_and_says_what_comes_next(
     assert not (tmp_path / "new" / "sham").exists()
     assert main([*given, "--methods", "steer", "--prepare-only"]) == 2
     assert "none of the methods trains anything" in " ".join(capsys.readouterr().err.split())
+
+
+def test_preparing_teaches_the_organism(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def briefly(*given: Any, **named: Any) -> LanguageStudyConfig:
+        return treatment_study(*given, **named).model_copy(update={"organism": OrganismConfig(steps=1)})
+
+    monkeypatch.setattr("soo_marl.commands.llm.treatment_study", briefly)
+    study(tmp_path, "other")
+    given = ["llm", "finetune", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "new")]
+    given += ["--layers", "1-2", "--prepare-only", "--workers", "0"]
+    assert main(given) == 0
+    assert "--label soo --seed 0" in capsys.readouterr().out
+    directory, _ = read_language_study(tmp_path / "new")
+    assert organism_done(directory, 0)
+    assert not (tmp_path / "new" / "soo").exists()
 
 
 class Fake:
