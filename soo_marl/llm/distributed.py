@@ -11,6 +11,7 @@ measured. A training that is interrupted begins anew.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shlex
@@ -235,7 +236,9 @@ def _check(config: LanguageStudyConfig, directory: StudyDirectory, label: str, s
         known = ", ".join(f"{name} {number}" for name, number in trained)
         raise ValueError(f"the study trains no treatment {label} of seed {seed}; it trains {known or 'none'}")
     if config.organism is not None and not organism_done(directory, config.organism_seed(seed)):
-        raise ValueError("the organism is not taught yet: run soo-marl llm finetune without --prepare-only until it is")
+        raise ValueError(
+            "the organism is not taught yet: give the study's soo-marl llm finetune command with --prepare-only first"
+        )
     if config.quantisation != "none" and sharding != "none":
         raise ValueError(
             "4-bit weights are not spread over processes: take ddp.yaml, or a study with quantisation none"
@@ -348,6 +351,8 @@ class Train:
         except KeyboardInterrupt:
             raise ValueError("interrupted; this training begins anew when it is run again") from None
         finally:
+            # Spread weights in reference cycles keep threads of the group alive, with which python aborts as it ends.
+            gc.collect()
             accelerator.end_training()
 
 

@@ -406,7 +406,7 @@ def test_models_that_cannot_be_trained_so_are_refused(tmp_path: Path) -> None:
         train_together(path, "base", 0, alone)
     with pytest.raises(ValueError, match=r"take fsdp.yaml, or a recipe with accumulation 1"):
         train_together(path, "frozen", 0, spread)
-    with pytest.raises(ValueError, match="the organism is not taught yet: run soo-marl llm finetune"):
+    with pytest.raises(ValueError, match="the organism is not taught yet: give the study's"):
         train_together(study(tmp_path, "taught", organism=OrganismConfig()), "soo", 0, alone)
     with pytest.raises(ValueError, match=r"4-bit weights are not spread over processes: take ddp.yaml"):
         train_together(study(tmp_path, "small", quantisation="4bit"), "soo", 0, spread)
