@@ -41,7 +41,7 @@ from soo_marl.llm.templates import (
     load_inventory,
     load_templates,
 )
-from soo_marl.studies.files import NAME_A_FILE, RunDirectoryError, check_regular, quoted
+from soo_marl.studies.files import quoted, read_text
 
 PairKind = Literal["fragments", "scenario", "friend", "paper_scenario", "sham", "sham_fragments", "sham_paper"]
 
@@ -174,15 +174,8 @@ def read_pairs(path: Path) -> list[PromptPair]:
         RunDirectoryError: the file cannot be read.
         ValueError: it is not UTF-8, holds no pair, or a line does not fit; names the line.
     """
-    try:
-        check_regular(path, NAME_A_FILE)
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {quoted(error)}") from error
     found: list[PromptPair] = []
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             self_text, other_text = _read_line(line, f"{path}, line {line_number}")
             found.append(PromptPair(self_text, other_text, len(found)))

@@ -17,7 +17,7 @@ from soo_marl.llm.loss import LossConfig
 from soo_marl.llm.models import LoraSettings
 from soo_marl.llm.pairs import PairKind
 from soo_marl.llm.templates import known
-from soo_marl.studies.files import NAME_A_FILE, RunDirectoryError, check_regular, quoted
+from soo_marl.studies.files import quoted, read_text
 
 
 class Recipe(BaseModel):
@@ -87,14 +87,7 @@ def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
     """
     if path is None:
         return _own_recipes()
-    try:
-        check_regular(path, NAME_A_FILE)
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text") from error
-    return MappingProxyType({**_own_recipes(), **_parsed(text, str(path))})
+    return MappingProxyType({**_own_recipes(), **_parsed(read_text(path), str(path))})
 
 
 def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:

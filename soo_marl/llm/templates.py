@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from soo_marl.studies.files import NAME_A_FILE, RunDirectoryError, check_regular, quoted
+from soo_marl.studies.files import quoted, read_text
 
 Orientation = Literal["cheap_first", "mirrored"]
 """Which room is named first: the cheap object's, as in the paper, or the expensive one's."""
@@ -280,11 +280,9 @@ def _own_toml(name: str) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        check_regular(path, NAME_A_FILE)
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
+        return tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is not readable TOML: {quoted(error)}") from error
 

@@ -26,9 +26,6 @@ PARTIAL_SUFFIX = ".soo-marl-partial"
 DELETE = "delete it to make it anew"
 """The way out of most faults in a file: whatever is missing is made again."""
 
-NAME_A_FILE = "name a text file"
-"""The way out where the user named what is to be read."""
-
 _LARGEST_JSON = 1 << 30
 """Bytes; a thousand seeds with their curves need a tenth of it."""
 
@@ -139,6 +136,22 @@ def check_regular(path: Path, way_out: str = DELETE) -> int:
         what = "a folder, no file" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise RunDirectoryError(f"{path} is {what}; {way_out}")
     return found.st_size
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that the user wrote and named.
+
+    Raises:
+        RunDirectoryError: it cannot be read, or is no regular file.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        check_regular(path, "name a text file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {quoted(error)}") from error
 
 
 def read_json(path: Path, way_out: str = DELETE) -> Any:
