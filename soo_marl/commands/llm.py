@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +23,7 @@ from soo_marl.llm.study_models import save_merged
 from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, say
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.run_directory import StudyDirectory
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,8 @@ class LlmFinetune:
             dtype=self.dtype,
         )
         if self.prepare_only:
-            check_machine(self.compute, spreads=True)
-            check_study(config)
             following = launch_line(self.output, config)
-            directory = open_language_study(self.output, config)
-            with directory.locked():
+            with _opened(config, self.output, self.compute) as directory:
                 teach_organisms(config, directory, ProgressDisplay(), self.compute)
             say(f"Next:    {following}")
         else:
@@ -215,9 +215,16 @@ def _layer(text: str) -> int | str:
 
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
+    with _opened(config, output, compute) as directory:
+        summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+    print_models(summaries, directory)
+
+
+@contextmanager
+def _opened(config: LanguageStudyConfig, output: Path, compute: Compute) -> Iterator[StudyDirectory]:
+    """The directory of a study that can be carried out, locked."""
     check_machine(compute, spreads=True)
     check_study(config)
     directory = open_language_study(output, config)
     with directory.locked():
-        summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
-    print_models(summaries, directory)
+        yield directory
