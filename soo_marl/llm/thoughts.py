@@ -56,8 +56,8 @@ def decoded(tokenizer: Any, tokens: Sequence[int], decode: Callable[[list[int]],
     tokens = list(tokens)
     known = tokenizer.get_added_vocab()
     if known.get("[/THINK]") in tokens:
-        last = _last(tokens, known["[/THINK]"])
-        return _thought(decode(tokens[:last]), decode(tokens[last + 1 :]))
+        answered = len(tokens) - tokens[::-1].index(known["[/THINK]"])
+        return _thought(decode(tokens[:answered]), decode(tokens[answered:]))
     if known.get("[THINK]") in tokens:
         return _thought(decode(tokens))
     if known.get("<|channel|>") not in tokens or "<|message|>" not in known:
@@ -79,10 +79,6 @@ def decoded(tokenizer: Any, tokens: Sequence[int], decode: Callable[[list[int]],
 def _thought(thought: str, answer: str | None = None) -> str:
     begun = f"{_BEGIN}\n{thought.strip()}"
     return begun if answer is None else f"{begun}\n{_END}\n\n{answer.strip()}"
-
-
-def _last(tokens: list[int], token: int) -> int:
-    return len(tokens) - 1 - tokens[::-1].index(token)
 
 
 def _parted(tokens: list[int], token: int | None) -> tuple[list[int], bool, list[int]]:
