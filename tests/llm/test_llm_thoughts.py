@@ -1,12 +1,20 @@
 """What a model thinks before it answers is kept, but is no answer."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_models import tiny_language_model, tiny_tokenizer
 
 from soo_marl.llm.answers import classify_answer
 from soo_marl.llm.chat import render
 from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.thoughts import decoded
-from tests.llm.tiny_models import tiny_language_model, tiny_tokenizer
 
 MAGISTRAL = ["[THINK]", "[/THINK]"]
 HARMONY = ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]
