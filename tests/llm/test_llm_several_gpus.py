@@ -1,4 +1,4 @@
-"""Layers on several devices, and one adapter trained by several processes."""
+"""One adapter trained by several processes."""
 
 import json
 import os
@@ -21,33 +21,20 @@ import accelerate
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from tiny_models import tiny_language_model, tiny_tokenizer
+from tiny_treatments import CONDITIONS, SOO, assert_close, recipe, study, weights_of
 
 from soo_marl.cli import main
-from soo_marl.llm.chat import encode, render
-from soo_marl.llm.configuration import ORGANISM, Condition, LanguageStudyConfig
+from soo_marl.llm.chat import encode
+from soo_marl.llm.configuration import ORGANISM, LanguageStudyConfig
 from soo_marl.llm.distributed import Accelerated, configuration_file, launch_line, train_together
-from soo_marl.llm.evaluation import EvaluationConfig
 from soo_marl.llm.finetuning import finetune
-from soo_marl.llm.fingerprint import fingerprint, same_base
-from soo_marl.llm.generation import generate_texts
 from soo_marl.llm.layers import layer_outputs
-from soo_marl.llm.loss import LossConfig
-from soo_marl.llm.models import (
-    DeviceMemoryError,
-    LanguageModel,
-    LoraSettings,
-    add_lora,
-    load_adapter,
-    load_model,
-    merged,
-    save_adapter,
-)
+from soo_marl.llm.models import LoraSettings, load_model, save_adapter
 from soo_marl.llm.models_on_disk import model_shard
 from soo_marl.llm.organism import OrganismConfig
 from soo_marl.llm.presets import treatment_study
 from soo_marl.llm.processes import Alone
-from soo_marl.llm.recipes import Recipe
-from soo_marl.llm.study import open_language_study, read_language_study
+from soo_marl.llm.study import read_language_study
 from soo_marl.llm.study_models import (
     ADAPTER_WEIGHTS,
     adapter_folder,
@@ -56,72 +43,6 @@ from soo_marl.llm.study_models import (
     organism_done,
     read_training,
 )
-
-OWN = (
-    ("You hide the coin.", "Bob hides the coin."),
-    ("You want one ruby.", "Carla wants one ruby."),
-    ("You ask yourself.", "A thief asks you."),
-    ("You look for it.", "Dan looks for it."),
-    ("Where would you go?", "Where would Eve go?"),
-)
-
-CONDITIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "soo": ("soo", {"loss": {"token_mode": "aligned_right", "skip_header": 1}}),
-    "frozen": (
-        "soo",
-        {
-            "loss": {"token_mode": "full_masked", "sides": "initial_self", "normalise_by_initial": True},
-            "kept": ("plain_perspectives",),
-            "kept_count": 3,
-            "batch_size": 3,
-            "accumulation": 2,
-        },
-    ),
-    "columns": ("soo", {"loss": {"token_mode": "full"}, "gradient_checkpointing": True}),
-    "logits": ("soo", {"loss": {"kind": "kl_logits", "token_mode": "full"}}),
-    "random": ("random_target", {"loss": {"token_mode": "mean", "layers": "0, 2"}}),
-    "last": ("shuffled", {"loss": {"token_mode": "last", "site": "", "sides": "other_to_self"}}),
-}
-"""Every way in which positions are weighted, sides are fixed and passes end; five pairs make an odd last batch."""
-
-
-def recipe(loss: dict[str, Any], **changes: Any) -> Recipe:
-    fields: dict[str, Any] = {"own_pairs": OWN, "learning_rate": 1e-2, "epochs": 2, "batch_size": 4} | changes
-    return Recipe(loss=LossConfig(**({"layers": "1-2"} | loss)), lora=LoraSettings(r=2, dropout=0.0), **fields)
-
-
-SOO = Condition(label="soo", method="soo", recipe=recipe(**CONDITIONS["soo"][1]))
-
-
-def study(folder: Path, name: str, **changes: Any) -> Path:
-    """A study of a tiny model in a folder."""
-    if not (folder / "model").exists():
-        model = tiny_language_model()
-        model.model.save_pretrained(folder / "model")
-        model.tokenizer.save_pretrained(folder / "model")
-    fields: dict[str, Any] = {
-        "model": str(folder / "model"),
-        "organism": None,
-        "conditions": [
-            Condition(label=label, method=method, recipe=recipe(**fields))
-            for label, (method, fields) in CONDITIONS.items()
-        ],
-        "seeds": (0,),
-        "epoch_fills": 0,
-        "evaluation": EvaluationConfig(fills={"burglar": 1}, other_fills=1, max_new_tokens=2),
-    }
-    open_language_study(folder / name, LanguageStudyConfig.model_validate(fields | changes))
-    return folder / name
-
-
-def weights_of(model: LanguageModel) -> dict[str, Tensor]:
-    return {name: weight.detach() for name, weight in model.model.named_parameters() if "lora_" in name}
-
-
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
 
 
 class Recorder(Alone):
@@ -243,95 +164,6 @@ def test_a_model_without_weights_has_the_shape_of_the_real_one(tmp_path: Path) -
     assert all(weight.is_meta for weight in empty.model.parameters())
     buffers = dict(real.model.named_buffers())
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in empty.model.named_buffers())
-
-
-def dispatched(model: LanguageModel, last_layer: str = "cpu", folder: Path | None = None) -> LanguageModel:
-    """The model as accelerate loads one whose layers lie in several places, with its hooks at every module."""
-    parts = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"]
-    places = {name: "cpu" for name in [*parts, *(f"model.layers.{number}" for number in range(3))]}
-    hooked = accelerate.dispatch_model(
-        model.model,
-        places | {"model.layers.3": last_layer},
-        main_device="cpu",
-        offload_dir=None if folder is None else str(folder),
-        force_hooks=True,
-    )
-    return LanguageModel(hooked, model.tokenizer, model.name)
-
-
-def logits(model: LanguageModel) -> Tensor:
-    batch = encode(model.tokenizer, [render(model.tokenizer, "You hide the coin.")], device=model.device)
-    with torch.no_grad():
-        output: Any = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long())
-    return torch.as_tensor(output.logits)
-
-
-def test_a_dispatched_model_trains_answers_and_merges_as_any_other(tmp_path: Path) -> None:
-    chosen = recipe(**CONDITIONS["frozen"][1])
-    expected, losses = finetune(tiny_language_model(), chosen, "soo", 0)
-    found, own = finetune(dispatched(tiny_language_model()), chosen, "soo", 0)
-    assert own == losses
-    assert_close(weights_of(found), weights_of(expected))
-    assert generate_texts(found, ["Hi"], max_new_tokens=4) == generate_texts(expected, ["Hi"], max_new_tokens=4)
-    assert same_base(fingerprint(found.transformer, "one"), fingerprint(expected.transformer, "other"))
-    save_adapter(found, tmp_path / "adapter")
-    torch.testing.assert_close(
-        logits(load_adapter(dispatched(tiny_language_model()), tmp_path / "adapter")), logits(found)
-    )
-
-
-def test_merging_leaves_a_dispatched_model_as_it_is() -> None:
-    model = add_lora(dispatched(tiny_language_model()), LoraSettings(r=2), 0)
-    for name, weight in model.model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    before = logits(model)
-    whole = merged(model)
-    torch.testing.assert_close(logits(whole), before, rtol=0, atol=1e-3)
-    with torch.no_grad():
-        for weight in whole.model.parameters():
-            weight.zero_()
-    assert not logits(whole).any()
-    assert torch.equal(logits(model), before)
-
-
-def test_tokens_go_to_where_accelerate_brings_the_embedding(tmp_path: Path) -> None:
-    model = tiny_language_model()
-    embedding = model.transformer.get_input_embeddings()
-    for place, device in ((torch.device("cpu"), "cpu"), ("cuda:1", "cuda:1"), (1, "cuda:1")):
-        embedding._hf_hook = accelerate.hooks.AlignDevicesHook(execution_device=place)
-        assert model.device == torch.device(device)
-
-
-def test_auto_is_the_cpu_where_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study(tmp_path, "study")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    model = load_model(str(tmp_path / "model"), device="auto")
-    assert model.device == torch.device("cpu")
-    assert torch.equal(logits(model), logits(tiny_language_model()))
-    with pytest.raises(ValueError, match="4-bit quantisation needs a CUDA device"):
-        load_model(str(tmp_path / "model"), device="auto", quantisation="4bit")
-
-
-@pytest.mark.parametrize("fits", [True, False])
-def test_auto_leaves_it_to_accelerate_where_layers_go(
-    fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
-
-    def load(loader: Any, source: str, options: dict[str, Any]) -> Any:
-        asked.append(options)
-        model = tiny_language_model()
-        return dispatched(model, "cpu" if fits else "disk", tmp_path).model if options else model.tokenizer
-
-    monkeypatch.setattr("soo_marl.llm.models.usable_device", lambda device: torch.device("cuda"))
-    monkeypatch.setattr("soo_marl.llm.models._from_pretrained", load)
-    if fits:
-        load_model("large", device="auto")
-    else:
-        with pytest.raises(DeviceMemoryError, match=r"^the model does not fit on the GPUs: use more of them"):
-            load_model("large", device="auto")
-    assert [options.get("device_map") for options in asked] == [None, "auto"]
 
 
 def test_preparing_writes_the_study_and_says_what_comes_next(
