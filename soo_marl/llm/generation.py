@@ -18,7 +18,7 @@ from soo_marl.llm.chat import encode, render, token_ids
 from soo_marl.llm.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
 from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
 from soo_marl.llm.thoughts import decoded, marked, thought_begun
-from soo_marl.studies.files import DELETE, RunDirectoryError, check_regular, quoted, write_text
+from soo_marl.studies.files import DELETE, RunDirectoryError, quoted, read_bytes, write_text
 
 if TYPE_CHECKING:
     from soo_marl.llm.scenarios import Prompt
@@ -161,12 +161,7 @@ def read_responses(path: Path) -> list[Response]:
         RunDirectoryError: the file is missing or unreadable, or a line is not a response.
     """
     try:
-        check_regular(path)
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} is missing") from error
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise RunDirectoryError(f"{path} is not UTF-8 text; {DELETE}") from error
     responses = []

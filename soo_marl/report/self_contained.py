@@ -11,12 +11,14 @@ from typing import TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.files import RunDirectoryError, read_bytes
 from soo_marl.studies.records import FigureRecord
 
 Content = TypeVar("Content")
 
 MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
+_SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF8"}
+_ANEW = "draw it anew with: soo-marl report"
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,15 @@ def embedded_figures(figures: Iterable[FigureRecord], folder: Path, missing: lis
     embedded = []
     for figure in figures:
         path = folder / figure.file
-        try:
-            content = base64.b64encode(path.read_bytes()).decode("ascii")
-        except OSError as error:
-            missing.append(f"{path} cannot be read: {error.strerror or error}")
+        content = optional(lambda path=path: read_bytes(path, _ANEW), missing)
+        if content is None:
             continue
-        embedded.append(EmbeddedFigure(f"data:{MEDIA_TYPES[path.suffix]};base64,{content}", figure.caption))
+        # People pass pages on: nothing but a picture may get in.
+        if not content.startswith(_SIGNATURES[path.suffix]):
+            missing.append(f"{path} is no picture; {_ANEW}")
+            continue
+        data = base64.b64encode(content).decode("ascii")
+        embedded.append(EmbeddedFigure(f"data:{MEDIA_TYPES[path.suffix]};base64,{data}", figure.caption))
     return tuple(embedded)
 
 

@@ -14,7 +14,7 @@ from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.studies.files import DELETE, RunDirectoryError, quoted
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.stops import Stop
-from soo_marl.studies.tensor_files import TensorHeader, read_tensors, write_tensors
+from soo_marl.studies.tensor_files import TensorHeader, read_headers, read_tensors, write_tensors
 
 
 def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
@@ -58,7 +58,7 @@ def save_agents(
     networks = maddpg.networks_state()
     for run, seed in enumerate(maddpg.seeds):
         tensors = {name: tensor[run : run + 1] for name, tensor in networks.items()}
-        metadata = {"condition": condition, "seed": str(seed)}
+        metadata = {"condition": condition, "seed": str(seed), "study": directory.owner}
         if stops is not None and (stop := stops[run]) is not None:
             metadata["stopped"] = f"{stop.stage} {stop.updates}"
         write_tensors(agent_file(directory, condition, seed), tensors, metadata)
@@ -71,7 +71,7 @@ def read_stop(directory: StudyDirectory, condition: str, seed: int) -> Stop | No
         RunDirectoryError: the agent's file is missing or damaged.
     """
     path = agent_file(directory, condition, seed)
-    text = read_tensors(path)[1].get("stopped")
+    text = read_headers(path)[1].get("stopped")
     if text is None:
         return None
     try:
@@ -106,6 +106,11 @@ def load_agents(
             raise RunDirectoryError(
                 f"{path} holds the agent of another run, {quoted(metadata.get('condition'))} with seed "
                 f"{quoted(metadata.get('seed'))}; delete it and run the command that trained it again"
+            )
+        # Agents of version 0.1 do not name their study.
+        if metadata.get("study", directory.owner) != directory.owner:
+            raise RunDirectoryError(
+                f"{path} holds an agent of another study; delete it and run the command that trained it again"
             )
         states.append(state)
     maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in expected})

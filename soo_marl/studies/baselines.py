@@ -103,6 +103,7 @@ def train_and_evaluate(
             train_baselines(config, directory, compute=compute, on_progress=advance)
         directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
+    trained = agent_files(config, directory)
     if not directory.done("evaluate"):
         with display.task("evaluation", 1.0, 1) as advance:
             evaluate_baselines(config, directory, compute.device)
@@ -114,7 +115,7 @@ def train_and_evaluate(
             directory.results / "curves.json",
             *(directory.figures / item.file for item in animations),
         ]
-        directory.mark_done("evaluate", files)
+        directory.mark_done("evaluate", files, trained)
     return read_list(agents_file, AgentRecord)
 
 
@@ -134,14 +135,16 @@ def classify(
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
     file = directory.results / "classification.json"
-    # What is missing, damaged or of other settings is made anew.
+    # What is missing, damaged, edited or of other settings is made anew.
     with suppress(RunDirectoryError):
         found = read_one(file, Classification)
-        if found.settings == settings.model_dump(mode="json"):
+        if directory.done("classify") and found.settings == settings.model_dump(mode="json"):
             return found
     shards = len(config.shards) * len(config.kinds)
     with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
-        return classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
+        found = classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
+    directory.mark_done("classify", [file], [*agent_files(config, directory), directory.results / "agents.json"])
+    return found
 
 
 def write_results(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from soo_marl.overlap import Separation, linear_probe, published_protocol, roc_points, separation
-from soo_marl.studies.agents_on_disk import load_agents
+from soo_marl.studies.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.studies.findings import findings
 from soo_marl.studies.lock import worker_lock
@@ -38,7 +38,7 @@ from soo_marl.studies.records import (
     RocCurve,
     write_one,
 )
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.run_directory import StudyDirectory, agents_digest
 from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
 
 NOT_APPLICABLE = "–"
@@ -158,14 +158,13 @@ def measure_shard(
     directory = StudyDirectory.read(path)
     counts = settings.episodes
     file = directory.path / "overlap" / f"{kind}_seeds_{seeds[0]}-{seeds[-1]}.safetensors"
-    signature = settings.model_dump_json()
     with worker_lock(path):
-        if file.exists():
-            metadata = read_headers(file)[1]
-            if metadata.get("settings") == signature:
-                tensors, _ = read_tensors(file, _packed_headers(config, len(seeds), settings), finite=False)
-                report(settings.evaluation_seeds)
-                return _unpacked(tensors)
+        of_agents = agents_digest(agent_file(directory, kind, seed) for seed in seeds)
+        signature = {"settings": settings.model_dump_json(), "study": directory.owner, "agents": of_agents}
+        if file.exists() and signature.items() <= read_headers(file)[1].items():
+            tensors, _ = read_tensors(file, _packed_headers(config, len(seeds), settings), finite=False)
+            report(settings.evaluation_seeds)
+            return _unpacked(tensors)
 
         def report_or_stop(done: int) -> None:
             report(done)
@@ -179,7 +178,7 @@ def measure_shard(
             pooled={key: of_key.pooled() for key, of_key in sums.items()},
             activations=sample_activations(agents, config.evaluation_game, settings.probe_steps),
         )
-        write_tensors(file, _packed(values), {"settings": signature})
+        write_tensors(file, _packed(values), signature)
         return values
 
 

@@ -17,7 +17,7 @@ def write_csv(path: Path, records: Sequence[BaseModel]) -> None:
     """Write one line per record, atomically; nested fields become columns such as ``estimate.low``.
 
     Columns are those of all records together, in the order in which they first occur; what a record lacks is empty.
-    Lists are joined by semicolons.
+    Lists are joined by semicolons. Text that a spreadsheet would take for a formula gets an apostrophe before it.
 
     Raises:
         RunDirectoryError: the file cannot be written.
@@ -37,7 +37,11 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            flat[f"{prefix}{name}"] = "; ".join(map(str, value))
+            flat[f"{prefix}{name}"] = _no_formula("; ".join(map(str, value)))
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = _no_formula(value)
     return flat
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

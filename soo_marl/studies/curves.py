@@ -102,16 +102,7 @@ class StageCurves:
             stages[self.stage] = {
                 name: [_finite(value[run]) for value in values] for name, values in sorted(self.entries.items())
             }
-            write_json(path, stages)
-
-    def close_events(self) -> None:
-        """Close the event files.
-
-        Raises:
-            RunDirectoryError: a file cannot be written.
-        """
-        for file in self.files:
-            file.close()
+            write_json(path, stages, durable=False)
 
     def _add_event(self, run: int, entry: int) -> None:
         scalars = {name: _finite(values[entry][run]) for name, values in self.entries.items() if name != "updates"}

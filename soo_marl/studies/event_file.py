@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
@@ -38,8 +39,7 @@ class EventFile:
             folder.mkdir(parents=True, exist_ok=True)
             for older in folder.glob(f"events.out.tfevents.*.{stage}"):
                 older.unlink()
-            self.records = RecordWriter(self.path.open("wb"))
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            self._append(Event(wall_time=time.time(), file_version="brain.Event:2"), os.O_CREAT | os.O_EXCL)
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
         """Append one entry.
@@ -49,20 +49,15 @@ class EventFile:
         """
         values = [Summary.Value(tag=f"{self.stage}/{name}", simple_value=value) for name, value in scalars.items()]
         with self._errors_told():
-            self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
-    def close(self) -> None:
-        """Close the file.
-
-        Raises:
-            RunDirectoryError: the file cannot be written.
-        """
-        with self._errors_told():
-            self.records.close()
-
-    def _write(self, event: Event) -> None:
-        self.records.write(event.SerializeToString())
-        self.records.flush()
+    def _append(self, event: Event, flags: int = 0) -> None:
+        # Opened each time: a thousand runs at once would need more open files than systems allow.
+        content = io.BytesIO()
+        RecordWriter(content).write(event.SerializeToString())
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | flags, 0o666)
+        with open(descriptor, "wb") as file:
+            file.write(content.getvalue())
 
     @contextmanager
     def _errors_told(self) -> Iterator[None]:

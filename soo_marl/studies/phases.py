@@ -138,22 +138,26 @@ def train_phases(
     directory = StudyDirectory.read(path)
     checkpoint = ShardCheckpoint.of(task.identity, path, seeds, task.label)
     with worker_lock(path):
-        while (session := _next_session(task, directory, checkpoint, seeds, device)) is not None:
+        done = _done(task.phases, directory, checkpoint, seeds)
+        while (session := _next_session(task, directory, checkpoint, seeds, device, done)) is not None:
             phase = session.phase
-            try:
-                session.train(checkpoint, report, stop)
-                if phase.last:
-                    save_agents(directory, phase.condition, session.trainer.maddpg, session.stops)
-                session.curves.save([curves_file(directory, phase.condition, seed) for seed in seeds])
-            finally:
-                session.curves.close_events()
+            session.train(checkpoint, report, stop)
+            if phase.last:
+                save_agents(directory, phase.condition, session.trainer.maddpg, session.stops)
+            session.curves.save([curves_file(directory, phase.condition, seed) for seed in seeds])
             directory.mark_done(_step(checkpoint, phase), _files(directory, phase, seeds))
+            done[phase.number] = True
         report(sum(phase.training.updates for phase in task.phases))
         checkpoint.path.unlink(missing_ok=True)
 
 
 def _next_session(
-    task: Task, directory: StudyDirectory, checkpoint: ShardCheckpoint, seeds: tuple[int, ...], device: str
+    task: Task,
+    directory: StudyDirectory,
+    checkpoint: ShardCheckpoint,
+    seeds: tuple[int, ...],
+    device: str,
+    done: Sequence[bool],
 ) -> _Session | None:
     """The phase to go on with, at the point that the checkpoint holds; None where all are done.
 
@@ -162,7 +166,7 @@ def _next_session(
     """
     phases = task.phases
     stored = checkpoint.read([phase.training.updates for phase in phases])
-    phase = _next_phase(phases, [_done(directory, checkpoint, phase, seeds) for phase in phases], stored)
+    phase = _next_phase(phases, done, stored)
     if phase is None:
         return None
     done_before = sum(earlier.training.updates for earlier in phases[: phase.number])
@@ -204,11 +208,18 @@ def _next_phase(phases: Sequence[Phase], done: list[bool], stored: StoredState |
     return phases[min(stored.phase + finished, pending.number)]
 
 
-def _done(directory: StudyDirectory, checkpoint: ShardCheckpoint, phase: Phase, seeds: tuple[int, ...]) -> bool:
-    """Whether a phase is done and nothing of it is lost, not even from a file of curves that was begun anew."""
-    return directory.done(_step(checkpoint, phase)) and all(
-        phase.stage in read_curves(curves_file(directory, phase.condition, seed)) for seed in seeds
-    )
+def _done(
+    phases: Sequence[Phase], directory: StudyDirectory, checkpoint: ShardCheckpoint, seeds: tuple[int, ...]
+) -> list[bool]:
+    """Which phases are done, nothing of them lost, not even from a file of curves that was begun anew."""
+    marked = [directory.done(_step(checkpoint, phase)) for phase in phases]
+    stages = {
+        condition: [read_curves(curves_file(directory, condition, seed)).keys() for seed in seeds]
+        for condition in {phase.condition for phase in phases if marked[phase.number]}
+    }
+    return [
+        marked[phase.number] and all(phase.stage in of_seed for of_seed in stages[phase.condition]) for phase in phases
+    ]
 
 
 def _step(checkpoint: ShardCheckpoint, phase: Phase) -> str:

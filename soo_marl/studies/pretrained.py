@@ -5,6 +5,7 @@ They lie in ``soo_marl/pretrained/<preset>/`` and are copied to a study's direct
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import soo_marl
 from soo_marl.envs.configuration import preset
 from soo_marl.studies.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.baselines import read_study
-from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, cannot_write, write_bytes, write_json
+from soo_marl.studies.files import RunDirectoryError, cannot_write, is_partial, read_bytes, write_bytes, write_json
 from soo_marl.studies.lock import COMMAND_LOCK, WORKERS_LOCK, command_lock
 from soo_marl.studies.records import AgentRecord, LearningCurve, learning_curve, read_list, write_list
 from soo_marl.studies.run_directory import MANIFEST_NAME, StudyDirectory
@@ -66,13 +67,7 @@ def pretrained_study(preset_name: str, output: Path | None = None) -> Path:
     with command_lock(target):
         for name in names:
             if not (target / name).exists():
-                try:
-                    content = (source / name).read_bytes()
-                except OSError as error:
-                    raise RunDirectoryError(
-                        f"{source / name} cannot be read: {error.strerror or error}; install soo-marl again"
-                    ) from error
-                write_bytes(target / name, content)
+                write_bytes(target / name, read_bytes(source / name, "install soo-marl again", follow=True))
     return target
 
 
@@ -127,11 +122,13 @@ def export_pretrained(
 def _refuse_foreign(source: Path, target: Path, names: Sequence[str]) -> None:
     """Refuse a directory that holds anything else than a whole or a begun copy, with whatever was done with it."""
     if (target / MANIFEST_NAME).exists():
-        foreign = StudyDirectory.read(target).manifest != StudyDirectory.read(source).manifest
+        manifest = json.loads(read_bytes(source / MANIFEST_NAME, "install soo-marl again", follow=True))
+        found = StudyDirectory.read(target).manifest.model_dump(mode="json")
+        foreign = any(found[name] != manifest[name] for name in ("kind", "configuration", "seeds"))
     else:
         ours = {*names, COMMAND_LOCK, WORKERS_LOCK}
         foreign = any(
-            path.is_file() and path.relative_to(target).as_posix() not in ours and PARTIAL_SUFFIX not in path.name
+            path.is_file() and path.relative_to(target).as_posix() not in ours and not is_partial(path.name)
             for path in target.rglob("*")
         )
     if foreign:
@@ -143,10 +140,7 @@ def _refuse_foreign(source: Path, target: Path, names: Sequence[str]) -> None:
 def _copy(file: Path, source: StudyDirectory, directory: StudyDirectory) -> Path:
     """Copy a file to the same place in another study's directory; return its new path."""
     copy = directory.path / file.relative_to(source.path)
-    try:
-        write_bytes(copy, file.read_bytes())
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {file}: {error.strerror or error}") from error
+    write_bytes(copy, read_bytes(file))
     return copy
 
 

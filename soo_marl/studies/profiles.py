@@ -20,7 +20,7 @@ from soo_marl.deception import (
 )
 from soo_marl.deception.profile import GRID_POINTS
 from soo_marl.report.profile_drawing import draw_profiles
-from soo_marl.studies.agents_on_disk import load_agents
+from soo_marl.studies.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.baselines import merge_results
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.studies.evaluation import LATE_STATES
@@ -33,7 +33,7 @@ from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig, Kind
 from soo_marl.studies.records import Interval, mean_interval, write_one
 from soo_marl.studies.rollout import roll_out
-from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory, agents_digest
 from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
 
 STREAM = "profiles"
@@ -141,8 +141,9 @@ def _baselines(
 ) -> dict[str, Profiled]:
     """The baselines' profiles by kind; those that were measured before over as many episodes are read."""
     file = directory.results / "profiles.safetensors"
-    signature = f"{episodes} episodes"
-    if file.exists() and read_headers(file)[1].get("settings") == signature:
+    of_agents = agents_digest(agent_file(directory, kind, seed) for kind in config.kinds for seed in config.seeds)
+    signature = {"settings": f"{episodes} episodes", "study": directory.owner, "agents": of_agents}
+    if file.exists() and signature.items() <= read_headers(file)[1].items():
         return _unpacked(read_tensors(file, _headers(config), finite=False)[0], config)
     shards = [
         (config, directory.path, kind, seeds, episodes, compute.device)
@@ -157,7 +158,7 @@ def _baselines(
         found[str(kind)] = Profiled(
             DeceptionProfile.join([part.profile for part in own]), BehaviourRates.join([part.rates for part in own])
         )
-    write_tensors(file, _packed(found), {"settings": signature})
+    write_tensors(file, _packed(found), signature)
     return found
 
 

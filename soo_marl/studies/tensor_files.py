@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soo_marl.studies.files import DELETE, RunDirectoryError, check_regular, quoted, replacing
-
-SAFETENSORS_PARTIAL = ".tmp??????"
-"""Pattern of the names that the safetensors library gives its own unfinished files, beside the ones that it makes."""
+from soo_marl.studies.files import (
+    DELETE,
+    RunDirectoryError,
+    cannot_read,
+    error_number,
+    opened,
+    quoted,
+    replacing,
+)
 
 _DIGEST = "digest"
 """Name of the digest among the metadata. Files without one are read as well: those of version 0.1 have none."""
@@ -71,6 +76,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with replacing(path) as temporary:
         _save(own, temporary, text | {_DIGEST: _digest(own, text)})
         _sort_metadata(temporary)
+
+
+def stored_digest(path: Path, way_out: str = DELETE) -> str:
+    """The digest that a file of :func:`write_tensors` says it has; empty where it says none. Reads no tensor.
+
+    Raises:
+        RunDirectoryError: as :func:`read_headers`.
+    """
+    return read_headers(path, way_out)[1].get(_DIGEST, "")
 
 
 def read_headers(path: Path, way_out: str = DELETE) -> tuple[dict[str, TensorHeader], dict[str, str]]:
@@ -155,26 +169,31 @@ def _headers(file: Any, path: Path, way_out: str) -> dict[str, TensorHeader]:
 
 @contextmanager
 def _opened(path: Path, way_out: str) -> Iterator[Any]:
-    try:
-        check_regular(path)
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} is missing") from error
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # A RuntimeError is torch's, for a file larger than the memory that it could be mapped to.
-        raise RunDirectoryError(f"{path} is not a readable safetensors file: {quoted(error)}; {way_out}") from error
+    # Held open meanwhile: what is no regular file is refused, and what lacks memory or descriptors is not damaged.
+    with opened(path, way_out):
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield file
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if error_number(error) is not None:
+                raise cannot_read(path, error) from error
+            # A RuntimeError is torch's, for a file that is shorter than it says.
+            raise RunDirectoryError(f"{path} is not a readable safetensors file: {quoted(error)}; {way_out}") from error
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    # The library writes under a name of its own beside the file: in a folder of ours, a killed command leaves no riddle.
+    folder = path.with_name(f"{path.name}-old")
+    folder.mkdir()
     try:
-        save_file(tensors, path, metadata=metadata)
+        save_file(tensors, folder / "tensors", metadata=metadata)
+        (folder / "tensors").chmod(path.stat().st_mode & 0o777)
+        os.replace(folder / "tensors", path)
     except SafetensorError as error:
-        # The library tells what the operating system said in its text alone.
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise OSError(str(error)) from error
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        number = error_number(error)
+        raise OSError(str(error)) if number is None else OSError(number, os.strerror(number)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sort_metadata(path: Path) -> None:

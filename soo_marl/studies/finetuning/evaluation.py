@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from soo_marl.deception import BehaviourRates, DeceptionProfile
-from soo_marl.studies.agents_on_disk import load_agents, read_stop
+from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread, run_shards
 from soo_marl.studies.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
@@ -115,7 +115,10 @@ def measure_shard(
                 ],
             }
             write_json(_about_file(directory, condition), about)
-            directory.mark_done(step, [measures_file(directory, condition), _about_file(directory, condition)])
+            made_from = [agent_file(place, name, seed) for seed in config.seeds] if place is directory else []
+            directory.mark_done(
+                step, [measures_file(directory, condition), _about_file(directory, condition)], made_from
+            )
     report(1.0)
 
 

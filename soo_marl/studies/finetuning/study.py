@@ -17,7 +17,7 @@ from soo_marl.studies.agents_on_disk import agent_file, curves_file
 from soo_marl.studies.csv_tables import write_csv
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
-from soo_marl.studies.files import DELETE, RunDirectoryError, validate
+from soo_marl.studies.files import DELETE, RunDirectoryError, read_bytes, validate
 from soo_marl.studies.finetuning.claims import claims
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.evaluation import (
@@ -369,11 +369,5 @@ def _digest(source: StudyDirectory, baselines: BaselineConfig, seeds: Sequence[i
     """Digest of the agents' files."""
     digest = hashlib.blake2b(digest_size=16)
     for kind, seed in itertools.product(baselines.kinds, seeds):
-        path = agent_file(source, kind, seed)
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{path} cannot be read: {error.strerror or error}; train the study again"
-            ) from error
+        digest.update(read_bytes(agent_file(source, kind, seed), "train the study again"))
     return digest.hexdigest()
