@@ -65,7 +65,7 @@ def _overview(arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         alike = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         advice = f"did you mean {alike[0]}?" if alike else f"choose one of {', '.join(COMMANDS)}"
-        print(f"soo-marl: there is no command {ascii(arguments[0])}; {advice}", file=sys.stderr)
+        print(f"soo-marl: there is no command {arguments[0]!a}; {advice}", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(
         prog="soo-marl",

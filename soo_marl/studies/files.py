@@ -214,3 +214,8 @@ def quoted(content: object) -> str:
 def printable(text: str) -> str:
     """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def plain(text: str) -> str:
+    """The same text as :func:`printable` makes it, but with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
