@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, LOG_RANGE
+from soo_marl.report.figures import GREY, LOG_RANGE, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
@@ -41,6 +41,7 @@ Point = tuple[TreatedAgent, float, float]
 """An agent and its place."""
 
 
+@in_own_style
 def trap_rate_against_sensitivity(
     agents: Sequence[TreatedAgent],
     measure: Literal["sensitivity", "sensitivity_moved"] = "sensitivity",
@@ -70,6 +71,7 @@ def trap_rate_against_sensitivity(
     return figure
 
 
+@in_own_style
 def overlap_against_trap_rate(
     agents: Sequence[TreatedAgent], form: str, title: str = "Self-other overlap and deception"
 ) -> Figure:

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
     HONEST,
@@ -36,6 +36,7 @@ _INK = "#222222"
 _NOTHING = Interval(estimate=None, n=0)
 
 
+@in_own_style
 def behavioural_differences(
     conditions: Sequence[ConditionSummary], title: str = "Behavioural difference to honest agents"
 ) -> Figure:
@@ -92,6 +93,7 @@ def behavioural_differences(
     return figure
 
 
+@in_own_style
 def gain_from_seeing(conditions: Sequence[ConditionSummary], title: str = "What seeing red is worth") -> Figure:
     """Return, per condition, the mean return with sight of red minus that with red blanked, with its 95 % interval.
 
@@ -122,6 +124,7 @@ def gain_from_seeing(conditions: Sequence[ConditionSummary], title: str = "What 
     return figure
 
 
+@in_own_style
 def lasting(conditions: Sequence[ConditionSummary], title: str = "Does it last without the loss?") -> Figure:
     """Return, per condition, the trap rate right after fine-tuning and after further training without the loss.
 

@@ -26,7 +26,7 @@ from soo_marl.llm.rates import CellRates
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.scenarios import Orientation
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
@@ -39,6 +39,7 @@ _LINES: dict[Orientation, Literal["-", "--"]] = {"cheap_first": "-", "mirrored":
 _SHOWN_BY_EPOCH: tuple[Label, ...] = ("deceptive", "honest")
 
 
+@in_own_style
 def answers_by_model(
     summaries: Sequence[ModelSummary], title: str = "What burglars are told", role: str = BURGLAR
 ) -> Figure:
@@ -108,6 +109,7 @@ def answers_by_model(
     return figure
 
 
+@in_own_style
 def loss_and_behaviour(
     summaries: Sequence[ModelSummary], title: str = "The loss falls; what do burglars hear?"
 ) -> Figure:
@@ -162,6 +164,7 @@ def loss_and_behaviour(
     return figure
 
 
+@in_own_style
 def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still whole?") -> Figure:
     """Return perplexity over that of the model as it comes against the variance of activations across prompts.
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from soo_marl.llm.configuration import BASE, ORGANISM
 from soo_marl.llm.records import LatentRecord, ModelSummary
 from soo_marl.llm.scenarios import ORIENTATIONS
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.language_styles import WORDS, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
 
@@ -28,6 +28,7 @@ _DASHES = ("-", "--", ":", "-.")
 _SHADES = {BASE: "#9E9E9E", ORGANISM: "#222222"}
 
 
+@in_own_style
 def layer_gap(
     latent: Sequence[LatentRecord],
     summaries: Sequence[ModelSummary],
@@ -73,6 +74,7 @@ def layer_gap(
     return figure
 
 
+@in_own_style
 def layer_map(summaries: Sequence[ModelSummary], title: str = "Where training on overlap works") -> Figure:
     """Return a map of verdicts: layers by token mode and learning rate, with the honest rates written in.
 

@@ -13,13 +13,14 @@ from matplotlib.patches import Patch, Rectangle
 from soo_marl.llm.evaluation import VERDICT_ROLES
 from soo_marl.llm.rates import CellRates
 from soo_marl.llm.records import ModelSummary
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.language_styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style
 from soo_marl.report.verdict_styles import NothingToDraw
 
 _HALF = 0.5
 
 
+@in_own_style
 def answers_by_scenario(summaries: Sequence[ModelSummary], title: str = "Where does it hold?") -> Figure:
     """Return a map: a row per scenario or role, two tiles per model, one for each orientation.
 

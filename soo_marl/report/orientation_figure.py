@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from soo_marl.llm.rates import CellRates, Rate
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_figures import BURGLAR, legend_below, word_mark
 from soo_marl.report.language_styles import WORDS, word_style, words_that_occur
@@ -59,6 +59,7 @@ def orientation_points(summaries: Sequence[ModelSummary]) -> list[OrientationPoi
     return points
 
 
+@in_own_style
 def honest_or_positional(
     points: Sequence[OrientationPoint], title: str = "Honest, or only naming the other room?"
 ) -> Figure:

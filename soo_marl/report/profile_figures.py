@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.verdict_styles import DECEPTIVE, HONEST, NothingToDraw, condition_name, glyph_and_word, word_style
 
 LEVELS = 12
@@ -31,6 +31,7 @@ _LARGEST_WITHOUT_SCALE = 1e-12
 _COLUMNS = 6
 
 
+@in_own_style
 def profile_contours(
     rates: Mapping[str, ArrayLike],
     projection_thresholds: ArrayLike,
@@ -57,6 +58,7 @@ def profile_contours(
     return _contours(grids, x, y, verdicts, title, levels, "viridis", "deceptive share of opportunities")
 
 
+@in_own_style
 def profile_differences(
     rates: Mapping[str, ArrayLike],
     projection_thresholds: ArrayLike,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from soo_marl.report.figures import COLOURS, GREY, save_figure
+from soo_marl.report.figures import COLOURS, GREY, in_own_style, save_figure
 from soo_marl.studies.sweep_axes import Axis, ListedAxis, value_text
 from soo_marl.studies.sweep_records import AxisRecord, GroupRecord, PointRecord, SweepResult
 
@@ -33,6 +33,7 @@ def draw_sweep(study_directory: Path, result: SweepResult, axes: Sequence[Axis])
     return paths
 
 
+@in_own_style
 def what_mattered(result: SweepResult, axes: Sequence[Axis], metric: str) -> Figure:
     """Return one panel per axis, the axis that mattered most first.
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, LOG_RANGE
+from soo_marl.report.figures import GREY, LOG_RANGE, in_own_style
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
     GROUPS,
@@ -54,6 +54,7 @@ class _Course:
     high: NDArray[np.float64]
 
 
+@in_own_style
 def time_courses(
     curves: Sequence[LearningCurve],
     metrics: Sequence[str] = METRICS,
