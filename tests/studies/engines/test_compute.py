@@ -29,6 +29,7 @@ def test_possible_settings_pass() -> None:
         ({"engine": "ray", "workers": 0}, r"^with --engine ray nothing is computed in this process, so workers"),
         ({"engine": "ray", "device": "cuda:1"}, r"^with --engine ray give the device as cuda, not cuda:1"),
         ({"engine": "ray", "address": "head"}, r"^--address takes host:port or auto, not 'head'$"),
+        ({"engine": "ray"}, r"^--engine ray needs --address: host:port of the cluster's head, or auto .* TMPDIR"),
         ({"device": "auto", "workers": 2}, r"^--device auto spreads one model over all GPUs of a machine: it needs"),
         ({"device": "auto", "engine": "ray"}, r"it needs --engine local and --workers 0 or 1$"),
         ({"engine": "ray", "address": "ray://head:10001"}, r"^--address takes host:port or auto"),
@@ -48,7 +49,7 @@ def test_devices_that_are_not_there() -> None:
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    refused(Compute(engine="ray"), r'^--engine ray needs the extra: pip install "soo-marl\[cluster\]"$')
+    refused(Compute(engine="ray", address="auto"), r'^--engine ray needs the extra: pip install "soo-marl\[cluster\]"$')
 
 
 def test_one_model_over_all_devices_is_for_what_can_be_spread() -> None:
