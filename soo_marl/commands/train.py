@@ -46,7 +46,7 @@ class Train:
             )
         config = recipe(self.preset, self.regime, self.seeds, self.scale, self.set)
         check_machine(self.compute)
-        directory = open_study(self.output, config)
+        directory = open_study(self.output, config, self.compute)
         with directory.locked():
             agents = train_and_evaluate(config, directory, ProgressDisplay(), self.compute)
             print_study(agents, None, write_results(directory, agents, None, line), directory)

@@ -35,6 +35,8 @@ def print_sweep(result: SweepResult, directory: StudyDirectory) -> None:
             show(axes_table(result, metric))
     if result.unfinished:
         say(f"{result.unfinished} of {len(result.points) + result.unfinished} points are not finished.")
+    for number, reason in result.failed.items():
+        say(f"• Point {number} failed: {reason}", wrap=True)
     say(f"\nFigures: {directory.figures}\nRecords: {directory.results}\nPoints:  {directory.path / 'points'}")
 
 

@@ -7,15 +7,11 @@ every line is as long as it is.
 
 from __future__ import annotations
 
-import re
-import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,8 +19,8 @@ from rich.table import Table
 
 from soo_marl.commands.output import unbreakable_output
 from soo_marl.studies.baselines import FINETUNING, NOTES
-from soo_marl.studies.engines import WorkerLostError
-from soo_marl.studies.files import RunDirectoryError, plain, printable, quoted
+from soo_marl.studies.faults import EXPECTED, is_of_memory, one_sentence
+from soo_marl.studies.files import plain, printable
 from soo_marl.studies.findings import interval_text, number_text
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Record
 from soo_marl.studies.run_directory import StudyDirectory
@@ -127,60 +123,14 @@ def carry_out(action: Callable[[], None], again: str, program: str) -> int:
     with unbreakable_output():
         try:
             action()
-        except (RunDirectoryError, WorkerLostError, ValueError, OSError) as error:
-            _complain(f"{program}: {one_sentence(error)}")
-            return 2
         except KeyboardInterrupt:
             errors.print()
             _complain(f"{program}: interrupted; nothing is lost, continue with: {again}")
             return 130
         except Exception as error:
-            if is_of_memory(error):
-                _complain(f"{program}: {one_sentence(error)}")
-                return 2
-            _complain(f"{program}: {_unexpected(error)}")
-            return 1
+            _complain(f"{program}: {one_sentence(error)}")
+            return 2 if isinstance(error, EXPECTED) or is_of_memory(error) else 1
         return 0
-
-
-def _unexpected(error: Exception) -> str:
-    """What to say of an error that nobody thought of; its traceback goes into a file."""
-    what = f"unexpected {type(error).__name__}: {quoted(error)}"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="backslashreplace", prefix="soo-marl-", suffix=".txt", delete=False
-        ) as file:
-            file.write("".join(traceback.format_exception(error)))
-    except OSError:
-        errors.print(plain("".join(traceback.format_exception(error))), soft_wrap=True)
-        return f"{what}; please report it with the traceback above"
-    return f"{what}; nothing that was written is lost; please report it with the traceback in {file.name}"
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Whether an error tells of sizes that no memory holds; torch has no class of its own for this on the CPU."""
-    said = "allocate memory|out of memory|Storage size calculation overflowed|numel: integer"
-    told = isinstance(error, RuntimeError) and re.search(said, str(error)) is not None
-    return told or isinstance(error, MemoryError | OverflowError)
-
-
-def one_sentence(error: Exception) -> str:
-    """What went wrong and where, without a traceback; of several faults in a configuration the first."""
-    if is_of_memory(error):
-        return (
-            "this needs more memory than there is; take fewer worlds, a smaller replay_capacity, batch_size or "
-            "hidden_units, or fewer seeds_per_shard"
-        )
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"{name} is no field of {error.title}; the fields are those in study.json"
-    # Where whole parts of a configuration do not fit together, printing them would bury the sentence.
-    given = "" if isinstance(first["input"], dict) else f" (given: {quoted(repr(first['input']))})"
-    return f"{name}: {message}{given}" if name else f"{message}{given}"
 
 
 def _complain(text: str) -> None:

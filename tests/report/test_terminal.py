@@ -6,8 +6,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.report import terminal
-from soo_marl.report.terminal import ProgressDisplay, carry_out, one_sentence, print_agents, print_study
+from soo_marl.report.terminal import ProgressDisplay, carry_out, print_agents, print_study
 from soo_marl.studies.engines import WorkerLostError
+from soo_marl.studies.faults import one_sentence
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Interval, Record
@@ -148,7 +149,7 @@ def test_faults_of_a_configuration() -> None:
 
     assert sentence(radius=-1) == "radius: Input should be greater than 0 (given: -1)"
     assert sentence(size=1) == "size is no field of Settings; the fields are those in study.json"
-    assert terminal.one_sentence(ValueError("plain")) == "plain"
+    assert one_sentence(ValueError("plain")) == "plain"
 
 
 @pytest.mark.parametrize(

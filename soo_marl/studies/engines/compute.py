@@ -107,7 +107,7 @@ def check_settings(compute: Compute) -> None:
         raise ValueError(f"with --engine ray give the device as cuda, not {compute.device}: Ray chooses which GPU")
     if compute.address is None:
         raise ValueError(
-            "--engine ray needs --address: host:port of the cluster's head, or auto for the one that was started on this "
+            "--engine ray needs --address: host:port of the cluster's head, or auto for the one started on this "
             "machine (under the same TMPDIR); without a cluster, local workers do all that Ray would"
         )
 

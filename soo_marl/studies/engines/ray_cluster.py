@@ -236,9 +236,11 @@ def connection(compute: Compute) -> Iterator[None]:
             ray.init(compute.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, RayError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise ValueError(
-                f"cannot use the Ray cluster {compute.address}: {reason}{_advice(compute.address)}"
-            ) from error
+            if compute.address == "auto":
+                # There Ray notes which cluster this machine belongs to.
+                folder = f"{tempfile.gettempdir()}/ray"
+                reason += f"; it is looked for in {folder}: give host:port, or the TMPDIR that it was started with"
+            raise ValueError(f"cannot use the Ray cluster {compute.address}: {reason}") from error
         try:
             yield
         finally:
