@@ -111,10 +111,9 @@ def train_and_evaluate(
         directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
     if not directory.done("evaluate"):
-        with display.task("evaluation", 1.0, 1) as advance:
-            evaluate_baselines(config, directory, compute.device)
+        with display.task("evaluation", float(len(config.kinds) * len(config.seeds)), 1) as advance:
+            evaluate_baselines(config, directory, compute.device, advance)
             collect_curves(config, directory)
-            advance(0, 1.0)
         animations = read_list(directory.results / "figures.json", FigureRecord)
         files = [
             agents_file,

@@ -129,9 +129,7 @@ class BaselineConfig(BaseModel):
                 )
             learners = (RED, BLUE) if stage.training.learners is None else stage.training.learners
             if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED, BLUE}:
-                raise ValueError(
-                    f"learners of the stage {stage.name} are {RED} (red), {BLUE} (blue) or both, each once"
-                )
+                raise ValueError(f"learners of the stage {stage.name} are {RED} (red) and {BLUE} (blue), each once")
         return self
 
     @model_validator(mode="after")

@@ -160,7 +160,8 @@ def train_points(
         WorkerLostError: no worker can be started.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    shards, numbers, updates = [], [], 0
+    shards, updates = [], 0
+    numbers: list[int] = []
     failed: dict[int, str] = {}
 
     def fail(shard: int, error: Exception) -> None:

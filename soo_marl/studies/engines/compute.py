@@ -146,13 +146,15 @@ def check_machine(compute: Compute, spreads: bool = False) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Compute with so many torch threads within the block."""
-    before = torch.get_num_threads()
+    """Compute with so many torch threads within the block, and in float32, whatever the session's default is."""
+    before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(count)
+    torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
 
 
 def threads_per_shard(compute: Compute, shards: int) -> int:

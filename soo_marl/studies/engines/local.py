@@ -219,6 +219,7 @@ def _work(connection: Connection) -> None:
     # Ctrl-C reaches every process of the group: the parent decides, and workers stop at the next safe point.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)  # a user's script, which every worker imports, may have set another
     stop = threading.Event()
     calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, calls, stop), daemon=True).start()
