@@ -77,7 +77,7 @@ def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
     if error.errno in _FULL:
         way_out = "; make room, then run the same command again: it goes on from the last checkpoint"
     elif error.errno in _FORBIDDEN:
-        way_out = "; make the folder writable, then run the same command again"
+        way_out = "; make the folder writable, or name a copy of it, then run the same command again"
     return RunDirectoryError(f"cannot write {path}: {error.strerror or error}{way_out}")
 
 

@@ -136,7 +136,7 @@ def test_draw_figures_draws_what_there_is_and_keeps_other_pictures(tmp_path: Pat
     assert draw_figures(tmp_path) == first == read_list(results / "figures.json", FigureRecord)
 
 
-@pytest.mark.parametrize("name", ["costs $\\frac{5$", "$x$", "\\$5 and 6$", "日本", "a\x1b[31mb", "\ud800", "_^{}"])
+@pytest.mark.parametrize("name", ["costs $\\frac{5$", "$x$", "\\$5 and 6$", "日本", "a\x1b[31mb", "\ud800", "^{}"])
 def test_names_are_no_formulas(name: str, tmp_path: Path) -> None:
     values = [
         OverlapValue(kind=kind, seed=seed, value=10.0 ** (seed - 3)) for kind in ("honest", name) for seed in (0, 5)

@@ -83,9 +83,8 @@ def test_one_model_over_all_devices_is_for_what_can_be_spread() -> None:
 def test_the_limits_of_a_container_count(
     groups: str, files: dict[str, str], cores: int | None, memory: int | None, tmp_path: Path
 ) -> None:
-    for name, text in {"proc/self/cgroup": groups} | {
-        f"sys/fs/cgroup/{name}": text for name, text in files.items()
-    }.items():
+    there = {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}
+    for name, text in there.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     nowhere = tmp_path / "nowhere"
