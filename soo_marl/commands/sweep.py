@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from soo_marl.commands.shared import recipe
+from soo_marl.commands.shared import PresetName, RegimeName, recipe
 from soo_marl.report.sweep_tables import print_sweep
 from soo_marl.report.terminal import ProgressDisplay
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
@@ -29,9 +29,9 @@ class Sweep:
 
     output: Path = Path("runs/sweep")
     """Sweep directory; one that is there already is continued."""
-    preset: str = "trackable"
-    """Preset of the game: trackable, paper or watch."""
-    regime: str = "staged"
+    preset: PresetName = "trackable"
+    """Preset of the game."""
+    regime: RegimeName = "staged"
     """staged: red learns to follow an honest blue, then fresh blues meet it; joint: both learn together (the paper);
     scripted: red follows a rule (preset watch)."""
     seeds: tuple[int, ...] = (0, 1, 2)
