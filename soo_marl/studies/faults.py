@@ -18,7 +18,7 @@ EXPECTED = (RunDirectoryError, WorkerLostError, ValueError, OSError)
 
 def is_of_memory(error: Exception) -> bool:
     """Whether an error tells of sizes that no memory holds; torch has no class of its own for this on the CPU."""
-    said = "allocate memory|out of memory|Storage size calculation overflowed|numel: integer"
+    said = "allocate memory|out of memory|Storage size calculation overflowed|numel: integer|without overflow"
     told = isinstance(error, RuntimeError) and re.search(said, str(error)) is not None
     return told or isinstance(error, MemoryError | OverflowError)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -134,9 +134,7 @@ class BaselineConfig(BaseModel):
 
     @model_validator(mode="after")
     def _counts_can_be_counted(self) -> Self:
-        for name, value in _parts(self.model_dump(exclude={"seeds"})):
-            if isinstance(value, int) and value > LARGEST_COUNT:
-                raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, not {value:g}")
+        check_counts(self.model_dump(exclude={"seeds"}))
         return self
 
     @property
@@ -305,6 +303,20 @@ def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConf
         except (ValueError, RecursionError):
             branch[key] = text
     return BaselineConfig.model_validate(tree)
+
+
+def check_counts(fields: Mapping[str, Any]) -> None:
+    """Refuse numbers that nothing can have.
+
+    Args:
+        fields: of a configuration, seeds left out.
+
+    Raises:
+        ValueError: one exceeds :data:`LARGEST_COUNT`.
+    """
+    for name, value in _parts(fields):
+        if isinstance(value, int) and value > LARGEST_COUNT:
+            raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, not {value:,}")
 
 
 def _key(branch: Any, part: str) -> str | int:

@@ -116,10 +116,22 @@ def check_memory(config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> No
         sizes = {"worlds": row, "batch_size": row, "replay_capacity": row + inputs}
         for field, size in sizes.items():
             floats[f"stages.{number}.training.{field}"] = size * getattr(training, field)
+    refuse_too_large(floats, min(config.seeds_per_shard, len(config.seeds)), compute)
+
+
+def refuse_too_large(floats: Mapping[str, int], seeds: int, compute: Compute = LOCAL_WORKERS) -> None:
+    """Refuse what takes more memory than this machine has.
+
+    Args:
+        floats: numbers of 32 bits that each field takes at least, per seed.
+        seeds: that are computed as one stack.
+        compute: where; other machines, and graphics cards, may have more.
+
+    Raises:
+        ValueError: a field takes too much; it is named.
+    """
     field, most = max(floats.items(), key=lambda item: item[1])
-    seeds = min(config.seeds_per_shard, len(config.seeds))
     needed, there = 4.0 * most * seeds, usable_memory()
-    # Other machines, and graphics cards, may have more.
     if compute.engine == "local" and compute.device == "cpu" and needed > there:
         raise ValueError(
             f"{field} is too large for this machine: with {seeds} seeds in a shard it takes at least "
