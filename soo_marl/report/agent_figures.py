@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -117,7 +116,6 @@ def _points(
 def _scatter(points: Sequence[Point], missing: int, title: str) -> tuple[Figure, Axes]:
     """A panel with a dot per agent, a large mark per condition, the baselines' ranges, and the legend beside it."""
     figure = Figure(figsize=(10.5, 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right"]].set_visible(False)

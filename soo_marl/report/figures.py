@@ -16,7 +16,6 @@ from typing import ParamSpec
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
@@ -253,7 +252,6 @@ def _panels(
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
     for panel in axes:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -194,7 +193,6 @@ def _row_panel(
 ) -> tuple[Figure, Axes]:
     """A panel with a row per condition, and beside it verdicts and goal rates, or verdicts before and after."""
     figure = Figure(figsize=(10, 1.9 + 0.36 * len(conditions)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -51,7 +50,6 @@ def layer_gap(
     if len(labels) > _MOST_LINES:
         raise NothingToDraw(f"more than {_MOST_LINES} models: their lines cannot be told apart")
     figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panels: list[Axes] = list(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0])
     words = {summary.label: summary.word for summary in summaries}
@@ -93,7 +91,6 @@ def layer_map(summaries: Sequence[ModelSummary], title: str = "Where training on
     if len(combinations) < max(3, len(trained)):
         raise NothingToDraw("a map needs three combinations of layers, token mode and learning rate, each once")
     figure = Figure(figsize=(1.6 + 1.25 * len(columns), 1.6 + 0.8 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     for summary in trained:

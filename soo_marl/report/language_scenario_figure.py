@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -40,7 +39,6 @@ def answers_by_scenario(summaries: Sequence[ModelSummary], title: str = "Where d
         raise NothingToDraw("no model was asked further scenarios")
     rows = asked[shown[0].label]
     figure = Figure(figsize=(2.6 + 2.3 * len(shown), 1.5 + 0.34 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     for column, summary in enumerate(shown):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
@@ -115,7 +114,6 @@ def _contours(
     rows = math.ceil(len(grids) / _COLUMNS)
     columns = math.ceil(len(grids) / rows)
     figure = Figure(figsize=(max(2.0 * columns + 1.2, 6.0), 2.35 * rows + 0.7), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panels: list[Axes] = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
     norm = BoundaryNorm(list(levels), 256)
