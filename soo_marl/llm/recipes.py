@@ -117,7 +117,7 @@ def _own_recipes() -> Mapping[str, Recipe]:
 def _parsed(text: str, where: str) -> dict[str, Recipe]:
     try:
         return TypeAdapter(dict[str, Recipe]).validate_python(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where} is not TOML: {quoted(error)}") from error
     except ValidationError as error:
         fault = error.errors()[0]

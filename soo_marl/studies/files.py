@@ -77,7 +77,7 @@ def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
     if error.errno in _FULL:
         way_out = "; make room, then run the same command again: it goes on from the last checkpoint"
     elif error.errno in _FORBIDDEN:
-        way_out = "; make the folder writable, or name a copy of it, then run the same command again"
+        way_out = "; make the folder writable, then run the same command again"
     return RunDirectoryError(f"cannot write {path}: {error.strerror or error}{way_out}")
 
 
@@ -211,11 +211,11 @@ def quoted(content: object) -> str:
     return printable(text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ...")
 
 
-def printable(text: str) -> str:
-    """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def plain(text: str) -> str:
     """The same text as :func:`printable` makes it, but with its line breaks."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def printable(text: str) -> str:
+    """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
