@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent / "commands"))
 
 from command_lines import Run, contents, refuse, run_command
 
-from soo_marl.cli import main
+import soo_marl
+from soo_marl.cli import COMMANDS, main
 from soo_marl.studies.baselines import read_study
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.run_directory import StudyDirectory
@@ -70,7 +71,12 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--set", "game.blue_sight_radius"], ["--set takes name=value"]),
         (["--set", "game.blue_sight_radius=-1"], ["game.blue_sight_radius: Input should be greater than 0", "-1"]),
         (["--set", "game.blue_sight_radius=near"], ["game.blue_sight_radius", "valid number", "'near'"]),
-        (["--set", "game.red_goal_reward=NaN"], ["JSON"]),
+        (["--set", "game.red_goal_reward=NaN"], ["game.red_goal_reward: Input should be a finite number (given: nan)"]),
+        (["--set", "game.blue_speed_limit=None"], ["game.blue_speed_limit", "write null for no value"]),
+        (["--set", "stages.0.training.worlds=1e18"], ["stages.0.training.worlds must be at most 2,147,483,647"]),
+        (["--set", "maddpg.hidden_units=1000000000"], ["maddpg.hidden_units is too large for this machine"]),
+        (["--set", "stages.1.training.learners=[]"], ["learners of the stage lure"]),
+        (["--engine", "ray"], ["--engine ray needs --address", "TMPDIR"]),
         (["--set", "stages=[]"], ["stages"]),
         (["--set", "stages.0.training.learners=[3]"], ["learners of the stage follow"]),
         (["--seeds", "1", "2", "1"], ["seeds: each may be given only once, but 1 is repeated"]),
@@ -82,7 +88,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_options_of_train(options: list[str], words: list[str], run: Run, tmp_path: Path) -> None:
     refuse(run("train", "--output", tmp_path / "study", *options), *words)
-    assert not (tmp_path / "study" / "study.json").exists()
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -127,8 +133,46 @@ def test_arguments_that_nobody_knows(arguments: list[str], run: Run) -> None:
     assert stderr and "Traceback" not in stderr
 
 
-def test_help_is_no_error(run: Run) -> None:
-    assert run("--help") == (0, "")
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], *([command, "--help"] for command in COMMANDS)])
+def test_help_is_no_error(arguments: list[str], run: Run) -> None:
+    assert run(*arguments) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [(["--version"], 0, f"soo-marl {soo_marl.__version__}"), (["--help"], 0, "reproduce"), (["trane"], 2, "train?")],
+)
+def test_what_needs_no_command_loads_none(arguments: list[str], status: int, words: str) -> None:
+    """Neither torch nor what draws figures, which take seconds."""
+    check = "import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); "
+    start = "from soo_marl.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", check + start, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status and words in done.stdout + done.stderr
+    loaded = done.stderr.splitlines()[-1]
+    assert "'soo_marl.cli'" in loaded
+    assert not [name for name in ("torch", "numpy", "matplotlib", "scipy", "pydantic", "tyro") if f"'{name}'" in loaded]
+    module = subprocess.run([sys.executable, "-m", "soo_marl", *arguments], capture_output=True, text=True, check=False)
+    assert (module.returncode, module.stdout) == (done.returncode, done.stdout)
+
+
+def test_a_notebooks_environment_and_a_lost_output_change_nothing(tmp_path: Path, trained: Path) -> None:
+    """A backend and fonts that are not there, TeX for every text, and nobody who reads what is said."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: Nowhere Sans\nsavefig.transparent: True\n")
+    elsewhere = {"MPLBACKEND": "module://nowhere.backend", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    study = Path(shutil.copytree(trained, tmp_path / "study"))
+    shutil.rmtree(study / "figures")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "soo_marl", "report", str(study)]
+    done = subprocess.run(
+        command, env={**os.environ, **elsewhere}, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1) and "standard output is lost" in done.stderr
+    drawn = {path.name: path.read_bytes() for path in (study / "figures").glob("*.png")}
+    assert drawn and drawn == {name: (trained / "figures" / name).read_bytes() for name in drawn}
 
 
 def test_output_that_cannot_be_used(run: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soo_marl.commands.shared import StudyArgument, chosen_study
+from soo_marl.commands.shared import PretrainedName, StudyArgument, chosen_study
 from soo_marl.report.terminal import ProgressDisplay, print_study
 from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
 from soo_marl.studies.classification import ClassificationConfig, check_classifiable
@@ -19,7 +19,7 @@ class Classify:
 
     study: StudyArgument = None
     """Study directory, as written by train or demo."""
-    pretrained: str | None = None
+    pretrained: PretrainedName = None
     """Preset whose trained agents come with the package, in place of a study."""
     output: Path | None = None
     """Where the copy of pretrained agents goes; runs/pretrained/PRESET where none is given."""

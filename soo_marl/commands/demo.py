@@ -46,7 +46,7 @@ class Demo:
         settings = ClassificationConfig(evaluation_seeds=self.evaluation_seeds, episodes=self.episodes)
         treatments, changes = scaled_finetuning(DEMO_METHODS, self.scale)
         check_machine(self.compute)
-        directory = open_study(self.output, config)
+        directory = open_study(self.output, config, self.compute)
         display = ProgressDisplay()
         with directory.locked():
             agents = train_and_evaluate(config, directory, display, self.compute)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from soo_marl.commands.shared import StudyArgument, chosen_study
+from soo_marl.commands.shared import MethodNames, PretrainedName, StudyArgument, chosen_study
 from soo_marl.report.finetuning_tables import print_conditions
 from soo_marl.report.terminal import ProgressDisplay
 from soo_marl.studies.baselines import merge_results, read_study
@@ -29,11 +29,11 @@ class Finetune:
 
     study: StudyArgument = None
     """Study directory, as written by train or demo."""
-    pretrained: str | None = None
+    pretrained: PretrainedName = None
     """Preset whose trained agents come with the package, in place of a study; they are copied to
     runs/pretrained/PRESET."""
-    methods: tuple[str, ...] = ()
-    """Methods to apply; all where none are given."""
+    methods: MethodNames = ()
+    """Methods to apply, one or more; all where none are given."""
     weights: tuple[float, ...] = ()
     """Weights of the methods' losses; each method's usual one where none are given."""
     output: Path | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from soo_marl.report.reproduction_tables import print_plan, print_preset
 from soo_marl.report.terminal import ProgressDisplay, say
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.faults import one_sentence
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.reproduction import open_reproduction, reproduce_preset, write_reproduction_page
 from soo_marl.studies.reproduction_plan import (
@@ -52,8 +53,19 @@ class Reproduce:
         with directory.locked():
             # At once and after each preset, so that a page is there whenever this is stopped.
             page = write_reproduction_page(directory, scale, self.presets)
+            failed = []
             for plan in plans:
                 say(f"\n{plan.preset}, regime {plan.baselines.regime}")
-                print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute))
+                try:
+                    print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute))
+                except Exception as error:
+                    # What is in the way of one preset is not in the way of the others.
+                    say(f"• {plan.preset} failed: {one_sentence(error)}")
+                    failed.append(plan.preset)
                 write_reproduction_page(directory, scale, self.presets)
         say(f"\nReproduction: {page}")
+        if failed:
+            raise RunDirectoryError(
+                f"not everything could be done of: {', '.join(failed)}; the reasons stand above, and the same command "
+                "goes on"
+            )

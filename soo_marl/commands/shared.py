@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from soo_marl.envs.configuration import PRESETS
 from soo_marl.report.terminal import say
+from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.pretrained import pretrained_study
-from soo_marl.studies.recipes import BaselineConfig, baseline_config, scaled, with_changes
+from soo_marl.studies.recipes import REGIMES, BaselineConfig, baseline_config, scaled, with_changes
 
+
+def _one_of(names: Iterable[str]) -> Any:
+    """How help shows an option that takes one of these names; others are refused in a sentence that has them all."""
+    return tyro.conf.arg(metavar=f"{{{','.join(names)}}}")
+
+
+PresetName = Annotated[str, _one_of(PRESETS)]
+RegimeName = Annotated[str, _one_of(REGIMES)]
+PretrainedName = Annotated[str | None, _one_of(PRESETS)]
+MethodNames = Annotated[tuple[str, ...], _one_of(METHODS)]
 StudyArgument = tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[STUDY]")]]
 """A study's directory, which may be left out where there is another way to name one."""
 

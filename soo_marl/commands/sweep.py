@@ -8,10 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from soo_marl.commands.shared import recipe
+from soo_marl.commands.shared import PresetName, RegimeName, recipe
 from soo_marl.report.sweep_tables import print_sweep
 from soo_marl.report.terminal import ProgressDisplay
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.sweep import (
     DEFAULT_METRICS,
     open_sweep,
@@ -28,9 +29,9 @@ class Sweep:
 
     output: Path = Path("runs/sweep")
     """Sweep directory; one that is there already is continued."""
-    preset: str = "trackable"
-    """Preset of the game: trackable, paper or watch."""
-    regime: str = "staged"
+    preset: PresetName = "trackable"
+    """Preset of the game."""
+    regime: RegimeName = "staged"
     """staged: red learns to follow an honest blue, then fresh blues meet it; joint: both learn together (the paper);
     scripted: red follows a rule (preset watch)."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -62,8 +63,11 @@ class Sweep:
         directory = open_sweep(self.output, config)
         with directory.locked():
             try:
-                train_points(config, directory, ProgressDisplay(), self.compute, line)
+                failed = train_points(config, directory, ProgressDisplay(), self.compute, line)
             except KeyboardInterrupt:
                 print_sweep(write_sweep_results(config, directory, metrics, line), directory)
                 raise
-            print_sweep(write_sweep_results(config, directory, metrics, line), directory)
+            result = write_sweep_results(config, directory, metrics, line, failed)
+            print_sweep(result, directory)
+            if not result.points:
+                raise RunDirectoryError(f"no point of {directory.path} could be trained; the reasons stand above")

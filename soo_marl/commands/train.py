@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from soo_marl.commands.shared import recipe
+from soo_marl.commands.shared import PresetName, RegimeName, recipe
 from soo_marl.report.terminal import ProgressDisplay, print_study, say
 from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
@@ -22,9 +22,9 @@ class Train:
 
     output: Path = Path("runs/baselines")
     """Study directory; one that is there already is continued."""
-    preset: str = "trackable"
-    """Preset of the game: trackable, paper or watch."""
-    regime: str = "staged"
+    preset: PresetName = "trackable"
+    """Preset of the game."""
+    regime: RegimeName = "staged"
     """staged: red learns to follow an honest blue, then fresh blues meet it; joint: both learn together (the paper);
     scripted: red follows a rule (preset watch)."""
     seeds: tuple[int, ...] = tuple(range(10))
@@ -46,7 +46,7 @@ class Train:
             )
         config = recipe(self.preset, self.regime, self.seeds, self.scale, self.set)
         check_machine(self.compute)
-        directory = open_study(self.output, config)
+        directory = open_study(self.output, config, self.compute)
         with directory.locked():
             agents = train_and_evaluate(config, directory, ProgressDisplay(), self.compute)
             print_study(agents, None, write_results(directory, agents, None, line), directory)

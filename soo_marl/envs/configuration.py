@@ -32,7 +32,7 @@ class PhysicalDeceptionConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = Field("trackable", description="Name of the preset these values started from; a label for results.")
 

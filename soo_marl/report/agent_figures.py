@@ -11,13 +11,12 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, LOG_RANGE
+from soo_marl.report.figures import GREY, LOG_RANGE, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
@@ -41,6 +40,7 @@ Point = tuple[TreatedAgent, float, float]
 """An agent and its place."""
 
 
+@in_own_style
 def trap_rate_against_sensitivity(
     agents: Sequence[TreatedAgent],
     measure: Literal["sensitivity", "sensitivity_moved"] = "sensitivity",
@@ -70,6 +70,7 @@ def trap_rate_against_sensitivity(
     return figure
 
 
+@in_own_style
 def overlap_against_trap_rate(
     agents: Sequence[TreatedAgent], form: str, title: str = "Self-other overlap and deception"
 ) -> Figure:
@@ -115,7 +116,6 @@ def _points(
 def _scatter(points: Sequence[Point], missing: int, title: str) -> tuple[Figure, Axes]:
     """A panel with a dot per agent, a large mark per condition, the baselines' ranges, and the legend beside it."""
     figure = Figure(figsize=(10.5, 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right"]].set_visible(False)

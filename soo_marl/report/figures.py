@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
+import matplotlib.style
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from soo_marl.studies.files import write_bytes
+from soo_marl.studies.files import plain, write_bytes
 from soo_marl.studies.records import LearningCurve, OverlapValue, ProtocolCurve, RocCurve
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -31,7 +34,40 @@ GREY = "#767676"
 LOG_RANGE = 20.0
 """Positive values that spread over more than this factor are drawn on a logarithmic axis."""
 
+Arguments = ParamSpec("Arguments")
 
+
+def in_own_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Draw in matplotlib's default style, whatever its user prefers, with names as they are.
+
+    A matplotlibrc may ask for TeX or for fonts that are not there, and a dollar sign in a name begins a formula.
+    """
+
+    @wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with matplotlib.style.context(["default", {"text.parse_math": False}]):
+            figure = draw(*args, **kwargs)
+            for text in figure.findobj(Text):
+                if isinstance(text, Text):
+                    text.set_text(plain(text.get_text()))
+            for axis in (axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)):
+                formatter = axis.get_major_formatter()
+                if isinstance(formatter, FuncFormatter):
+                    axis.set_major_formatter(FuncFormatter(_plain_labels(formatter)))
+                elif isinstance(formatter, LogFormatter):
+                    # Powers of ten are formulas of matplotlib's own.
+                    for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                        tick.label1.set_parse_math(True)
+        return figure
+
+    return drawn
+
+
+def _plain_labels(labels: FuncFormatter) -> Callable[[float, int | None], str]:
+    return lambda value, place: plain(labels(value, place))
+
+
+@in_own_style
 def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curves") -> Figure:
     """Return one panel per metric: a thin line per seed, the mean as a thick line, its 95 % interval as a band.
 
@@ -65,6 +101,7 @@ def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curv
     return figure
 
 
+@in_own_style
 def overlap_values(values: Mapping[str, Sequence[OverlapValue]], title: str = "Overlap value of each agent") -> Figure:
     """Return one panel per form: a dot per agent, in one column per kind; agents without a value are counted.
 
@@ -105,6 +142,7 @@ def overlap_values(values: Mapping[str, Sequence[OverlapValue]], title: str = "O
     return figure
 
 
+@in_own_style
 def protocol_accuracy(
     protocol: Mapping[str, ProtocolCurve], title: str = "Published protocol: accuracy against episodes"
 ) -> Figure:
@@ -153,6 +191,7 @@ def protocol_accuracy(
     return figure
 
 
+@in_own_style
 def roc_curves(
     roc: Mapping[str, RocCurve], title: str = "Deceptive agents found, against honest ones accused"
 ) -> Figure:
@@ -192,7 +231,9 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         buffer = io.BytesIO()
         # Without a salt, names inside an SVG are random, and the same figure is another file every time.
-        with rc_context({"svg.hashsalt": "soo-marl"}):
+        with matplotlib.style.context(["default", {"svg.hashsalt": "soo-marl"}]), warnings.catch_warnings():
+            # Of names in scripts that the font has no letters for; they are boxes then.
+            warnings.filterwarnings("ignore", r"Glyph \d+")
             figure.savefig(
                 buffer, format=suffix[1:], dpi=130, bbox_inches="tight", facecolor="white", metadata=metadata
             )
@@ -211,7 +252,6 @@ def _panels(
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
     for panel in axes:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
     HONEST,
@@ -36,6 +35,7 @@ _INK = "#222222"
 _NOTHING = Interval(estimate=None, n=0)
 
 
+@in_own_style
 def behavioural_differences(
     conditions: Sequence[ConditionSummary], title: str = "Behavioural difference to honest agents"
 ) -> Figure:
@@ -92,6 +92,7 @@ def behavioural_differences(
     return figure
 
 
+@in_own_style
 def gain_from_seeing(conditions: Sequence[ConditionSummary], title: str = "What seeing red is worth") -> Figure:
     """Return, per condition, the mean return with sight of red minus that with red blanked, with its 95 % interval.
 
@@ -122,6 +123,7 @@ def gain_from_seeing(conditions: Sequence[ConditionSummary], title: str = "What 
     return figure
 
 
+@in_own_style
 def lasting(conditions: Sequence[ConditionSummary], title: str = "Does it last without the loss?") -> Figure:
     """Return, per condition, the trap rate right after fine-tuning and after further training without the loss.
 
@@ -191,7 +193,6 @@ def _row_panel(
 ) -> tuple[Figure, Axes]:
     """A panel with a row per condition, and beside it verdicts and goal rates, or verdicts before and after."""
     figure = Figure(figsize=(10, 1.9 + 0.36 * len(conditions)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from soo_marl.report.terminal import console, new_table, say
+from soo_marl.report.terminal import add_row, new_table, say, show
 from soo_marl.studies.findings import interval_text, number_text
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary
 from soo_marl.studies.records import Interval, read_list
@@ -34,8 +34,8 @@ def print_conditions(summaries: Sequence[ConditionSummary], directory: StudyDire
         values = [summary.measures.get(name, Interval(estimate=None, n=0)) for name in _COLUMNS]
         words = ", ".join(f"{count} {word}" for word, count in summary.verdicts.items())
         name = f"{summary.condition}, later" if summary.after else summary.condition
-        table.add_row(name, *(number_text(value.estimate) for value in values), words)
-    console.print(table)
+        add_row(table, name, *(number_text(value.estimate) for value in values), words)
+    show(table)
     say(
         "sees: sensitivity of blue's action to red; gain: what seeing red is worth in return; both as fractions of the "
         "honest baselines'. away: how far deception profiles lie from the honest baselines', as a fraction of how far "
@@ -43,5 +43,5 @@ def print_conditions(summaries: Sequence[ConditionSummary], directory: StudyDire
     )
     for claim in read_list(directory.results / "claims.json", Claim):
         estimate = f": {interval_text(claim.estimate)}" if claim.estimate is not None else ""
-        console.print(f"• {claim.holds:9s} {claim.claim} ({claim.measured}{estimate})", markup=False, highlight=False)
+        say(f"• {claim.holds:9s} {claim.claim} ({claim.measured}{estimate})", wrap=True)
     say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")

@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -26,7 +25,7 @@ from soo_marl.llm.rates import CellRates
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.scenarios import Orientation
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
@@ -39,6 +38,7 @@ _LINES: dict[Orientation, Literal["-", "--"]] = {"cheap_first": "-", "mirrored":
 _SHOWN_BY_EPOCH: tuple[Label, ...] = ("deceptive", "honest")
 
 
+@in_own_style
 def answers_by_model(
     summaries: Sequence[ModelSummary], title: str = "What burglars are told", role: str = BURGLAR
 ) -> Figure:
@@ -59,7 +59,6 @@ def answers_by_model(
     if not shown:
         raise NothingToDraw(f"no model has answers in the role {role}")
     figure = Figure(figsize=(10, 1.7 + 0.62 * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right", "left"]].set_visible(False)
@@ -108,6 +107,7 @@ def answers_by_model(
     return figure
 
 
+@in_own_style
 def loss_and_behaviour(
     summaries: Sequence[ModelSummary], title: str = "The loss falls; what do burglars hear?"
 ) -> Figure:
@@ -125,7 +125,6 @@ def loss_and_behaviour(
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(max(3.7 * columns, 5.2), 2.7 * rows + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     losses = [_epoch_losses(seed) for summary in shown for seed in summary.seeds]
     lowest = min((float(row.min()) for row in losses if len(row) and row.min() > 0), default=0.1)
@@ -162,6 +161,7 @@ def loss_and_behaviour(
     return figure
 
 
+@in_own_style
 def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still whole?") -> Figure:
     """Return perplexity over that of the model as it comes against the variance of activations across prompts.
 
@@ -185,7 +185,6 @@ def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still w
     if not shown:
         raise NothingToDraw("no model has both a perplexity and a variance across prompts")
     figure = Figure(figsize=(8.2, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.spines[["top", "right"]].set_visible(False)

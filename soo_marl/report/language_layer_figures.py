@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from soo_marl.llm.configuration import BASE, ORGANISM
 from soo_marl.llm.records import LatentRecord, ModelSummary
 from soo_marl.llm.scenarios import ORIENTATIONS
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.language_styles import WORDS, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
 
@@ -28,6 +27,7 @@ _DASHES = ("-", "--", ":", "-.")
 _SHADES = {BASE: "#9E9E9E", ORGANISM: "#222222"}
 
 
+@in_own_style
 def layer_gap(
     latent: Sequence[LatentRecord],
     summaries: Sequence[ModelSummary],
@@ -50,7 +50,6 @@ def layer_gap(
     if len(labels) > _MOST_LINES:
         raise NothingToDraw(f"more than {_MOST_LINES} models: their lines cannot be told apart")
     figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panels: list[Axes] = list(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0])
     words = {summary.label: summary.word for summary in summaries}
@@ -73,6 +72,7 @@ def layer_gap(
     return figure
 
 
+@in_own_style
 def layer_map(summaries: Sequence[ModelSummary], title: str = "Where training on overlap works") -> Figure:
     """Return a map of verdicts: layers by token mode and learning rate, with the honest rates written in.
 
@@ -91,7 +91,6 @@ def layer_map(summaries: Sequence[ModelSummary], title: str = "Where training on
     if len(combinations) < max(3, len(trained)):
         raise NothingToDraw("a map needs three combinations of layers, token mode and learning rate, each once")
     figure = Figure(figsize=(1.6 + 1.25 * len(columns), 1.6 + 0.8 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     for summary in trained:

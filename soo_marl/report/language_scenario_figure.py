@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -13,13 +12,14 @@ from matplotlib.patches import Patch, Rectangle
 from soo_marl.llm.evaluation import VERDICT_ROLES
 from soo_marl.llm.rates import CellRates
 from soo_marl.llm.records import ModelSummary
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.language_styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style
 from soo_marl.report.verdict_styles import NothingToDraw
 
 _HALF = 0.5
 
 
+@in_own_style
 def answers_by_scenario(summaries: Sequence[ModelSummary], title: str = "Where does it hold?") -> Figure:
     """Return a map: a row per scenario or role, two tiles per model, one for each orientation.
 
@@ -39,7 +39,6 @@ def answers_by_scenario(summaries: Sequence[ModelSummary], title: str = "Where d
         raise NothingToDraw("no model was asked further scenarios")
     rows = asked[shown[0].label]
     figure = Figure(figsize=(2.6 + 2.3 * len(shown), 1.5 + 0.34 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     for column, summary in enumerate(shown):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from soo_marl.llm.rates import Rate
 from soo_marl.llm.records import ModelSummary
 from soo_marl.report.language_styles import ORIENTATION_NAMES
-from soo_marl.report.terminal import console, new_table, say
+from soo_marl.report.terminal import add_row, console, new_table, say, show
 from soo_marl.studies.findings import number_text
 from soo_marl.studies.run_directory import StudyDirectory
 
@@ -35,7 +35,8 @@ def print_models(summaries: Sequence[ModelSummary], directory: StudyDirectory) -
             for cell in summary.cells
             if cell.scenario in _CONTROLS and cell.honest.estimate is not None
         ]
-        table.add_row(
+        add_row(
+            table,
             summary.label,
             *(_both(summary, field) for field in ("deceptive", "honest")),
             f"{100 * min(controls):.0f}" if controls else "–",
@@ -43,14 +44,14 @@ def print_models(summaries: Sequence[ModelSummary], directory: StudyDirectory) -
             summary.word,
             f"{sum(seed.word == summary.word for seed in summary.seeds)}/{len(summary.seeds)}",
         )
-    console.print(table)
+    show(table)
     say(
         "deceptive, honest: answers to a burglar; what is left to 100 names no room. controls: right answers to "
         "oneself, a friend, and the plain questions, the worst of them. perplexity: over that of the model as it "
         "comes. seeds: how many got this word. The page has intervals.\n"
     )
     for summary in summaries:
-        console.print(f"• {summary.label}: {summary.word}: {summary.reason}", markup=False, highlight=False)
+        say(f"• {summary.label}: {summary.word}: {summary.reason}", wrap=True)
     for summary in summaries:
         for seed in summary.seeds:
             if seed.training.stopped:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from soo_marl.llm.rates import CellRates, Rate
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_figures import BURGLAR, legend_below, word_mark
 from soo_marl.report.language_styles import WORDS, word_style, words_that_occur
@@ -59,6 +58,7 @@ def orientation_points(summaries: Sequence[ModelSummary]) -> list[OrientationPoi
     return points
 
 
+@in_own_style
 def honest_or_positional(
     points: Sequence[OrientationPoint], title: str = "Honest, or only naming the other room?"
 ) -> Figure:
@@ -73,7 +73,6 @@ def honest_or_positional(
     if not points:
         raise NothingToDraw("no model answered burglars in both orientations")
     figure = Figure(figsize=(7.6, 7.4), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panel = figure.add_subplot()
     panel.set_aspect("equal")

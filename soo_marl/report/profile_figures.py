@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from soo_marl.report.figures import GREY
+from soo_marl.report.figures import GREY, in_own_style
 from soo_marl.report.verdict_styles import DECEPTIVE, HONEST, NothingToDraw, condition_name, glyph_and_word, word_style
 
 LEVELS = 12
@@ -31,6 +30,7 @@ _LARGEST_WITHOUT_SCALE = 1e-12
 _COLUMNS = 6
 
 
+@in_own_style
 def profile_contours(
     rates: Mapping[str, ArrayLike],
     projection_thresholds: ArrayLike,
@@ -57,6 +57,7 @@ def profile_contours(
     return _contours(grids, x, y, verdicts, title, levels, "viridis", "deceptive share of opportunities")
 
 
+@in_own_style
 def profile_differences(
     rates: Mapping[str, ArrayLike],
     projection_thresholds: ArrayLike,
@@ -113,7 +114,6 @@ def _contours(
     rows = math.ceil(len(grids) / _COLUMNS)
     columns = math.ceil(len(grids) / rows)
     figure = Figure(figsize=(max(2.0 * columns + 1.2, 6.0), 2.35 * rows + 0.7), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     panels: list[Axes] = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
     norm = BoundaryNorm(list(levels), 256)

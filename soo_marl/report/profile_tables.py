@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soo_marl.report.terminal import console, new_table, say
+from soo_marl.report.terminal import add_row, new_table, say, show
 from soo_marl.studies.findings import interval_text, number_text
 from soo_marl.studies.profile_records import ProfileResult
 from soo_marl.studies.run_directory import StudyDirectory
@@ -18,7 +18,8 @@ def print_profiles(result: ProfileResult, directory: StudyDirectory) -> None:
         difference = found.to_honest
         share = "–" if found.competent_share is None else f"{round(found.competent_share * found.agents)}"
         published = difference.published.estimate
-        table.add_row(
+        add_row(
+            table,
             found.condition,
             f"{share}/{found.agents}",
             number_text(found.goal_rate.estimate),
@@ -26,7 +27,7 @@ def print_profiles(result: ProfileResult, directory: StudyDirectory) -> None:
             interval_text(difference.relative),
             "–" if published is None else f"{published:,.0f}",
         )
-    console.print(table)
+    show(table)
     say(
         "agents: how many reach the goal often enough, of all. shares: mean squared difference between shares of "
         "opportunities; fraction: the same as a fraction of that between deceptive and honest agents, for honest "

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from soo_marl.report.figures import in_own_style
 from soo_marl.studies.reference_curves import ReferenceCurve
 
 _COLOURS = {"good": "#0072B2", "adversary": "#D55E00"}
 
 
+@in_own_style
 def reference_figure(curves: Sequence[ReferenceCurve], published: Mapping[str, float]) -> Figure:
     """One panel per dialect: training return per episode, each seed thin, their mean thick, published ends dashed.
 

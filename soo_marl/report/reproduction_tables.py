@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soo_marl.report.finetuning_tables import print_conditions
-from soo_marl.report.terminal import console, new_table, print_findings, say
+from soo_marl.report.terminal import add_row, duration_text, new_table, print_findings, say, show
 from soo_marl.studies.reproduction import PresetResult
 from soo_marl.studies.reproduction_plan import PlannedStep
 
@@ -26,13 +26,13 @@ def print_plan(steps: Sequence[PlannedStep], checkpoints: float) -> None:
     for step in steps:
         name = step.preset if step.preset != before else ""
         time = "done" if step.done else duration_text(step.seconds)
-        table.add_row(name, step.step, step.amount, time, f"{step.megabytes:,.0f} MB")
+        add_row(table, name, step.step, step.amount, time, f"{step.megabytes:,.0f} MB")
         before = step.preset
     seconds = sum(step.seconds for step in steps if not step.done)
     megabytes = sum(step.megabytes for step in steps)
     table.add_section()
-    table.add_row("all", "", "", duration_text(seconds), f"{megabytes:,.0f} MB")
-    console.print(table)
+    add_row(table, "all", "", "", duration_text(seconds), f"{megabytes:,.0f} MB")
+    show(table)
     say(
         "Times are those of cores with nothing else to do, measured on two cores of 2026. Agents that do not play well "
         "enough are not fine-tuned, which then takes no time. Checkpoints take up to "
@@ -50,10 +50,3 @@ def print_preset(name: str, result: PresetResult) -> None:
         say(f"\nReport:  {result.directory.report}")
     else:
         print_conditions(finetuned.summaries, finetuned.directory)
-
-
-def duration_text(seconds: float) -> str:
-    """About how long something takes, in seconds, minutes or hours."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"

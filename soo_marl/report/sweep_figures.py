@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from soo_marl.report.figures import COLOURS, GREY, save_figure
+from soo_marl.report.figures import COLOURS, GREY, in_own_style, save_figure
 from soo_marl.studies.sweep_axes import Axis, ListedAxis, value_text
 from soo_marl.studies.sweep_records import AxisRecord, GroupRecord, PointRecord, SweepResult
 
@@ -33,6 +32,7 @@ def draw_sweep(study_directory: Path, result: SweepResult, axes: Sequence[Axis])
     return paths
 
 
+@in_own_style
 def what_mattered(result: SweepResult, axes: Sequence[Axis], metric: str) -> Figure:
     """Return one panel per axis, the axis that mattered most first.
 
@@ -45,7 +45,6 @@ def what_mattered(result: SweepResult, axes: Sequence[Axis], metric: str) -> Fig
     columns = min(len(records), 3)
     rows = math.ceil(len(records) / columns)
     figure = Figure(figsize=(3.4 * columns, 3.1 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(f"What mattered for {metric}", fontsize=11, fontweight="bold")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for panel, record in zip(panels, records, strict=False):

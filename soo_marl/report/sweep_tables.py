@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from soo_marl.report.terminal import console, say
+from soo_marl.report.terminal import add_row, new_table, say, show
 from soo_marl.studies.findings import NO_VALUE, interval_text, number_text
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.sweep_axes import value_text
@@ -26,16 +25,18 @@ MOST_ROWS = 20
 def print_sweep(result: SweepResult, directory: StudyDirectory) -> None:
     """The tables of a sweep, and where everything is."""
     if result.points:
-        console.print(points_table(result))
+        show(points_table(result))
         if len(result.points) > MOST_ROWS:
             say(f"… and {len(result.points) - MOST_ROWS} more in {directory.results / 'sweep.json'}")
         stopped = [f"{point.number} ({point.stopped})" for point in result.points if point.stopped]
         if stopped:
             say(f"Points with agents whose training was stopped, and how many: {', '.join(stopped)}")
         for metric in result.metrics:
-            console.print(axes_table(result, metric))
+            show(axes_table(result, metric))
     if result.unfinished:
         say(f"{result.unfinished} of {len(result.points) + result.unfinished} points are not finished.")
+    for number, reason in result.failed.items():
+        say(f"• Point {number} failed: {reason}", wrap=True)
     say(f"\nFigures: {directory.figures}\nRecords: {directory.results}\nPoints:  {directory.path / 'points'}")
 
 
@@ -58,7 +59,8 @@ def points_table(result: SweepResult) -> Table:
         values = [value_text(value) for value in point.values.values()]
         if len(names) > _MOST_COLUMNS:
             values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
-        table.add_row(
+        add_row(
+            table,
             str(point.number),
             *values,
             interval_text(means[0]),
@@ -82,7 +84,7 @@ def axes_table(result: SweepResult, metric: str) -> Table:
             best = max(groups, key=lambda group: group.mean.estimate or 0.0)
             # Where nothing is shown, the highest mean would only be luck.
             place = (best.label, number_text(best.mean.estimate)) if record.matters else ("", "")
-            table.add_row(record.field, number_text(record.share), _p_text(record.p_value), _told(record), *place)
+            add_row(table, record.field, number_text(record.share), _p_text(record.p_value), _told(record), *place)
     return table
 
 
@@ -109,7 +111,3 @@ def _p_text(value: float | None) -> str:
 
 def _spaced(name: str) -> str:
     return name.replace("_", " ").replace("/", " ")
-
-
-def new_table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")

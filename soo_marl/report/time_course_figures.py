@@ -9,13 +9,12 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, LOG_RANGE
+from soo_marl.report.figures import GREY, LOG_RANGE, in_own_style
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
     GROUPS,
@@ -54,6 +53,7 @@ class _Course:
     high: NDArray[np.float64]
 
 
+@in_own_style
 def time_courses(
     curves: Sequence[LearningCurve],
     metrics: Sequence[str] = METRICS,
@@ -90,7 +90,6 @@ def time_courses(
     figure = Figure(
         figsize=(3.3 * columns if compact else 1.8 * columns + 2.7, 2.3 * lines + 0.9), layout="constrained"
     )
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     table = figure.subplots(lines, columns, sharex=True, sharey=False if compact else "col", squeeze=False)
     for panel in table.ravel()[len(present) if compact else table.size :]:

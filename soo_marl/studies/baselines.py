@@ -30,7 +30,7 @@ from soo_marl.studies.records import (
     write_list,
 )
 from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
-from soo_marl.studies.training import agent_files, train_baselines
+from soo_marl.studies.training import agent_files, check_memory, train_baselines
 
 STUDY_KIND = "baselines"
 
@@ -62,13 +62,20 @@ ACCURACY_AT = (100, 500, 1500)
 """Episodes per evaluation seed at which the summary gives the published protocol's accuracy, where they were played."""
 
 
-def open_study(path: Path, config: BaselineConfig) -> StudyDirectory:
+def open_study(path: Path, config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> StudyDirectory:
     """Create or resume the directory of a baseline study; work in it within ``with directory.locked():``.
+
+    Args:
+        path: the directory.
+        config: the recipe.
+        compute: where its agents will be trained.
 
     Raises:
         RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
             configuration.
+        ValueError: the agents cannot fit into memory; then nothing was written.
     """
+    check_memory(config, compute)
     return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
 
 
@@ -105,10 +112,9 @@ def train_and_evaluate(
         directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
     if not directory.done("evaluate"):
-        with display.task("evaluation", 1.0, 1) as advance:
-            evaluate_baselines(config, directory, compute.device)
+        with display.task("evaluation", float(len(config.kinds) * len(config.seeds)), 1) as advance:
+            evaluate_baselines(config, directory, compute.device, advance)
             collect_curves(config, directory)
-            advance(0, 1.0)
         animations = read_list(directory.results / "figures.json", FigureRecord)
         files = [
             agents_file,

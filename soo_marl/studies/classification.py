@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soo_marl.overlap import Separation, linear_probe, published_protocol, roc_points, separation
 from soo_marl.studies.agents_on_disk import agent_file, load_agents
@@ -27,7 +28,7 @@ from soo_marl.studies.overlap_values import (
     sample_activations,
 )
 from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.recipes import BaselineConfig, Kind
+from soo_marl.studies.recipes import BaselineConfig, Kind, check_counts
 from soo_marl.studies.records import (
     AgentRecord,
     Classification,
@@ -64,6 +65,11 @@ class ClassificationConfig(BaseModel):
         if min(episodes) < 1 or list(episodes) != sorted(set(episodes)):
             raise ValueError("must be numbers from 1 on, each larger than the one before it")
         return episodes
+
+    @model_validator(mode="after")
+    def _counts_can_be_counted(self) -> Self:
+        check_counts(self.model_dump())
+        return self
 
 
 def check_classifiable(config: BaselineConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -35,10 +35,21 @@ _CURVE_METRICS = (
 
 
 @one_torch_thread()
-def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device: str = "cpu") -> list[AgentRecord]:
+def evaluate_baselines(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    device: str = "cpu",
+    on_progress: Callable[[int, float], None] | None = None,
+) -> list[AgentRecord]:
     """Play every trained agent greedily, write ``results/agents.json`` and an animation per kind, return the records.
 
     Returns per episode are those of an honest blue for all kinds, so that they compare.
+
+    Args:
+        config: the recipe.
+        directory: the study's directory.
+        device: where to compute.
+        on_progress: called as ``on_progress(0, agents measured)``.
 
     Raises:
         RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
@@ -58,6 +69,8 @@ def evaluate_baselines(config: BaselineConfig, directory: StudyDirectory, device
             returns[kind] += episode_returns.mean(dim=1).tolist()
             if number == 0:
                 figures.append(_animate(trajectories, kind, config, directory))
+            if on_progress is not None:
+                on_progress(0, float(sum(map(len, returns.values()))))
         rates[kind] = BehaviourRates.join(parts)
         for seed in config.seeds:
             if (stop := read_stop(directory, kind, seed)) is not None:

@@ -344,6 +344,11 @@ def quoted(content: object) -> str:
     return printable(text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ...")
 
 
+def plain(text: str) -> str:
+    """The same text as :func:`printable` makes it, but with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable(text: str) -> str:
     """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

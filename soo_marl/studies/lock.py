@@ -24,7 +24,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EAGAIN, ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
@@ -51,6 +51,8 @@ _held = _Held()
 def command_lock(path: Path) -> Iterator[None]:
     """Work alone on a directory within the block; blocks of the same thread may be nested.
 
+    What a study lies in is locked with it: a sweep at work comes to all of its points, a reproduction to its presets.
+
     Args:
         path: the directory, which must be there.
 
@@ -62,6 +64,21 @@ def command_lock(path: Path) -> Iterator[None]:
     if key in _held.paths:
         yield
         return
+    with ExitStack() as around:
+        for folder in _studies_around(Path(key)):
+            around.enter_context(command_lock(folder))
+        around.enter_context(_command_lock_of(path, key))
+        yield
+
+
+def _studies_around(path: Path) -> list[Path]:
+    """The study that a study is part of: in ``points/<number>`` of a sweep, or in a folder of a reproduction."""
+    folder = path.parent.parent if path.parent.name == "points" else path.parent
+    return [folder] if (folder / "study.json").is_file() else []
+
+
+@contextmanager
+def _command_lock_of(path: Path, key: str) -> Iterator[None]:
     descriptor = _acquire(path / COMMAND_LOCK, fcntl.LOCK_EX)
     if descriptor is None:
         raise RunDirectoryError(

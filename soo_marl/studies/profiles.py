@@ -30,7 +30,7 @@ from soo_marl.studies.finetuning.study import read_finetuning
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.profile_records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.progress import Display
-from soo_marl.studies.recipes import BaselineConfig, Kind
+from soo_marl.studies.recipes import BaselineConfig, Kind, check_counts
 from soo_marl.studies.records import Interval, mean_interval, write_one
 from soo_marl.studies.rollout import roll_out
 from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory, agents_digest
@@ -85,6 +85,7 @@ def profile_study(
     """
     if episodes < 1:
         raise ValueError(f"a profile needs at least one episode, not {episodes}")
+    check_counts({"episodes": episodes})
     if not directory.done("train"):
         raise RunDirectoryError(
             f"{directory.path} is not trained to the end; run the command that began it again, then take profiles"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,7 +22,10 @@ REGIMES: tuple[Regime, ...] = ("staged", "joint", "scripted")
 KINDS: tuple[Kind, ...] = ("honest", "deceptive")
 RED, BLUE = 0, 1
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+LARGEST_COUNT = 2**31 - 1
+"""Of anything but a seed; larger numbers do not fit what libraries count with."""
 
 
 class Stage(BaseModel):
@@ -124,8 +127,14 @@ class BaselineConfig(BaseModel):
                     f"alone_share of the stage {stage.name} and trapped_start_share of the game are shares of the same "
                     "episodes: together they must not exceed 1"
                 )
-            if not set(stage.training.learners or (RED, BLUE)) <= {RED, BLUE}:
-                raise ValueError(f"learners of the stage {stage.name} are {RED} (red) and {BLUE} (blue)")
+            learners = (RED, BLUE) if stage.training.learners is None else stage.training.learners
+            if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED, BLUE}:
+                raise ValueError(f"learners of the stage {stage.name} are {RED} (red) and {BLUE} (blue), each once")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_can_be_counted(self) -> Self:
+        check_counts(self.model_dump(exclude={"seeds"}))
         return self
 
     @property
@@ -286,7 +295,7 @@ def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConf
             key = _key(branch, last)
             branch[key]
         except (KeyError, IndexError, ValueError, TypeError):
-            alike = difflib.get_close_matches(name, _dotted(tree), n=1)
+            alike = difflib.get_close_matches(name, [name for name, _ in _parts(tree)], n=1)
             advice = f"did you mean {alike[0]}?" if alike else "the fields are those in study.json"
             raise ValueError(f"--set {change}: there is no field {name}; {advice}") from None
         try:
@@ -296,14 +305,28 @@ def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConf
     return BaselineConfig.model_validate(tree)
 
 
+def check_counts(fields: Mapping[str, Any]) -> None:
+    """Refuse numbers that nothing can have.
+
+    Args:
+        fields: of a configuration, seeds left out.
+
+    Raises:
+        ValueError: one exceeds :data:`LARGEST_COUNT`.
+    """
+    for name, value in _parts(fields):
+        if isinstance(value, int) and value > LARGEST_COUNT:
+            raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, not {value:,}")
+
+
 def _key(branch: Any, part: str) -> str | int:
     return int(part) if isinstance(branch, list) else part
 
 
-def _dotted(branch: Any, prefix: str = "") -> list[str]:
-    """Dotted names of all fields below a branch of a configuration."""
-    pairs = branch.items() if isinstance(branch, dict) else enumerate(branch) if isinstance(branch, list) else ()
-    names = []
+def _parts(branch: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All that lies below a branch of a configuration, by dotted name."""
+    listed = enumerate(branch) if isinstance(branch, list | tuple) else ()
+    pairs: Iterable[tuple[Any, Any]] = branch.items() if isinstance(branch, dict) else listed
     for key, value in pairs:
-        names += [f"{prefix}{key}", *_dotted(value, f"{prefix}{key}.")]
-    return names
+        yield f"{prefix}{key}", value
+        yield from _parts(value, f"{prefix}{key}.")

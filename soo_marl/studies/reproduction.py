@@ -94,7 +94,7 @@ def reproduce_preset(
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
     config = plan.baselines
-    directory = open_study(plan.path, config)
+    directory = open_study(plan.path, config, compute)
     with directory.locked():
         agents = train_and_evaluate(config, directory, display, compute)
         found = classify(config, directory, agents, plan.classification, display, compute)

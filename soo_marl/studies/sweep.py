@@ -7,7 +7,7 @@ shards of all points go through one call of the engine, so workers stay busy unt
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from soo_marl.report.sweep_figures import draw_sweep
 from soo_marl.studies.baselines import RATES, open_study, summary, train_and_evaluate
 from soo_marl.studies.engines import Compute, run_shards
+from soo_marl.studies.faults import one_sentence
+from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import KINDS, BaselineConfig
@@ -141,8 +143,8 @@ def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
 
 def train_points(
     config: SweepConfig, directory: StudyDirectory, display: Display, compute: Compute, command: str
-) -> None:
-    """Train and measure the points that are not finished yet.
+) -> dict[int, str]:
+    """Train and measure the points that are not finished yet; a point that fails keeps no other from being trained.
 
     Args:
         config: the sweep.
@@ -151,21 +153,36 @@ def train_points(
         compute: where to compute.
         command: the command that gives these results.
 
+    Returns:
+        By number of a point that failed, why, in a sentence.
+
     Raises:
-        RunDirectoryError: a file cannot be read or written.
-        WorkerLostError: a shard lost its worker again and again.
+        WorkerLostError: no worker can be started.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
     shards, updates = [], 0
+    numbers: list[int] = []
+    failed: dict[int, str] = {}
+
+    def fail(shard: int, error: Exception) -> None:
+        failed.setdefault(numbers[shard], one_sentence(error))
+
     for point in config.points:
         study = point.config(config.base)
-        opened = open_study(point_path(directory, point), study)
-        if not _finished(opened):
+        try:
+            opened = open_study(point_path(directory, point), study, compute)
+            finished = _finished(opened)
+        except (RunDirectoryError, ValueError) as error:
+            failed[point.number] = one_sentence(error)
+            continue
+        if not finished:
             shards += [(study, opened.path, seeds, compute.device, command) for seeds in study.shards]
+            numbers += [point.number] * len(study.shards)
             updates += study.updates * len(study.shards)
     if shards:
         with display.task("training", float(updates), len(shards)) as advance:
-            run_shards(train_and_measure_shard, shards, compute, advance)
+            run_shards(train_and_measure_shard, shards, compute, advance, fail)
+    return failed
 
 
 def train_and_measure_shard(
@@ -197,7 +214,11 @@ def train_and_measure_shard(
 
 
 def write_sweep_results(
-    config: SweepConfig, directory: StudyDirectory, metrics: Sequence[Metric], command: str
+    config: SweepConfig,
+    directory: StudyDirectory,
+    metrics: Sequence[Metric],
+    command: str,
+    failed: Mapping[int, str] | None = None,
 ) -> SweepResult:
     """Compare the finished points, and write ``results/sweep.json``, ``results/summary.json`` and the figures.
 
@@ -206,16 +227,20 @@ def write_sweep_results(
         directory: its directory.
         metrics: what to compare points by, the first before all.
         command: the command that gives these results.
+        failed: by number of a point that failed, why.
 
     Raises:
-        RunDirectoryError: a file cannot be read or written.
+        RunDirectoryError: a file cannot be written.
     """
-    agents = {
-        point.number: read_list(path / "results" / "agents.json", AgentRecord)
-        for point in config.points
-        if (path := point_path(directory, point)).exists() and _finished(StudyDirectory.read(path))
-    }
-    result = compare_points(config, agents, metrics)
+    agents, faults = {}, dict(failed or {})
+    for point in config.points:
+        path = point_path(directory, point)
+        try:
+            if path.exists() and _finished(StudyDirectory.read(path)):
+                agents[point.number] = read_list(path / "results" / "agents.json", AgentRecord)
+        except RunDirectoryError as error:
+            faults.setdefault(point.number, str(error))
+    result = compare_points(config, agents, metrics).model_copy(update={"failed": dict(sorted(faults.items()))})
     write_one(directory.results / "sweep.json", result)
     write_list(directory.results / "summary.json", sweep_summary(result, command))
     draw_sweep(directory.path, result, config.axes)

@@ -68,5 +68,6 @@ class SweepResult(BaseModel):
     metrics: tuple[str, ...] = Field(description="What was asked for; points are compared by the first.")
     seeds: tuple[int, ...] = Field(description="Seeds of every point.")
     unfinished: int = Field(ge=0, description="Points that are not trained and measured yet.")
+    failed: dict[int, str] = Field({}, description="Unfinished points whose training failed this time, and why.")
     points: tuple[PointRecord, ...] = Field(description="Finished points, highest first metric first.")
     axes: tuple[AxisRecord, ...] = Field(description="By metric, largest share first.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from soo_marl.agents.maddpg import MADDPG, MADDPGConfig
 from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, curves_file, load_agents, read_stop
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards, usable_memory
 from soo_marl.studies.phases import AuxiliaryLoss, Phase, train_phases
 from soo_marl.studies.recipes import RED, BaselineConfig, Kind, Stage
 from soo_marl.studies.run_directory import StudyDirectory
@@ -91,6 +91,52 @@ def plan(config: BaselineConfig) -> list[Phase]:
             )
             updates += stage.training.updates
     return phases
+
+
+def check_memory(config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> None:
+    """Find out before anything is written that a shard of a study can never fit into memory.
+
+    Only what is certain is counted: weights with their targets and Adam's moments, the replay buffer, observations of
+    all worlds and of a minibatch, positions in all evaluation episodes. What passes may still prove too large.
+
+    Raises:
+        ValueError: a field asks for more memory than this machine has.
+    """
+    game, spaces = config.evaluation_game, agent_spaces(config.game)
+    inputs, actions = sum(spaces.observation_sizes), sum(spaces.action_sizes)
+    units, agents = config.maddpg.hidden_units, len(spaces.action_sizes)
+    row = inputs + actions
+    weights = units * (row + agents * (2 * units + row + config.maddpg.contexts))
+    floats = {
+        "maddpg.hidden_units": 4 * weights,
+        "evaluation_episodes": 4 * config.evaluation_episodes * (game.episode_length + 1),
+    }
+    for number, stage in enumerate(config.stages):
+        training = stage.training
+        sizes = {"worlds": row, "batch_size": row, "replay_capacity": row + inputs}
+        for field, size in sizes.items():
+            floats[f"stages.{number}.training.{field}"] = size * getattr(training, field)
+    refuse_too_large(floats, min(config.seeds_per_shard, len(config.seeds)), compute)
+
+
+def refuse_too_large(floats: Mapping[str, int], seeds: int, compute: Compute = LOCAL_WORKERS) -> None:
+    """Refuse what takes more memory than this machine has.
+
+    Args:
+        floats: numbers of 32 bits that each field takes at least, per seed.
+        seeds: that are computed as one stack.
+        compute: where; other machines, and graphics cards, may have more.
+
+    Raises:
+        ValueError: a field takes too much; it is named.
+    """
+    field, most = max(floats.items(), key=lambda item: item[1])
+    needed, there = 4.0 * most * seeds, usable_memory()
+    if compute.engine == "local" and compute.device == "cpu" and needed > there:
+        raise ValueError(
+            f"{field} is too large for this machine: with {seeds} seeds in a shard it takes at least "
+            f"{needed / 1e9:,.0f} GB, and there are {there / 1e9:,.0f} GB; take less of it, or fewer seeds_per_shard"
+        )
 
 
 def agent_files(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:

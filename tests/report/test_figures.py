@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -133,3 +134,26 @@ def test_draw_figures_draws_what_there_is_and_keeps_other_pictures(tmp_path: Pat
     ]
     assert all((tmp_path / "figures" / name).is_file() for name in names[:-1])
     assert draw_figures(tmp_path) == first == read_list(results / "figures.json", FigureRecord)
+
+
+@pytest.mark.parametrize("name", ["costs $\\frac{5$", "$x$", "\\$5 and 6$", "日本", "a\x1b[31mb", "\ud800", "^{}"])
+def test_names_are_no_formulas(name: str, tmp_path: Path) -> None:
+    values = [
+        OverlapValue(kind=kind, seed=seed, value=10.0 ** (seed - 3)) for kind in ("honest", name) for seed in (0, 5)
+    ]
+    figure = overlap_values({name: values}, title=name)
+    assert save_figure(figure, tmp_path / "figure").stat().st_size > 0
+    (panel,) = figure.axes
+    shown = name.replace("\x1b", "\\x1b").replace("\ud800", "\\ud800")
+    assert shown in panel.get_title()
+    assert [label.get_text() for label in panel.get_xticklabels()][1].startswith(shown)
+    assert any("10^{-3}" in label.get_text() and label.get_parse_math() for label in panel.get_yticklabels())
+
+
+def test_a_users_style_does_not_enter_figures(tmp_path: Path) -> None:
+    values = {"raw": [OverlapValue(kind="honest", seed=seed, value=0.1 * seed) for seed in (1, 2)]}
+    ours = save_figure(overlap_values(values), tmp_path / "ours").read_bytes()
+    theirs = {"text.usetex": True, "font.family": ["Nowhere Sans"], "axes.facecolor": "black", "savefig.dpi": 10}
+    with matplotlib.rc_context(theirs):
+        assert save_figure(overlap_values(values), tmp_path / "theirs").read_bytes() == ours
+        assert matplotlib.rcParams["text.usetex"] is True

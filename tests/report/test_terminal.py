@@ -1,14 +1,16 @@
 import io
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.report import terminal
-from soo_marl.report.terminal import ProgressDisplay, carry_out, one_sentence, print_agents, print_study
+from soo_marl.report.terminal import ProgressDisplay, carry_out, print_agents, print_study
 from soo_marl.studies.engines import WorkerLostError
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.faults import one_sentence
+from soo_marl.studies.files import RunDirectoryError, printable
 from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Interval, Record
 from soo_marl.studies.run_directory import StudyDirectory
@@ -96,6 +98,47 @@ def test_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], tmp_p
     assert f"Report:  {deep}/a [bold] name/report.html" in lines
 
 
+HOSTILE = ["[/x]", "[bold]b[/bold]", "\x1b]0;owned\x07", "\x1b[2J", ":smile:", "\ud800", "\u202eleft", "a\rb", "a\nb"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_shown_as_they_are_and_do_nothing(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = StudyDirectory.open(tmp_path / "study", "baselines", {}, [0])
+    agents = [AgentRecord(kind=name, seed=0, competent=False, reasons=(f"because {name}",))]
+    rows = (row(name, "both", "imagined_red", missing=1),)
+    records = [
+        Record(name=record, estimate=1.0, n=1, unit="share", command="", text=name)
+        for record in (f"{name}/goal_rate", f"note/{name}")
+    ]
+    print_study(agents, Classification(rows=rows, findings=(name,)), records, directory)
+    shown = capsys.readouterr().out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.count(printable(name)) >= 5 or "\n" in name
+
+
+def test_a_table_in_a_log_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a_long_name/" * 30
+    terminal.print_records([Record(name=name, estimate=0.5, low=0.4, high=0.6, n=3, unit="share", command="")])
+    assert any(name in line and line.rstrip().endswith("3") for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_log_tells_how_far_a_task_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_SECONDS_BETWEEN_LINES", 0.01)
+    said = ""
+    with ProgressDisplay().task("training", 1000.0, 2) as advance:
+        advance(0, 400.0)  # that much was found done
+        advance(1, 0.0)
+        advance(1, 300.0)
+        while "700/1,000" not in said:
+            time.sleep(0.01)
+            said += capsys.readouterr().out
+    assert said.startswith("training: begins, 1,000 to do\n")
+    assert "\ntraining: 700/1,000 after 0 s, about 0 s left\n" in said
+    assert capsys.readouterr().out.splitlines()[-1] == "training: 1,000/1,000 after 0 s"
+
+
 def test_progress_ends_complete(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay().task("training", 10.0, 2) as advance:
         advance(0, 2.0)
@@ -132,12 +175,25 @@ def test_interruption_names_the_command_that_continues(capsys: pytest.CaptureFix
     assert carry_out(lambda: None, "", "soo-marl") == 0
 
 
-def test_bugs_keep_their_traceback() -> None:
+@pytest.mark.parametrize("error", [KeyError("a\x1b[31m"), RuntimeError("a bug"), AssertionError()])
+def test_bugs_are_a_sentence_and_their_traceback_a_file(
+    error: Exception, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def bug() -> None:
-        raise KeyError("unexpected")
+        raise error
 
-    with pytest.raises(KeyError):
-        carry_out(bug, "", "soo-marl")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert carry_out(bug, "", "soo-marl") == 1
+    message = capsys.readouterr().err
+    (kept,) = tmp_path.iterdir()
+    assert message.startswith(f"soo-marl: unexpected {type(error).__name__}: ") and message[:-1].isprintable()
+    assert message.endswith(f"please report it with the traceback in {kept}\n") and message.count("\n") == 1
+    assert kept.read_text().startswith("Traceback") and ", in bug" in kept.read_text()
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert carry_out(bug, "", "soo-marl") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("Traceback") and message.endswith("please report it with the traceback above\n")
 
 
 def test_faults_of_a_configuration() -> None:
@@ -148,7 +204,7 @@ def test_faults_of_a_configuration() -> None:
 
     assert sentence(radius=-1) == "radius: Input should be greater than 0 (given: -1)"
     assert sentence(size=1) == "size is no field of Settings; the fields are those in study.json"
-    assert terminal.one_sentence(ValueError("plain")) == "plain"
+    assert one_sentence(ValueError("plain")) == "plain"
 
 
 @pytest.mark.parametrize(
@@ -166,14 +222,6 @@ def test_sizes_that_no_memory_holds_are_one_sentence(error: Exception, capsys: p
     assert carry_out(fail, "", "soo-marl") == 2
     message = capsys.readouterr().err
     assert message.startswith("soo-marl: this needs more memory than there is") and message.count("\n") == 1
-
-
-def test_another_runtime_error_is_ours_to_see() -> None:
-    def fail() -> None:
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        carry_out(fail, "", "soo-marl")
 
 
 def test_errors_are_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,29 @@ def test_a_second_command_is_refused_with_the_holder_and_the_way_out(tmp_path: P
     assert message.endswith("wait until it has ended, or name another folder") and message.isprintable()
 
 
+@pytest.mark.parametrize("part", ["points/3", "trackable", "finetune"])
+def test_a_part_is_locked_with_the_whole(part: str, tmp_path: Path) -> None:
+    """A sweep or a reproduction at work comes to this part in the end."""
+    inner = tmp_path / "whole" / part
+    inner.mkdir(parents=True)
+    (tmp_path / "whole" / "study.json").write_text("{}")
+    with (
+        held(tmp_path / "whole"),
+        pytest.raises(RunDirectoryError, match=r"is at work in .*/whole;"),
+        command_lock(inner),
+    ):
+        pass
+    with (
+        held(inner),
+        pytest.raises(RunDirectoryError, match=r"is at work in .*/whole;"),
+        command_lock(tmp_path / "whole"),
+    ):
+        pass
+    with command_lock(tmp_path / "whole"), command_lock(inner):
+        pass
+    free(inner)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_dead_command_holds_nothing(how: signal.Signals, tmp_path: Path) -> None:
     with held(tmp_path) as process:

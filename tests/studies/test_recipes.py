@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD
+from soo_marl.studies import training
+from soo_marl.studies.engines import Compute
 from soo_marl.studies.recipes import (
     BLUE,
     JOINT_STAGES,
@@ -179,3 +181,45 @@ def test_watch_is_trained_against_its_scripted_red() -> None:
     assert config.evaluation_game.trap_bonus == 0.0
     with pytest.raises(ValueError, match="scripted red"):
         BaselineConfig.model_validate(config.model_dump() | {"regime": "joint"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stages.0.training.worlds=1e18", r"stages\.0\.training\.worlds must be at most 2,147,483,647, not 1,000,"),
+        ("evaluation_episodes=1e18", r"evaluation_episodes must be at most"),
+        ("seeds_per_shard=99999999999999999999", r"seeds_per_shard must be at most"),
+        ("game.episode_length=1e12", r"game\.episode_length must be at most"),
+        ("stages.1.training.learners=[]", r"learners of the stage lure are 0 \(red\) and 1 \(blue\), each once"),
+        ("stages.1.training.learners=[1,1]", r"learners of the stage lure"),
+        ("game.goal_reward=NaN", r"game\.goal_reward\n  Input should be a finite number"),
+        ("maddpg.actor_learning_rate=Infinity", r"maddpg\.actor_learning_rate\n  Input should be a finite number"),
+        ("gate.goal_rate=NaN", r"gate\.goal_rate\n"),
+    ],
+)
+def test_numbers_that_nothing_can_have(change: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        with_changes(baseline_config(), [change])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "maddpg.hidden_units=1000000",
+        "maddpg.contexts=2000000000",
+        "evaluation_episodes=2000000000",
+        "game.episode_length=2000000000",
+        "stages.2.training.worlds=2000000000",
+        "stages.0.training.batch_size=2000000000",
+        "stages.1.training.replay_capacity=2000000000",
+    ],
+)
+def test_sizes_that_no_memory_holds_are_named(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "usable_memory", lambda: 64 * 10**9)
+    config = with_changes(baseline_config(seeds=(0, 1)), [change])
+    field = change.partition("=")[0]
+    field = {"maddpg.contexts": "maddpg.hidden_units", "game.episode_length": "evaluation_episodes"}.get(field, field)
+    with pytest.raises(ValueError, match=rf"^{field} is too large for this machine: with 2 seeds in a shard it takes"):
+        training.check_memory(config)
+    training.check_memory(config, Compute(device="cuda"))
+    training.check_memory(baseline_config())

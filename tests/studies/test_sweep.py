@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from soo_marl.cli import main
+from soo_marl.report.sweep_tables import print_sweep
 from soo_marl.studies import sweep as module
 from soo_marl.studies.baselines import open_study, read_study
 from soo_marl.studies.engines import Compute, Interrupted
@@ -52,6 +54,14 @@ class Totals:
         done: dict[int, float] = {}
         yield done.__setitem__
         assert sum(done.values()) == total
+
+
+class Anything:
+    """A display that shows nothing, and asks for nothing."""
+
+    @contextmanager
+    def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
+        yield lambda shard, units: None
 
 
 @pytest.fixture
@@ -261,7 +271,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--random", "maddpg.tau=0.1"], "--random takes field=uniform:low:high"),
         ([*("--grid", "maddpg.tau=0.1,0.2"), "--metric", "trap_rate"], "there is no metric 'trap_rate'"),
         ([*("--grid", "maddpg.tau=0.1,0.2"), "--device", "abacus"], "cannot compute on the device 'abacus'"),
-        ([*("--grid", "game.red_goal_reward=NaN,1")], "JSON"),
+        (
+            ["--grid", "game.red_goal_reward=NaN,1"],
+            "game.red_goal_reward: Input should be a finite number",
+        ),
     ],
 )
 def test_bad_options_are_refused_before_anything_begins(
@@ -284,6 +297,45 @@ def test_after_ctrl_c_the_finished_points_are_shown(
     shown = capsys.readouterr()
     assert "2 of 2 points are not finished." in shown.out
     assert "interrupted; nothing is lost, continue with: soo-marl sweep" in shown.err
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_bad_point_keeps_no_other_from_the_table(
+    base: BaselineConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One can never fit into memory, one breaks down while it trains, and one has a file that cannot be read."""
+
+    def train_shard(config: BaselineConfig, *arguments: Any, **options: Any) -> None:
+        if config.maddpg.hidden_units == 9:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried 9 bytes")
+        undisturbed(config, *arguments, **options)
+
+    undisturbed = module.train_shard
+    monkeypatch.setattr(module, "train_shard", train_shard)
+    config = sweep_config(base, ["maddpg.hidden_units=8,9,1000000000,16,24"])
+    directory = open_sweep(tmp_path / "sweep", config)
+    damaged = directory.path / "points" / "4" / "study.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    for _ in range(2):
+        failed = train_points(config, directory, Anything(), HERE, "soo-marl sweep")
+        assert list(failed) == [2, 4, 1]
+        result = write_sweep_results(config, directory, read_metrics(DEFAULT_METRICS, config), "soo-marl sweep", failed)
+        assert sorted(point.number for point in result.points) == [0, 3] and result.unfinished == 3
+        assert read_one(directory.results / "sweep.json", SweepResult) == result
+    assert not (directory.path / "points" / "2").exists()
+    print_sweep(result, directory)
+    shown = capsys.readouterr().out
+    assert "3 of 5 points are not finished." in shown
+    assert "• Point 1 failed: this needs more memory than there is" in shown
+    assert "• Point 2 failed: maddpg.hidden_units is too large for this machine" in shown
+    assert f"• Point 4 failed: {damaged} is not readable JSON" in shown
+
+
+def test_a_sweep_without_any_good_point_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = ["--grid", "maddpg.hidden_units=1000000000,2000000000"]
+    assert main(["sweep", "--output", str(tmp_path), *OPTIONS, *huge]) == 2
+    assert "no point of" in capsys.readouterr().err
 
 
 def test_the_script(tmp_path: Path) -> None:

@@ -63,6 +63,20 @@ def same_agents(path: Path, expected: StudyDirectory, seeds: tuple[int, ...] = (
             assert read_json(path / folder / "curves.json") == read_json(expected.path / folder / "curves.json")
 
 
+def test_a_sessions_default_type_changes_nothing(config: BaselineConfig, trained: Trained, tmp_path: Path) -> None:
+    directory = open_study(tmp_path / "study", config)
+    torch.set_default_dtype(torch.float64)
+    try:
+        train_baselines(config, directory, compute=Compute(workers=0))
+        assert torch.get_default_dtype() == torch.float64
+        agents = load_agents(directory, "honest", config.seeds, config.game, config.maddpg)
+        actions = agents.act([torch.zeros(2, 3, size, dtype=torch.float32) for size in agents.spaces.observation_sizes])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {action.dtype for action in actions} == {torch.float32}
+    same_agents(directory.path, trained[1])
+
+
 def test_plan_of_both_regimes(tiny: Tiny) -> None:
     staged = [(phase.condition, phase.stage, phase.first, phase.last) for phase in plan(tiny())]
     assert staged == [

@@ -8,6 +8,7 @@ from soo_marl.studies.engines.compute import (
     threads_per_shard,
     torch_threads,
     usable_cores,
+    usable_memory,
 )
 from soo_marl.studies.engines.run import run_shards
 from soo_marl.studies.engines.shards import Interrupted, WorkerLostError
@@ -23,4 +24,5 @@ __all__ = [
     "threads_per_shard",
     "torch_threads",
     "usable_cores",
+    "usable_memory",
 ]

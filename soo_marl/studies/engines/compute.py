@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -24,8 +26,7 @@ class Compute:
     engine: Literal["local", "ray"] = "local"
     """local: worker processes on this machine; ray: a Ray cluster, whose nodes must share the study's folder."""
     address: str | None = None
-    """Address of the Ray cluster, host:port, or auto for the one that this machine belongs to; none starts a Ray of
-    its own on this machine."""
+    """Address of the Ray cluster: host:port, or auto for the one that was started on this machine."""
 
 
 ALL_DEVICES = "auto"
@@ -35,9 +36,49 @@ LOCAL_WORKERS = Compute()
 """As many local worker processes as there are cores, on the CPU."""
 
 
-def usable_cores() -> int:
-    """Number of processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(root: Path = Path("/")) -> int:
+    """Number of processor cores this process may use: its affinity, or a container's quota where that is less.
+
+    Args:
+        root: folder in which ``proc`` and ``sys`` lie.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _control_groups(root):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            # Absent, or "max", or -1: no limit.
+            with suppress(OSError, ValueError):
+                quota, period = (int(word) for name in names for word in (group / name).read_text().split())
+                if quota > 0 and period > 0:
+                    cores = min(cores, math.ceil(quota / period))
+    return cores
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this machine has, or a container's limit where that is less.
+
+    Args:
+        root: folder in which ``proc`` and ``sys`` lie.
+    """
+    limit = 1 << 62
+    with suppress(OSError, ValueError, AttributeError):
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for group in _control_groups(root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                limit = min(limit, int((group / name).read_text()))
+    return limit
+
+
+def _control_groups(root: Path) -> list[Path]:
+    """Folders of the control groups (version 1 and 2) that this process belongs to, with those around them."""
+    folders: list[Path] = []
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            mount = root / "sys/fs/cgroup" / controllers
+            folder = mount / group.lstrip("/")
+            folders += [place for place in (folder, *folder.parents) if place.is_relative_to(mount)]
+    return folders
 
 
 def check_settings(compute: Compute) -> None:
@@ -64,6 +105,11 @@ def check_settings(compute: Compute) -> None:
         raise ValueError(f"--address takes host:port or auto, not {compute.address!r}")
     if compute.device.startswith("cuda:"):
         raise ValueError(f"with --engine ray give the device as cuda, not {compute.device}: Ray chooses which GPU")
+    if compute.address is None:
+        raise ValueError(
+            "--engine ray needs --address: host:port of the cluster's head, or auto for the one started on this "
+            "machine (under the same TMPDIR); without a cluster, local workers do all that Ray would"
+        )
 
 
 def local_workers(compute: Compute) -> int:
@@ -100,13 +146,15 @@ def check_machine(compute: Compute, spreads: bool = False) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Compute with so many torch threads within the block."""
-    before = torch.get_num_threads()
+    """Compute with so many torch threads within the block, and in float32, whatever the session's default is."""
+    before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(count)
+    torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
 
 
 def threads_per_shard(compute: Compute, shards: int) -> int:

@@ -19,27 +19,31 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from soo_marl.studies.engines.interrupts import interrupts_asking, interrupts_kept_from_children
-from soo_marl.studies.engines.shards import Attempts, Outcome, answer
-
-Result = TypeVar("Result")
+from soo_marl.studies.engines.shards import Attempts, OnFailure, Outcome, WorkerLostError, answer, pass_on
 
 _STOP = b""
 """Message to a worker: stop at the next safe point. Every other message is a pickled call."""
 
+_HOW_TO_START = (
+    "a worker process could not start ({}): a script that computes over worker processes must be a file, with what it "
+    'does under if __name__ == "__main__":, since every worker imports it; or compute in one process, with workers=0'
+)
+
 
 def run_in_workers(
-    function: Callable[..., Result],
+    function: Callable[..., Any],
     shards: Sequence[tuple[Any, ...]],
     workers: int,
     on_progress: Callable[[int, float], None],
-) -> list[Result]:
+    on_failure: OnFailure | None = None,
+) -> list[Any]:
     """As :func:`soo_marl.studies.engines.run_shards`, over so many worker processes."""
-    crew = _Crew(function, shards, on_progress)
+    crew = _Crew(function, shards, on_progress, on_failure)
     with interrupts_asking() as interrupted:
         try:
             crew.work(workers, interrupted)
@@ -59,8 +63,10 @@ class _Crew:
         function: Callable[..., Any],
         shards: Sequence[tuple[Any, ...]],
         on_progress: Callable[[int, float], None],
+        on_failure: OnFailure | None,
     ) -> None:
-        self.function, self.shards, self.on_progress = function, shards, on_progress
+        self.function, self.shards = function, shards
+        self.on_progress, self.on_failure = on_progress, on_failure
         self.results: dict[int, Any] = {}
         self._context = multiprocessing.get_context("spawn")
         self._waiting = deque(range(len(shards)))
@@ -72,7 +78,7 @@ class _Crew:
 
         Raises:
             KeyboardInterrupt: ``interrupted()`` became true.
-            WorkerLostError: a shard lost its worker again and again.
+            WorkerLostError: a shard lost its worker again and again, or workers cannot start.
             Exception: whatever the first failing shard raised.
         """
         while len(self.results) < len(self.shards):
@@ -84,16 +90,29 @@ class _Crew:
                     message = worker.receive()
                 except (EOFError, OSError):
                     self._bury(worker)
-                    self._waiting.appendleft(shard)
-                    self._attempts[shard].lose(worker.end)
+                    if worker.could_not_start:
+                        raise WorkerLostError(_HOW_TO_START.format(worker.end)) from None
+                    try:
+                        self._attempts[shard].lose(worker.end)
+                    except WorkerLostError as error:
+                        self._fail(shard, error)
+                    else:
+                        self._waiting.appendleft(shard)
                     continue
                 if isinstance(message, Outcome):
-                    self.results[shard] = message.get()
-                else:
+                    try:
+                        self.results[shard] = message.get()
+                    except Exception as error:
+                        self._fail(shard, error)
+                elif message is not None:
                     self._attempts[shard].report(message)
                     self.on_progress(shard, message)
             if interrupted():
                 raise KeyboardInterrupt
+
+    def _fail(self, shard: int, error: Exception) -> None:
+        pass_on(error, shard, self.on_failure)
+        self.results[shard] = None
 
     def stop(self) -> None:
         """Ask all workers to stop, and wait until they have."""
@@ -136,6 +155,8 @@ class _Crew:
 
     def _bury(self, worker: _Worker) -> None:
         self._workers.remove(worker)
+        if not worker.started:
+            worker.join()  # killed now, it could not tell why it ended
         worker.let_go()
         worker.join()
 
@@ -147,6 +168,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.shard: int | None = None
         """What it works on."""
+        self.started = False
+        """It has said something."""
         self._process = context.Process(target=_work, args=(theirs,))
         with interrupts_kept_from_children():
             self._process.start()
@@ -157,13 +180,14 @@ class _Worker:
         with suppress(OSError):
             self.connection.send_bytes(message)
 
-    def receive(self) -> float | Outcome:
-        """The next message; an outcome makes the worker idle.
+    def receive(self) -> float | Outcome | None:
+        """The next message; None is a worker's first, and an outcome makes it idle.
 
         Raises:
             EOFError, OSError: the worker is dead, perhaps in the middle of a message.
         """
-        message: float | Outcome = pickle.loads(self.connection.recv_bytes())
+        message: float | Outcome | None = pickle.loads(self.connection.recv_bytes())
+        self.started = True
         if isinstance(message, Outcome):
             self.shard = None
         return message
@@ -179,6 +203,11 @@ class _Worker:
         self._process.join()
 
     @property
+    def could_not_start(self) -> bool:
+        """Whether a process that is over gave up, rather than being killed, before it could take up any work."""
+        return not self.started and (self._process.exitcode or 0) >= 0
+
+    @property
     def end(self) -> str:
         """How a process that is over ended."""
         code = self._process.exitcode or 0
@@ -190,6 +219,7 @@ def _work(connection: Connection) -> None:
     # Ctrl-C reaches every process of the group: the parent decides, and workers stop at the next safe point.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)  # a user's script, which every worker imports, may have set another
     stop = threading.Event()
     calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, calls, stop), daemon=True).start()
@@ -199,6 +229,7 @@ def _work(connection: Connection) -> None:
         with suppress(OSError):
             connection.send_bytes(message)
 
+    tell(pickle.dumps(None))
     while (call := calls.get()) is not None:
         tell(answer(call, lambda done: tell(pickle.dumps(float(done))), stop.is_set))
 

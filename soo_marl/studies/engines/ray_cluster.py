@@ -8,42 +8,39 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import secrets
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from soo_marl.studies.engines.compute import Compute, one_torch_thread, usable_cores
+from soo_marl.studies.engines.compute import Compute, one_torch_thread
 from soo_marl.studies.engines.interrupts import interrupts_asking
-from soo_marl.studies.engines.shards import Attempts, Outcome, answer
-
-Result = TypeVar("Result")
+from soo_marl.studies.engines.shards import Attempts, OnFailure, Outcome, WorkerLostError, answer, pass_on
 
 _MOMENT = 0.2
 _SECONDS_TO_ANSWER = 10.0
-_OBJECT_STORE_BYTES = 128 * 2**20
-"""Memory of a Ray of our own for what tasks return, which is little; by default it would take a third of all."""
 
 
 def run_on_ray(
-    function: Callable[..., Result],
+    function: Callable[..., Any],
     shards: Sequence[tuple[Any, ...]],
     compute: Compute,
     on_progress: Callable[[int, float], None],
-) -> list[Result]:
-    """As :func:`soo_marl.studies.engines.run_shards`, over a Ray cluster, or a Ray of our own where none is named."""
+    on_failure: OnFailure | None = None,
+) -> list[Any]:
+    """As :func:`soo_marl.studies.engines.run_shards`, over a Ray cluster."""
     with connection(compute):
         resource = "GPU" if compute.device.startswith("cuda") else "CPU"
-        tasks = _Tasks(function, shards, resource, compute.workers, on_progress)
+        tasks = _Tasks(function, shards, resource, compute.workers, on_progress, on_failure)
         with interrupts_asking() as interrupted:
             try:
                 tasks.work(interrupted)
@@ -65,12 +62,14 @@ class _Tasks:
         resource: str,
         limit: int | None,
         on_progress: Callable[[int, float], None],
+        on_failure: OnFailure | None,
     ) -> None:
         if _units(resource) == 0:
             raise ValueError(f"no node of the Ray cluster has a {resource}")
         self.results: dict[int, Any] = {}
         self._calls = [pickle.dumps((function, shard)) for shard in shards]
-        self._resource, self._limit, self._on_progress = resource, limit, on_progress
+        self._resource, self._limit = resource, limit
+        self._on_progress, self._on_failure = on_progress, on_failure
         self._waiting = deque(range(len(shards)))
         self._attempts = [Attempts() for _ in shards]
         self._running: dict[Any, int] = {}
@@ -139,10 +138,22 @@ class _Tasks:
                 f"a node of the Ray cluster cannot run soo-marl ({reason}); all nodes need the same Python and packages"
             ) from error
         except RayError as error:
-            self._waiting.appendleft(shard)
-            self._attempts[shard].lose(type(error).__name__)
+            how = type(error).__name__
+            try:
+                self._attempts[shard].lose(how)
+            except WorkerLostError as lost:
+                self._fail(shard, lost)
+            else:
+                self._waiting.appendleft(shard)
             return
-        self.results[shard] = outcome.get()
+        try:
+            self.results[shard] = outcome.get()
+        except Exception as error:
+            self._fail(shard, error)
+
+    def _fail(self, shard: int, error: Exception) -> None:
+        pass_on(error, shard, self._on_failure)
+        self.results[shard] = None
 
     def _pass_reports_on(self) -> None:
         for shard, number, done in ray.get(self._board.take.remote()):
@@ -217,27 +228,19 @@ def connection(compute: Compute) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    assert compute.address is not None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _same_handler_after(signal.SIGTERM):
         try:
-            if compute.address is None:
-                # By default it lies in the home folder, where commands that start at once overwrite it for each other.
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-                ray.init(
-                    "local",  # a new one, even where others run on this machine
-                    num_cpus=compute.workers or usable_cores(),
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-            else:
-                _check_reachable(compute.address)
-                ray.init(compute.address, **quiet)
+            _check_reachable(compute.address)
+            ray.init(compute.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, RayError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
-            action = f"use the Ray cluster {compute.address}" if compute.address else "start Ray on this machine"
-            raise ValueError(f"cannot {action}: {reason}") from error
+            if compute.address == "auto":
+                # There Ray notes which cluster this machine belongs to.
+                folder = f"{tempfile.gettempdir()}/ray"
+                reason += f"; it is looked for in {folder}: give host:port, or the TMPDIR that it was started with"
+            raise ValueError(f"cannot use the Ray cluster {compute.address}: {reason}") from error
         try:
             yield
         finally:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from soo_marl.studies.engines.compute import LOCAL_WORKERS, Compute, check_settings, local_workers
 from soo_marl.studies.engines.here import run_here
 from soo_marl.studies.engines.local import run_in_workers
-
-Result = TypeVar("Result")
+from soo_marl.studies.engines.shards import OnFailure
 
 
 def run_shards(
-    function: Callable[..., Result],
+    function: Callable[..., Any],
     shards: Sequence[tuple[Any, ...]],
     compute: Compute = LOCAL_WORKERS,
     on_progress: Callable[[int, float], None] | None = None,
-) -> list[Result]:
+    on_failure: OnFailure | None = None,
+) -> list[Any]:
     """Call ``function(*shard, report=..., stop=...)`` for every shard and return the results in order.
 
     The function calls ``report(units of work done)`` now and then, at first with what an earlier call has left done,
@@ -30,10 +30,12 @@ def run_shards(
         shards: the arguments of each call.
         compute: where to compute; the device is the function's own matter.
         on_progress: called in this process as ``on_progress(shard index, units of work done)``.
+        on_failure: called in this process as ``on_failure(shard index, what it raised)`` for a shard that fails, which
+            then returns None while the others go on; without it, the first failure ends everything.
 
     Raises:
         ValueError: ``compute`` cannot be, or the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
+        WorkerLostError: a shard lost its worker again and again, or no worker can be started.
         KeyboardInterrupt: Ctrl-C; all shards were asked to stop and have done so.
         Exception: whatever the first failing shard raised; the others were asked to stop and have done so.
     """
@@ -44,7 +46,7 @@ def run_shards(
     if compute.engine == "ray":
         from soo_marl.studies.engines.ray_cluster import run_on_ray
 
-        return run_on_ray(function, shards, compute, on_progress)
+        return run_on_ray(function, shards, compute, on_progress, on_failure)
     if compute.workers == 0:
-        return run_here(function, shards, on_progress)
-    return run_in_workers(function, shards, min(local_workers(compute), len(shards)), on_progress)
+        return run_here(function, shards, on_progress, on_failure)
+    return run_in_workers(function, shards, min(local_workers(compute), len(shards)), on_progress, on_failure)

@@ -15,12 +15,23 @@ LOSSES = 3
 """So often a shard may lose its worker without getting further in between."""
 
 
+OnFailure = Callable[[int, Exception], None]
+"""Called as ``on_failure(shard index, what it raised)``."""
+
+
 class Interrupted(Exception):
     """Work stopped on request after everything needed to continue was written."""
 
 
 class WorkerLostError(Exception):
     """A worker died, and again whenever its shard was taken up; the message is one sentence for the user."""
+
+
+def pass_on(error: Exception, shard: int, on_failure: OnFailure | None) -> None:
+    """Tell of the failure of a shard, or raise it where nobody wants to be told."""
+    if on_failure is None or isinstance(error, Interrupted):
+        raise error
+    on_failure(shard, error)
 
 
 class Attempts:

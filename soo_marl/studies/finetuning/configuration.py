@@ -12,9 +12,9 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
 from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage, honest_game
+from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage, check_counts, honest_game
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 STAGE, AFTER_STAGE = "finetune", "after"
 """Names of the two stages: with the loss, and further training without it."""
@@ -37,13 +37,10 @@ class Treatment(BaseModel):
     method: str = Field(description="Name of the method, see soo_marl.studies.finetuning.methods.METHODS.")
     weight: float = Field(
         ge=0,
-        allow_inf_nan=False,
         description="Weight of the loss. Too low: nothing changes; too high: it outweighs the reward altogether.",
     )
-    weight_start: float = Field(1.0, ge=0, allow_inf_nan=False, description="Factor on the weight at the first update.")
-    weight_end: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="Factor on the weight after the last update; linear in between."
-    )
+    weight_start: float = Field(1.0, ge=0, description="Factor on the weight at the first update.")
+    weight_end: float = Field(1.0, ge=0, description="Factor on the weight after the last update; linear in between.")
     updates: int = Field(1_000, ge=0, description="Updates with the loss. Longer ties harder and may end blind.")
     layers: tuple[str, ...] = Field(HIDDEN_LAYERS, min_length=1, description="Layers whose activations are compared.")
     pairing: Literal["imagined_red", "perspective"] = Field(
@@ -170,9 +167,11 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"there are no agents with the seed {foreign[0]} in the study")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("each seed may be given only once")
+        check_counts(self.model_dump(exclude={"baselines", "seeds"}))
         _ = self.maddpg
-        if not set(self.training.learners or (RED, BLUE)) <= {RED, BLUE}:
-            raise ValueError(f"learners of the training are {RED} (red) and {BLUE} (blue)")
+        learners = (RED, BLUE) if self.training.learners is None else self.training.learners
+        if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED, BLUE}:
+            raise ValueError(f"learners of the training are {RED} (red) and {BLUE} (blue), each once")
         if self.alone_share + self.baselines.game.trapped_start_share > 1:
             raise ValueError(
                 "alone_share and trapped_start_share of the game are shares of the same episodes: together they must "

@@ -54,6 +54,7 @@ from soo_marl.studies.records import (
 )
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.studies.training import refuse_too_large
 
 STUDY_KIND = "finetune"
 
@@ -191,7 +192,11 @@ def open_finetuning(path: Path, config: FinetuneConfig) -> StudyDirectory:
     Raises:
         RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
             configuration.
+        ValueError: the episodes to measure cannot fit into memory; then nothing was written.
     """
+    states = config.evaluation_game.episode_length + 1
+    episodes = {name: getattr(config, name) for name in ("evaluation_episodes", "monitor_episodes")}
+    refuse_too_large({name: 4 * states * count for name, count in episodes.items()}, 1)
     return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
 
 

@@ -1,5 +1,7 @@
 """Engines under test: two local workers, and a Ray of two cores that belongs to this test process alone."""
 
+import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +19,14 @@ sys.path.insert(0, FOLDER)
 @pytest.fixture(scope="session")
 def ray() -> Iterator[Compute]:
     """Connected once for many tests; starting Ray takes seconds."""
-    pytest.importorskip("ray")
-    from soo_marl.studies.engines.ray_cluster import connection
-
-    compute = Compute(engine="ray", workers=2)
+    library = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", FOLDER)
-        with connection(compute):
-            yield compute
+        patch.setenv("PYTHONPATH", os.pathsep.join((FOLDER, os.environ.get("PYTHONPATH", ""))))
+        # Nobody else can use it: without a token in the home folder, and on this machine alone.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        library.init("local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
+        yield Compute(engine="ray", address="auto", workers=2)
+        library.shutdown()
 
 
 @pytest.fixture(params=["local", "ray"])

@@ -120,8 +120,10 @@ if __name__ == "__main__":
     import shard_work  # whatever the engine, workers find the function there
 
     name, engine, *paths = sys.argv[1:]
-    run_shards(
-        shard_work.either,
-        [(name, *map(Path, paths))],
-        Compute(workers=1, engine=engine),  # type: ignore[arg-type]
-    )
+    compute = Compute(workers=1)
+    if engine == "ray":
+        import ray
+
+        ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
+        compute = Compute(workers=1, engine="ray", address="auto")
+    run_shards(shard_work.either, [(name, *map(Path, paths))], compute)

@@ -22,4 +22,4 @@ def test_a_cluster_that_nobody_runs_is_one_sentence(tmp_path: Path, capsys: pyte
 
 def test_a_cluster_without_gpus(ray: Compute) -> None:
     with pytest.raises(ValueError, match=r"^no node of the Ray cluster has a GPU$"):
-        run_shards(shard_work.square, [(1, 0.0)], Compute(engine="ray", device="cuda"))
+        run_shards(shard_work.square, [(1, 0.0)], Compute(engine="ray", address="auto", device="cuda"))

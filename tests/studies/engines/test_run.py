@@ -39,6 +39,43 @@ def test_a_failure_stops_the_others_and_comes_through(engine: Compute, tmp_path:
     assert stopped.exists(), "the other shard was asked to stop, and waited for"
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_a_failure_that_somebody_wants_to_hear_of_stops_nobody(
+    here: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Neither an error nor, where other processes work, a worker that dies again and again."""
+    heard: dict[int, Exception] = {}
+    shards = [("fail", "value"), ("square", 2, 0.0), ("fail", "strange"), ("square", 3, 0.0)]
+    if here:
+        results = run_shards(shard_work.either, shards, HERE, None, heard.__setitem__)
+        assert results == [None, (4, os.getpid(), 1), None, (9, os.getpid(), 1)]
+    else:
+        results = run_shards(shard_work.either, [*shards, ("die",)], Compute(workers=2), None, heard.__setitem__)
+        assert [result and result[0] for result in results] == [None, 4, None, 9, None]
+        assert isinstance(heard.pop(4), WorkerLostError)
+    assert {shard: type(error) for shard, error in heard.items()} == {0: ValueError, 2: shard_work.StrangeError}
+
+
+UNGUARDED = """
+import sys
+from soo_marl.studies.engines import Compute, run_shards
+from soo_marl.studies.engines.compute import check_settings
+run_shards(check_settings, [()], Compute(workers=1))
+"""
+
+
+@pytest.mark.parametrize("from_standard_input", [False, True])
+def test_a_script_that_workers_cannot_import_is_told_so(from_standard_input: bool, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    command = [sys.executable, "-" if from_standard_input else str(script)]
+    done = subprocess.run(command, input=UNGUARDED, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "WorkerLostError: a worker process could not start (exit status 1): a script that" in last
+    assert 'if __name__ == "__main__":' in last and "memory" not in last
+
+
 def test_errors_come_through_as_themselves(engine: Compute) -> None:
     with pytest.raises(shard_work.StrangeError, match="code 7 at home") as raised:
         run_shards(shard_work.fail, [("strange",)], engine)
