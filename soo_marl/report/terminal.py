@@ -45,7 +45,8 @@ class ProgressDisplay:
     @contextmanager
     def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
         """Show a task while it runs; yields ``advance(shard, units of work done by it)``."""
-        with _bar(name, total, shards) if console.is_terminal else _lines(name, total, shards) as advance:
+        moves = console.is_terminal and not console.is_dumb_terminal
+        with _bar(name, total, shards) if moves else _lines(name, total, shards) as advance:
             yield advance
 
 

@@ -195,14 +195,14 @@ def _listed(text: str) -> tuple[Any, ...]:
     """Values separated by commas: JSON where the whole is JSON, so that lists can be values, else text by text."""
     try:
         return tuple(json.loads(f"[{text}]"))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return tuple(_json_or_text(part) for part in text.split(","))
 
 
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
