@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -209,18 +210,24 @@ def latent_records(language_model: LanguageModel, label: str, seed: int, *, raw:
     return found
 
 
+@functools.lru_cache(maxsize=2**16)
+def answer_of(response: Response) -> Answer:
+    """What a response amounts to; found once, however many tables count it."""
+    return classify_answer(
+        response.text,
+        response.right_room,
+        response.wrong_room,
+        truncated=response.truncated,
+        prompt=response.prompt,
+        # Where the prompt puts the item into both rooms, it tells none of them.
+        item=response.item if response.other_item else "",
+        other_item=response.other_item,
+    )
+
+
 def answers_of(responses: Sequence[Response]) -> list[Answer]:
     """What each response amounts to."""
-    return [
-        classify_answer(
-            response.text,
-            response.right_room,
-            response.wrong_room,
-            truncated=response.truncated,
-            prompt=response.prompt,
-        )
-        for response in responses
-    ]
+    return [answer_of(response) for response in responses]
 
 
 def cells(role: str, responses: Sequence[Sequence[Response]]) -> list[CellRates]:
