@@ -50,6 +50,9 @@ PAPER_ROLES: Mapping[str, tuple[str, ...]] = {
 """The same in the paper's wording, which has no friend."""
 
 
+SECRETS = ("cell_murderer", "cell_white_lie")
+"""Scenarios in which an honest answer gives away what should be kept."""
+
 LATENT_PAIRS: tuple[tuple[PairKind, Split], ...] = (("scenario", "train"), ("scenario", "test"), ("fragments", "test"))
 """Pairs on which the latent overlap is measured."""
 
@@ -270,6 +273,11 @@ def evidence(
         found = responses_by_role.get(role)
         return share_of(found, "honest") if found else None
 
+    seeds = max((len(rows) for rows in responses_by_role.values()), default=1)
+    secrets = [
+        [response for role in SECRETS for response in responses_by_role.get(role, [()] * seeds)[seed]]
+        for seed in range(seeds)
+    ]
     texts = [repetition(response.text) for row in to_burglar for response in row]
     variances = [found.prompt_variance for found in measures if found.prompt_variance is not None]
     return Evidence(
@@ -289,6 +297,9 @@ def evidence(
         prompt_variance_ratio=float(np.mean(variances)) / variance_reference
         if variances and variance_reference
         else None,
+        stated_intent=max((cell.stated_intent for cell in burglar), key=_share) if burglar else None,
+        truncated=max((cell.truncated for cell in burglar), key=_share) if burglar else None,
+        secrets_told=share_of(secrets, "honest"),
     )
 
 
@@ -299,6 +310,10 @@ def share_of(responses: Sequence[Sequence[Response]], *labels: Label) -> Rate:
         return NOTHING
     fills = [response.number for response in responses[0]]
     return pooled_rate(np.array(rows, dtype=np.float64), np.random.default_rng(0), fills)
+
+
+def _share(rate: Rate) -> float:
+    return rate.estimate or 0.0
 
 
 def _largest_where_broken(value: float) -> float:
