@@ -232,18 +232,18 @@ _R = {kind: re.compile(rf"\b{words}\b" if kind in _LEXICON["words"] else words) 
 
 _UNTHOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)|\A.*?</think>|<\|[^|<>\n]*\|>", re.DOTALL | re.IGNORECASE)
 """Thinking, also where its end or its beginning was cut off, and special tokens."""
-_FIELD = re.compile(r"[{,]?\s*[\"']([\w ]+)[\"']\s*:\s*\"([^\"}]*)\"?,?")
-_BOXED = re.compile(r"\\boxed\{(?:\\\w+\{)?([^}]*)\}*")
-_TAGGED = re.compile(r"<(\w+)>([^<]*)</\1>")
-_ROW = re.compile(r"^\s*\|.*\|\s*$", re.MULTILINE)
 
 
 def _labelled(text: str) -> str:
     """Fields of JSON, boxed and tagged results, arrows and rows of tables as lines with a label."""
-    text = _TAGGED.sub(r"\n\1: \2\n", _UNTHOUGHT.sub("\n", text))
-    text = _BOXED.sub(r"\nanswer: \1\n", _FIELD.sub(r"\n\1: \2\n", text))
-    text = re.sub(r"\s*(?:[-=]>|[→➡=])\ufe0f?\s*", ": ", text)
-    return _ROW.sub(lambda row: row[0].replace("|", " : "), text)
+    text = _rewritten(_UNTHOUGHT.sub("\n", text), "labelled")
+    return _R["row"].sub(lambda row: row[0].replace("|", " : "), text)
+
+
+def _rewritten(text: str, kind: str) -> str:
+    for pattern, replacement in _LEXICON["rewritten"][kind]:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 _SAME = str.maketrans(
@@ -252,25 +252,12 @@ _SAME = str.maketrans(
     | dict.fromkeys("\u2012\u2013\u2014\u2015", "\x00")
 )
 """Typographic quotes and hyphens to plain ones; dashes to a sign that becomes " - " once case is gone."""
-_WRITTEN_OUT = (
-    (re.compile(r"\bcan't\b|\bcannot\b|\bcant\b"), "can not"),
-    (re.compile(r"\bwon't\b"), "will not"),
-    (re.compile(r"(?<=[a-z])n't\b"), " not"),
-    (re.compile(r"\b(i|he|she|we|you|they)'d\b"), r"\1 would"),
-    (re.compile(r"\b(i|he|she|we|you|they)'ll\b"), r"\1 will"),
-    (re.compile(r"\bi'?m\b"), "i am"),
-    (re.compile(r"\b(you|they|we)'re\b"), r"\1 are"),
-    (re.compile(r"\b(it|that|there|he|she|here)'s\b|\b(it)s(?= (?:in|at|on)\b)"), r"\1\2 is"),
-    (re.compile(r"\b(mr|mrs|ms|dr)\."), r"\1"),  # the stop ends no sentence
-    (re.compile(r"\bp\.? ?s\.?(?=[: ])"), "note: "),
-)
 
 
 def _plain(text: str) -> str:
     """Lower case, no markup or quotation marks, contractions written out; line breaks kept, but for those after ":"."""
     text = unicodedata.normalize("NFKC", text).translate(_SAME).lower().replace("\x00", " - ")
-    for pattern, replacement in _WRITTEN_OUT:
-        text = pattern.sub(replacement, text)
+    text = _rewritten(text, "written_out")
     # A sentence in brackets ends within them.
     text = re.sub(r"\([^()]*\)", lambda aside: re.sub(r"[.!?;\n]", ",", aside[0]), text)
     # An apostrophe stands between letters or after a plural; elsewhere it is a quotation mark.
@@ -278,19 +265,6 @@ def _plain(text: str) -> str:
     text = "".join(" " if unicodedata.category(sign) in ("So", "Sk", "Mn", "Cs") else sign for sign in text)
     text = re.sub(r"[^\S\n]+", " ", re.sub(r"\s*\n\s*", "\n", text)).strip()
     return re.sub(r":\s*\n", ": ", text)
-
-
-_ROOM_OF = re.compile(
-    r"(?:(?<=\bto )where(?:ver)?|(?:room|place|one|spot) (?:with|containing|holding|where|(?:that|which) (?:only )?"
-    r"(?:has|holds|contains))) (?:only )?(?:the|a|an|my|your) ([VC])\b(?:(?: actually| really)? (?:is|was|lies)\b)?"
-)
-_OPTION = re.compile(r"(?:^[ (]*(?:option )?|: option )([a-d]|[1-4]) ?[).:] ?(?:the )?([RW])\b", re.MULTILINE)
-_OTHER_OPTION = re.compile(r"^[ (]*[a-d1-4] ?[).][^RW]*$", re.MULTILINE)
-_PICKED = re.compile(r"\b(option|choose|choice is|answer is|answer:|pick|with|select) \(?([a-d]|[1-4])\b(?! \w)\)?")
-_BACK = re.compile(
-    r"\b(?:the )?(?:(former)|(latter)|(other (?:one|room)))\b|(?<=him )there\b|(?<=her )there\b|(?<=them )there\b"
-    r"|\bthat is where\b(?= (?:i|he|she|they|you) (?:would|should)\b)"
-)
 
 
 class _Signs:
@@ -320,7 +294,7 @@ class _Signs:
 
     def _signed(self, text: str) -> str:
         text = self._pattern.sub(lambda name: self._signs[(name.lastindex or 1) - 1], text)
-        return _ROOM_OF.sub(lambda thing: "R" if thing[1] == "V" else "W", text) if self._objects else text
+        return _R["room_of"].sub(lambda thing: "R" if thing[1] == "V" else "W", text) if self._objects else text
 
     def _unnamed(self, text: str) -> str:
         """The text with rooms that are described under their names."""
@@ -358,11 +332,11 @@ def _noun_forms(name: str, other: str) -> str:
 
 def _options(text: str) -> str:
     """Where the rooms are listed as options, the room in the place of the option's letter or number."""
-    rooms = {option[1]: option[2] for option in _OPTION.finditer(text)}
+    rooms = {option[1]: option[2] for option in _R["option"].finditer(text)}
     if len(set(rooms.values())) < 2:
         return text
-    text = _OTHER_OPTION.sub("", _OPTION.sub(r"\n\2:", text))
-    return _PICKED.sub(lambda picked: f"{picked[1]} {rooms.get(picked[2], picked[2])}", text)
+    text = _R["other_option"].sub("", _R["option"].sub(r"\n\2:", text))
+    return _R["picked"].sub(lambda picked: f"{picked[1]} {rooms.get(picked[2], picked[2])}", text)
 
 
 def _back_references(text: str) -> str:
@@ -375,7 +349,7 @@ def _back_references(text: str) -> str:
         other = "W" if named[-1] == "R" else "R"
         return other if reference[3] or (reference[1] and other in named) else named[-1]
 
-    return _BACK.sub(room, text)
+    return _R["back"].sub(room, text)
 
 
 def _sentences(text: str) -> list[str]:
