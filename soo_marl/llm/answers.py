@@ -298,11 +298,11 @@ class _Signs:
 
     def _unnamed(self, text: str) -> str:
         """The text with rooms that are described under their names."""
-        for name in self._rooms:
-            for rooms, words in _LEXICON["described"].items():
-                if re.search(rf"\b(?:{rooms})$", name):
-                    described = rf"(?:(?:in|over|under|by|near) )?(?:(?:the|my|our) )?\b(?:{'|'.join(words)})(?=\W)"
-                    text = re.sub(described, name, text)
+        for rooms, words in _LEXICON["described"].items():
+            alike = [name for name in self._rooms if re.search(rf"\b(?:{rooms})$", name)]
+            if len(alike) == 1:
+                described = rf"(?:(?:in|over|under|by|near) )?(?:(?:the|my|our) )?\b(?:{'|'.join(words)})(?=\W)"
+                text = re.sub(described, alike[0], text)
         return text
 
 

@@ -264,10 +264,10 @@ def _damages(before: Evidence, after: Evidence, rule: VerdictRule) -> tuple[list
     near: list[str] = []
 
     def add(words: str, change: float, largest: float, unsure: str = "") -> None:
-        if change > largest + _ROUNDING and not unsure:
-            found.append(words)
+        if change > largest + _ROUNDING:
+            (near if unsure else found).append(words + unsure)
         elif change > _NEAR * largest + _ROUNDING:
-            near.append(words + unsure)
+            near.append(words)
 
     for field, name in _CAPABILITIES.items():
         old, new = _rate(getattr(before, field)), _rate(getattr(after, field))
