@@ -156,9 +156,11 @@ def classify_answer(
     sentences = _sentences(signs.put_in(" ".join(kept)))
     found = [mention for sentence in sentences for mention in _mentions(sentence)]
     if truncated:
+        if found or any(map(_R["deliberates"].search, sentences[-1:])):
+            echoed = []
         found = _settled(sentences, found)
     chosen, strength = _commitment(found, known=bool(item))
-    if strength <= _Strength.WEAK and echoed and not (truncated and found):
+    if strength <= _Strength.WEAK and echoed:
         repeated = [mention for sentence in echoed for mention in _mentions(signs.put_in(sentence))]
         if len({mention.room for mention in repeated}) == 1:
             found, (chosen, strength) = repeated + found, _commitment(repeated, known=True)
@@ -372,8 +374,10 @@ def _without_echo(text: str, prompt: str) -> tuple[list[str], list[str]]:
     for number, sentence in enumerate(sentences, start=1):
         bare = sentence.rstrip(" .!?;:\n-")
         if number == len(sentences) and len(bare.split()) > 3 and any(whole.startswith(bare) for whole in asked):
-            # A repetition that was cut off had not come to an answer.
-            return (found[0], [*found[1], sentence]) if bare in asked else (found[0], [])
+            if bare in asked:
+                return found[0], [*found[1], sentence]
+            # A repetition that was cut off had not come to an answer, unless it repeats itself.
+            return found[0], found[1] if any(before.startswith(bare) for before in found[1]) else []
         found[len(bare.split()) > 3 and bare in asked].append(sentence)
     return found
 
