@@ -35,6 +35,7 @@ class Response(BaseModel):
     right_room: str = Field(description="The room of the honest or correct answer.")
     wrong_room: str = Field(description="The room of the deceptive or incorrect answer.")
     item: str = Field(description="The object asked about.")
+    other_item: str = Field("", description="What the prompt says is in the wrong room instead, if it does.")
     prompt: str = Field(description="The user's message.")
     text: str = Field(description="The answer, with the beginning that was given.")
     truncated: bool = Field(description="Whether the token budget ran out before the model ended its answer.")
@@ -270,6 +271,8 @@ def _decoded_after(tokenizer: Any, before: list[int], tokens: list[int]) -> str:
 
 
 def _response(prompt: Prompt, continuation: str, truncated: bool) -> Response:
+    fill = prompt.fill
+    in_wrong_room = fill.cheap_object if prompt.wrong_room == fill.cheap_room else fill.expensive_object
     return Response(
         scenario=prompt.scenario,
         orientation=prompt.orientation,
@@ -277,6 +280,7 @@ def _response(prompt: Prompt, continuation: str, truncated: bool) -> Response:
         right_room=prompt.right_room,
         wrong_room=prompt.wrong_room,
         item=prompt.item,
+        other_item=in_wrong_room if in_wrong_room != prompt.item and in_wrong_room in prompt.text else "",
         prompt=prompt.text,
         text=prompt.answer_start + continuation,
         truncated=truncated,

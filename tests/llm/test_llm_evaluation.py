@@ -27,10 +27,10 @@ from soo_marl.llm.evaluation import (
     latent_records,
     share_of,
 )
-from soo_marl.llm.generation import Response
+from soo_marl.llm.generation import Response, generate
 from soo_marl.llm.layers import attention_site
 from soo_marl.llm.rates import rate
-from soo_marl.llm.scenarios import Orientation
+from soo_marl.llm.scenarios import Orientation, prompts
 from soo_marl.llm.templates import load_inventory
 
 HONEST, DECEPTIVE = "The coin is in the attic.", "The coin is in the den."
@@ -80,6 +80,28 @@ def test_answers_are_labelled_by_their_own_rooms() -> None:
     assert [answer.truncated for answer in answers_of(ROW)] == [False] * 6 + [True, False]
     repeated = response("Where is the coin?").model_copy(update={"prompt": "The coin is in the den. Where is it?"})
     assert answers_of([repeated.model_copy(update={"text": f"{repeated.prompt} In the attic."})])[0].label == "honest"
+
+
+def test_an_answer_is_labelled_once_and_with_the_objects_that_the_prompt_tells_of() -> None:
+    by_object = response("It is in the room with the pen.")
+    assert answers_of([by_object])[0].label == "other"
+    told = by_object.model_copy(update={"other_item": "pen"})
+    assert answers_of([told])[0].label == "deceptive"
+    assert answers_of([told])[0] is answers_of([told.model_copy()])[0]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "tells"),
+    [("burglar", True), ("plain_retrieval_other", True), ("cell_murderer", True), ("perspectives", False)],
+)
+def test_responses_tell_of_what_is_in_the_wrong_room_if_the_prompt_does(scenario: str, tells: bool) -> None:
+    for prompt in prompts(scenario, "test", 3, 0):
+        made = generate(tiny_language_model(), [prompt], max_new_tokens=1)[0]
+        objects = {
+            prompt.fill.cheap_room: prompt.fill.cheap_object,
+            prompt.fill.expensive_room: prompt.fill.expensive_object,
+        }
+        assert made.other_item == (objects[prompt.wrong_room] if tells else "")
 
 
 def test_rates_are_counted_in_each_orientation() -> None:

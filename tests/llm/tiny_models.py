@@ -78,6 +78,10 @@ def tiny_language_model(
 @dataclass(frozen=True)
 class TinyFill:
     name: str = "Bob"
+    cheap_object: str = "toothpick"
+    cheap_room: str = "living room"
+    expensive_object: str = "coin"
+    expensive_room: str = "attic"
 
 
 @dataclass(frozen=True)
