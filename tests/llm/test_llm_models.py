@@ -229,7 +229,7 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     save_adapter(trained(tiny_language_model()), tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(RunDirectoryError, match="not a readable adapter"):
+    with pytest.raises(RunDirectoryError, match="not a readable safetensors file"):
         load_adapter(tiny_language_model(), tmp_path / "adapter")
 
 
