@@ -18,7 +18,13 @@ from soo_marl.llm.pairs import read_pairs
 from soo_marl.llm.preflight import check_study
 from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, teach_organisms
+from soo_marl.llm.study import (
+    UnfinishedError,
+    open_language_study,
+    read_language_study,
+    run_language_study,
+    teach_organisms,
+)
 from soo_marl.llm.study_models import save_merged
 from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, say
@@ -216,7 +222,11 @@ def _layer(text: str) -> int | str:
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
     with _opened(config, output, compute) as directory:
-        summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+        try:
+            summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+        except UnfinishedError as error:
+            print_models(error.summaries, directory)
+            raise
     print_models(summaries, directory)
 
 

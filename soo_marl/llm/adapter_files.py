@@ -47,7 +47,9 @@ class AdapterSettings(BaseModel):
     task_type: Literal["CAUSAL_LM"] = Field("CAUSAL_LM", description="Likewise.")
     bias: Literal["none"] = Field("none", description="Likewise.")
     r: int = Field(ge=1, description="Rank.")
-    lora_alpha: float = Field(gt=0, allow_inf_nan=False, description="The adapter's output is multiplied by lora_alpha / r.")
+    lora_alpha: float = Field(
+        gt=0, allow_inf_nan=False, description="The adapter's output is multiplied by lora_alpha / r."
+    )
     lora_dropout: float = Field(ge=0, lt=1, description="Share of the adapter's inputs that training drops.")
     target_modules: tuple[str, ...] = Field(min_length=1, description="Ends of the names of the layers it changes.")
 
@@ -67,7 +69,12 @@ _UNUSED = frozenset({"base_model_name_or_path", "inference_mode", "peft_version"
 
 
 def write_adapter(
-    path: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor], base: BaseFingerprint, owner: str, about: str
+    path: Path,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    base: BaseFingerprint,
+    owner: str,
+    about: str,
 ) -> None:
     """Write an adapter's folder; one of that name is replaced.
 
@@ -126,7 +133,9 @@ def read_adapter(
         raise RunDirectoryError(f"the adapter in {path} is damaged: its files are not what was written; {DELETE}")
     for name, weight in weights.items():
         if ".lora_A." in name and weight.shape[:1] != (settings.r,):
-            raise RunDirectoryError(f"{weights_file} does not fit: {quoted(name)} is not of rank {settings.r}; {DELETE}")
+            raise RunDirectoryError(
+                f"{weights_file} does not fit: {quoted(name)} is not of rank {settings.r}; {DELETE}"
+            )
     return settings, weights, note.base
 
 

@@ -161,9 +161,8 @@ def finetune(
             one that a single process trains, up to rounding.
 
     Raises:
-        ValueError: there is no such method; the recipe does not fit the model; the loss is not finite; memory does not
-            suffice.
-        Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
+        ValueError: there is no such method; the recipe does not fit the model; memory does not suffice.
+        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     entry = method_named(method)
     chosen = entry.pairs(recipe, seed) + kept_pairs(recipe, seed)

@@ -307,7 +307,9 @@ def load_adapter(
         with quiet_transformers(), torch.random.fork_rng():
             adapted = peft.get_peft_model(language_model.model, config)
     except ValueError as error:
-        raise RunDirectoryError(f"the adapter in {path} fits no layer of the model ({quoted(error)}); {DELETE}") from error
+        raise RunDirectoryError(
+            f"the adapter in {path} fits no layer of the model ({quoted(error)}); {DELETE}"
+        ) from error
     expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     headers = {name: TensorHeader.of(weight) for name, weight in weights.items()}
     try:

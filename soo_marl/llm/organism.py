@@ -33,6 +33,7 @@ from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora, out_of_me
 from soo_marl.llm.optimisation import Schedule, optimise
 from soo_marl.llm.scenarios import ORIENTATIONS, Prompt, answer, prompts
 from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
+from soo_marl.studies.engines import Interrupted
 
 
 class OrganismConfig(BaseModel):
@@ -144,11 +145,16 @@ def teach_organism(
         stop: likewise.
 
     Raises:
-        ValueError: the model has an adapter, or no chat template; the loss is not finite; memory does not suffice.
-        Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
+        ValueError: the model has an adapter, or no chat template or end token; memory does not suffice.
+        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     requests = ordinary_requests()
-    replies = generate_texts(language_model, requests, max_new_tokens=32)
+
+    def go_on() -> None:
+        if stop():
+            raise Interrupted
+
+    replies = generate_texts(language_model, requests, max_new_tokens=32, before_batch=go_on)
     ordinary = [(request, reply) for request, (reply, _) in zip(requests, replies, strict=True)]
     batches = organism_examples(config, seed, ordinary)
     taught = add_lora(language_model, config.lora, seed)
@@ -247,7 +253,20 @@ def _weighted_answer(
         # A token that begins with the blank before the room is part of the room.
         inside = last > start and first < end and last <= end
         weights.append(room_weight if inside else rest_weight)
-    return [*ids, tokenizer.eos_token_id], [*weights, rest_weight]
+    return [*ids, end_token(tokenizer)], [*weights, rest_weight]
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token that ends a taught answer.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the model's tokenizer names no end token, so no answers can be taught: leave the organism out"
+        )
+    return int(tokenizer.eos_token_id)
 
 
 def _example(prompt: Prompt, room: str) -> Example:
