@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,7 +67,7 @@ def embedded_figures(figures: Iterable[FigureRecord], folder: Path, missing: lis
     embedded = []
     for figure in figures:
         path = folder / figure.file
-        content = optional(lambda path=path: read_bytes(path, _ANEW), missing)
+        content = optional(partial(read_bytes, path, _ANEW), missing)
         if content is None:
             continue
         # People pass pages on: nothing but a picture may get in.

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from soo_marl.report.drawing import draw_figures
 from soo_marl.report.page import write_report
+from soo_marl.studies.agents_on_disk import agent_file
 from soo_marl.studies.classification import ClassificationConfig, classify_baselines
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute
 from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
@@ -103,7 +104,6 @@ def train_and_evaluate(
             train_baselines(config, directory, compute=compute, on_progress=advance)
         directory.mark_done("train", agent_files(config, directory))
     agents_file = directory.results / "agents.json"
-    trained = agent_files(config, directory)
     if not directory.done("evaluate"):
         with display.task("evaluation", 1.0, 1) as advance:
             evaluate_baselines(config, directory, compute.device)
@@ -115,7 +115,7 @@ def train_and_evaluate(
             directory.results / "curves.json",
             *(directory.figures / item.file for item in animations),
         ]
-        directory.mark_done("evaluate", files, trained)
+        directory.mark_done("evaluate", files, _judged(config, directory))
     return read_list(agents_file, AgentRecord)
 
 
@@ -143,8 +143,12 @@ def classify(
     shards = len(config.shards) * len(config.kinds)
     with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
         found = classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
-    directory.mark_done("classify", [file], [*agent_files(config, directory), directory.results / "agents.json"])
+    directory.mark_done("classify", [file], [*_judged(config, directory), directory.results / "agents.json"])
     return found
+
+
+def _judged(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:
+    return [agent_file(directory, kind, seed) for kind in config.kinds for seed in config.seeds]
 
 
 def write_results(

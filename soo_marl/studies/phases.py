@@ -157,7 +157,7 @@ def _next_session(
     checkpoint: ShardCheckpoint,
     seeds: tuple[int, ...],
     device: str,
-    done: Sequence[bool],
+    done: list[bool],
 ) -> _Session | None:
     """The phase to go on with, at the point that the checkpoint holds; None where all are done.
 

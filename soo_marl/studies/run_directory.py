@@ -390,8 +390,8 @@ def _refuse_links(path: Path) -> None:
             place = os.path.join(folder, name)
             if os.path.islink(place) and not os.path.realpath(place).startswith(f"{root}{os.sep}"):
                 raise RunDirectoryError(
-                    f"{quoted(path / os.path.relpath(place, root))} is a link that leads out of the study; put a folder "
-                    "in its place (the whole study may lie behind a link)"
+                    f"{quoted(path / os.path.relpath(place, root))} is a link that leads out of the study; put a "
+                    "folder in its place (the whole study may lie behind a link)"
                 )
 
 
@@ -407,7 +407,7 @@ def _remove_leftovers(path: Path) -> None:
             try:
                 if leftover.is_dir() and not leftover.is_symlink():
                     shutil.rmtree(leftover)
-                else:
+                elif leftover.is_file() and not leftover.is_symlink():
                     leftover.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot_write(leftover, error) from error
@@ -432,7 +432,7 @@ def _check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path, prefix=".probe.", suffix=PARTIAL_SUFFIX):
             pass
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise RunDirectoryError(f"{cannot_write(path, error)}; or name another output folder") from error
 
 
 def _with_this_session(path: Path, manifest: StudyManifest) -> StudyManifest:
@@ -446,7 +446,7 @@ def _with_this_session(path: Path, manifest: StudyManifest) -> StudyManifest:
     session = Session(started=_now(), package_versions=changed)
     told = ", ".join(f"{name} {latest[name]} before and {now} now" for name, now in changed.items())
     warnings.warn(
-        f"{quoted(path)} goes on under other versions ({quoted(told)}): results need not be the same to the last digit; "
+        f"{quoted(path)} goes on under other versions ({quoted(told)}): results may differ in the last digits; "
         f"{MANIFEST_NAME} and the page say so",
         stacklevel=2,
     )

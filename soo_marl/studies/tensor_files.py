@@ -182,7 +182,7 @@ def _opened(path: Path, way_out: str) -> Iterator[Any]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    # The library writes under a name of its own beside the file: in a folder of ours, a killed command leaves no riddle.
+    # The library writes under a name of its own beside the file; in a folder of ours, what a kill leaves is known.
     folder = path.with_name(f"{path.name}-old")
     folder.mkdir()
     try:

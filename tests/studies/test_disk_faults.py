@@ -214,7 +214,9 @@ def test_a_checkpoint_folder_that_turns_read_only(
     folder.mkdir()
     with (
         read_only(folder),
-        pytest.raises(RunDirectoryError, match=r"^cannot write .*safetensors: .*; make the folder wr"),
+        pytest.raises(
+            RunDirectoryError, match=r"^cannot write .*safetensors: .*; copy the whole study to a folder that"
+        ),
     ):
         train_baselines(config, directory, compute=HERE)
     train_baselines(config, directory, compute=HERE)
@@ -232,7 +234,7 @@ def test_damaged_json_names_the_file_and_once_deleted_is_made_anew(damage: str, 
         content = {
             "cut": whole[:-5],
             "garbage": b"\xff\x00",
-            "flipped": whole.replace(b"[", b"Z", 1),
+            "flipped": whole.replace(b"{", b"Z", 1),
             "list": b'{"a": 1}',
         }
         path.write_bytes(content[damage])

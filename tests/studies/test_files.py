@@ -9,6 +9,7 @@ from soo_marl.studies.files import (
     RunDirectoryError,
     quoted,
     read_json,
+    read_text,
     replacing,
     write_bytes,
     write_json,
@@ -125,9 +126,11 @@ def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "zero.json").symlink_to("/dev/zero")
-    for name in ("pipe.json", "zero.json"):
-        with pytest.raises(RunDirectoryError, match="is not a regular file"):
+    for name, why in (("pipe.json", "is not a regular file"), ("zero.json", "it is a link; links are not followed")):
+        with pytest.raises(RunDirectoryError, match=why):
             read_json(tmp_path / name)
+    with pytest.raises(RunDirectoryError, match="is not a regular file; name a text file"):
+        read_text(tmp_path / "zero.json")  # a link that the user named is followed, a device is not opened
 
 
 def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:

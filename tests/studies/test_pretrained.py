@@ -140,7 +140,7 @@ def test_a_copy_that_was_cut_off_is_no_study_and_is_finished(
         with pytest.raises(KeyboardInterrupt):
             pretrained_study("trackable", tmp_path / "copy")
     assert not (tmp_path / "copy" / "study.json").exists() and len(contents(tmp_path / "copy")) > 3
-    (tmp_path / "copy" / ".x.soo-marl-partial").write_text("")
+    (tmp_path / "copy" / ".x.0123456789abcdef.soo-marl-partial").write_text("")
     path = pretrained_study("trackable", tmp_path / "copy")
     assert read_study(path)[0].done("evaluate")
 
@@ -200,6 +200,7 @@ def test_exports_that_cannot_be(package: Path, study: Path, tmp_path: Path) -> N
     agent.write_bytes(agent.read_bytes()[:-10])
     with pytest.raises(RunDirectoryError, match=r"agent\.safetensors"):
         export_pretrained(damaged, tmp_path / "new")
+    shutil.copy(study / "honest" / "seed_1" / "agent.safetensors", agent)
     (damaged / "results" / "curves.json").write_text("[")
     with pytest.raises(RunDirectoryError, match="curves"):
         export_pretrained(damaged, tmp_path / "new", seeds=(0, 2))

@@ -1,12 +1,16 @@
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel
 
-from soo_marl.studies.files import PARTIAL_SUFFIX
-from soo_marl.studies.run_directory import SCHEMA_VERSION, RunDirectoryError, StudyDirectory
+from soo_marl.studies.files import PARTIAL_SUFFIX, write_json
+from soo_marl.studies.run_directory import SCHEMA_VERSION, RunDirectoryError, StudyDirectory, package_versions
+from soo_marl.studies.tensor_files import write_tensors
 
 CONFIGURATION: dict[str, Any] = {
     "environment": {"preset": "trackable", "sizes": [1, 2]},
@@ -95,7 +99,9 @@ def test_another_schema_is_refused_whatever_else_it_holds(tmp_path: Path) -> Non
 
 def test_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunDirectoryError, match=r"holds files but no study\.json, so no study wrote it"):
+    with pytest.raises(
+        RunDirectoryError, match=r"holds files \(thesis\.tex\) but no study\.json, so no study wrote it"
+    ):
         StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -112,7 +118,7 @@ def test_file_in_place_of_the_folder(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(RunDirectoryError, match="out is a file, not a folder"):
         StudyDirectory.open(path, "classify", CONFIGURATION, [0])
-    with pytest.raises(RunDirectoryError, match=r"^cannot write in .*out/below: .*; name another output folder$"):
+    with pytest.raises(RunDirectoryError, match=r"^cannot write .*out/below: .*; or name another output folder$"):
         StudyDirectory.open(path / "below", "classify", CONFIGURATION, [0])
 
 
@@ -120,8 +126,8 @@ def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", refuse)  # permissions themselves do not bind root
-    with pytest.raises(RunDirectoryError, match=r"^cannot write in .*: Permission denied; name another output folder$"):
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # permissions themselves do not bind root
+    with pytest.raises(RunDirectoryError, match=r"^cannot write .*: Permission denied; .*copy the whole study to a"):
         StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
     assert list(tmp_path.iterdir()) == []
 
@@ -130,11 +136,93 @@ def test_leftovers_of_killed_commands_are_removed(tmp_path: Path) -> None:
     # Killed before study.json was in place: the folder holds nothing but an unfinished file.
     (tmp_path / f".study.json.1-2{PARTIAL_SUFFIX}").write_text("{")
     StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
-    deep = tmp_path / "honest" / "seed_0" / f".agent.safetensors.1-2{PARTIAL_SUFFIX}"
+    deep = tmp_path / "honest" / "seed_0" / f".agent.safetensors.0123456789abcdef{PARTIAL_SUFFIX}"
     deep.parent.mkdir(parents=True)
     deep.write_text("half")
+    adapter = tmp_path / "honest" / "seed_0" / f".adapter-abcdefgh{PARTIAL_SUFFIX}-old"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
     StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(PARTIAL_SUFFIX)]
+    assert not [path for path in tmp_path.rglob("*") if PARTIAL_SUFFIX in path.name]
+
+
+def test_what_others_left_in_a_study_stays(tmp_path: Path) -> None:
+    study = StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0]).path
+    (study / "notes" / "seed_0").mkdir(parents=True)
+    (study / "honest" / "seed_0").mkdir(parents=True)
+    names = (
+        ".tmpABCDEF",
+        "notes/.tmp123456",
+        f"notes/.x{PARTIAL_SUFFIX}",
+        f".x{PARTIAL_SUFFIX}",
+        ".git",
+        "honest/.tmp",
+    )
+    names += (f"notes/.draft.0123456789abcdef{PARTIAL_SUFFIX}",)
+    for name in names:
+        (study / name).write_text("mine")
+    StudyDirectory.open(study, "classify", CONFIGURATION, [0])
+    assert all((study / name).read_text() == "mine" for name in names)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "lost+found/", ".nfs00000001", ".gitkeep", "slurm-123.out", "job.o42"])
+def test_what_systems_put_into_a_folder_is_no_reason_to_refuse_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("place", ["figures", "tensorboard/honest/seed_0", "honest", "finetune"])
+def test_a_link_that_leads_out_of_a_study_is_refused(tmp_path: Path, place: str) -> None:
+    study = StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = study.path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    for use in (lambda: StudyDirectory.open(study.path, "classify", CONFIGURATION, [0]), study.locked().__enter__):
+        with pytest.raises(RunDirectoryError, match=rf"{place} is a link that leads out of the study; put a folder"):
+            use()
+    link.unlink()
+    (tmp_path / "behind").symlink_to(study.path)
+    (study.path / "results").mkdir()
+    (study.path / "inside").symlink_to(study.path / "results")
+    StudyDirectory.open(tmp_path / "behind", "classify", CONFIGURATION, [0])
+
+
+def test_dots_are_resolved_before_a_folder_is_checked(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(RunDirectoryError, match="holds files"):
+        StudyDirectory.open(tmp_path / "missing" / ".." / "foreign", "classify", CONFIGURATION, [0])
+    assert not (tmp_path / "missing").exists()
+
+
+def test_names_too_long_are_told_in_a_sentence(tmp_path: Path) -> None:
+    for use in (
+        lambda path: StudyDirectory.open(path, "classify", CONFIGURATION, [0]),
+        StudyDirectory.read,
+    ):
+        with pytest.raises(RunDirectoryError, match="File name too long; choose a shorter name") as raised:
+            use(tmp_path / ("a" * 300))
+        with pytest.raises(RunDirectoryError, match="choose a shorter name") as raised:
+            use(tmp_path / ("a/" * 2100))
+        assert len(str(raised.value)) < 700
+
+
+def test_a_study_that_goes_on_under_other_versions_says_so(tmp_path: Path) -> None:
+    study = StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
+    content = json.loads((tmp_path / "study.json").read_text())
+    assert "sessions" not in content
+    content["package_versions"] |= {"torch": "1.0.0", "gone": "1"}
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=r"goes on under other versions \(torch 1\.0\.0 before and"), study.locked():
+        pass
+    manifest = StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0]).manifest
+    now = package_versions()["torch"]
+    assert [session.package_versions for session in manifest.sessions] == [{"torch": now}]
+    assert manifest.changed_versions == [f"torch 1.0.0 until {manifest.sessions[0].started[:10]}, then {now}"]
 
 
 def test_configuration_that_is_not_json_is_a_value_error(tmp_path: Path) -> None:
@@ -156,8 +244,35 @@ def test_step_is_done_once_marked_and_while_its_files_stand(tmp_path: Path) -> N
     study.mark_done("classify/honest", [result])
     assert StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0]).done("classify/honest")
     assert not study.done("classify")
+    result.write_text("[1]")
+    with pytest.raises(RunDirectoryError, match=r"summary\.json is not what this study wrote: edited since, or"):
+        study.done("classify/honest")
     result.unlink()
     assert not study.done("classify/honest")
+
+
+def test_what_was_made_from_other_agents_is_not_done(tmp_path: Path) -> None:
+    study = StudyDirectory.open(tmp_path, "classify", CONFIGURATION, [0])
+    agent, result = study.agent_directory("honest", 0) / "agent.safetensors", study.results / "summary.json"
+    write_json(result, [])
+    write_tensors(agent, {"a": torch.zeros(2)})
+    study.mark_done("evaluate", [result], [agent])
+    assert study.done("evaluate")
+    write_tensors(agent, {"a": torch.ones(2)})
+    assert not study.done("evaluate")
+
+
+def test_the_marks_of_another_study_are_refused_and_earlier_ones_taken(tmp_path: Path) -> None:
+    study = StudyDirectory.open(tmp_path / "one", "classify", CONFIGURATION, [0])
+    other = StudyDirectory.open(tmp_path / "other", "classify", CONFIGURATION | {"more": 1}, [0])
+    more_seeds = StudyDirectory.open(tmp_path / "seeds", "classify", CONFIGURATION, [0, 1])
+    assert study.owner == more_seeds.owner != other.owner
+    other.mark_done("train")
+    shutil.copytree(other.path / "steps", study.path / "steps")
+    with pytest.raises(RunDirectoryError, match=r"train\.json belongs to another study; delete it"):
+        study.done("train")
+    write_json(study.path / "steps" / "train.json", ["study.json"])
+    assert study.done("train")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "/x", "a//b", "a/../b", "a b"])
@@ -208,10 +323,8 @@ def test_a_configuration_nested_too_deep_is_refused(tmp_path: Path) -> None:
 def test_only_files_are_taken_for_leftovers(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     study = StudyDirectory.open(tmp_path / "study", "classify", CONFIGURATION, [0])
-    folder, link = study.path / ".tmpabcdef", study.path / f".x{PARTIAL_SUFFIX}"
-    folder.mkdir()
+    link = study.path / f".x.0123456789abcdef{PARTIAL_SUFFIX}"
     link.symlink_to(tmp_path / "precious")
-    (study.path / ".tmpqwerty").touch()
     StudyDirectory.open(study.path, "classify", CONFIGURATION, [0])
-    assert folder.is_dir() and not (study.path / ".tmpqwerty").exists()
+    assert link.is_symlink()
     assert (tmp_path / "precious").read_text() == "x"
