@@ -21,8 +21,9 @@ Side = Literal["left", "right"]
 """Where shorter texts of a batch are filled up."""
 
 ChatDate = Literal["2024-07-26"]
-"""What chat templates that ask for today's date are told, so that a study reads the same prompts on every day. Templates
-that were given no date have long had this one."""
+"""What chat templates that ask for today's date are told, so that a study reads the same prompts on every day.
+
+Some templates name this date themselves where they are given none."""
 
 CHAT_DATE: ChatDate = "2024-07-26"
 

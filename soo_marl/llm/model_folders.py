@@ -1,7 +1,7 @@
-"""Where a language model lies, and what is never loaded from there: code, pickles, and whatever another place is named for.
+"""Where a language model lies, and what is never loaded from there: code, pickles, and files of other places.
 
-Every model is loaded from a folder on this machine. What comes from the model hub is fetched into its local cache first,
-and only settings, tokenizer and safetensors are fetched.
+Every model is loaded from a folder on this machine. What comes from the model hub is fetched into its local cache
+first: settings, tokenizer and safetensors, and nothing else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _HUB_SECONDS = 10.0
 def model_folder(name: str, weights: bool = True) -> Path:
     """The folder of a model, all of which may be loaded.
 
-    A name with a separator is one on the hub only if it looks like no path: it has two parts, and the first is neither a
-    folder here nor ``runs``.
+    A name with a separator is one on the hub only if it looks like no path: it has two parts, and the first is neither
+    a folder here nor ``runs``.
 
     Args:
         name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
@@ -97,8 +97,8 @@ def _from_hub(name: str, weights: bool) -> Path:
             return snapshot(etag_timeout=_HUB_SECONDS)
         except Exception as error:  # Those of its HTTP library as well, which may be one or the other.
             raise ValueError(
-                f"there is no language model {quoted(repr(name))} here or on the model hub, or the hub is out of reach: "
-                f"check the name, or name {EMBEDDED!r} or a local folder ({first_line(error)})"
+                f"there is no language model {quoted(repr(name))} here or on the model hub, or the hub is out of "
+                f"reach: check the name, or name {EMBEDDED!r} or a local folder ({first_line(error)})"
             ) from error
 
 
@@ -110,8 +110,8 @@ def _check(folder: Path, weights: bool) -> None:
             raise _unusable(folder, f"{quoted(odd.name)} is no regular file; take it out")
         if (folder / "adapter_config.json").exists():
             raise ValueError(
-                f"{folder} holds an adapter, which is no whole model: name the model that it belongs to, or make one of "
-                "both with soo-marl llm merge"
+                f"{folder} holds an adapter, which is no whole model: name the model that it belongs to, or make one "
+                "of both with soo-marl llm merge"
             )
         if not (folder / "config.json").exists():
             if any(folder.glob("*.gguf")):

@@ -46,8 +46,8 @@ ModelDtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["none", "4bit"]
 
 _ON_A_MERGED_MODEL = (
-    "The model that this adapter was trained on is {name} with another adapter merged into it, so {name} alone is not its "
-    "base model. `soo-marl llm merge` writes the whole model as a folder that other programs load.\n"
+    "The model that this adapter was trained on is {name} with another adapter merged into it, so {name} alone is not "
+    "its base model. `soo-marl llm merge` writes the whole model as a folder that other programs load.\n"
 )
 
 
@@ -374,8 +374,8 @@ def _check_quantised(config: Any, folder: Path) -> None:
         quantisers.get_hf_quantizer(copy.deepcopy(config), None, device_map, True, {})
     except (ImportError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"the weights in {folder} are quantised, and what that needs is not here ({first_line(error)}): install it, "
-            "or take the model's weights as they were before"
+            f"the weights in {folder} are quantised, and what that needs is not here ({first_line(error)}): install "
+            "it, or take the model's weights as they were before"
         ) from error
 
 

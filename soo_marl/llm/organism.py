@@ -264,7 +264,8 @@ def end_token(tokenizer: Any) -> int:
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            "the model's tokenizer names no end token, so no answers can be taught: leave the organism out"
+            "the model's tokenizer names no end token, so no answers can be taught: leave the organism "
+            "out (--no-organism)"
         )
     return int(tokenizer.eos_token_id)
 

@@ -313,6 +313,32 @@ def test_of_two_conversions_at_once_the_first_to_end_stays(gguf: Path, monkeypat
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize("damage", ["bit", "gone", "provenance", "version 0.1"])
+def test_a_converted_model_that_was_damaged_since_is_made_anew(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    calls = []
+
+    def convert(source: Path, folder: Path) -> None:
+        calls.append(source)
+        (folder / "model.safetensors").write_bytes(b"converted")
+
+    monkeypatch.setattr(embedded, "_convert", convert)
+    folder = embedded.embedded_folder()
+    weights, provenance = folder / "model.safetensors", folder / "provenance.json"
+    if damage == "bit":
+        weights.write_bytes(b"confverted")
+    elif damage == "gone":
+        weights.unlink()
+    else:
+        provenance.write_text("[" if damage == "provenance" else '{"model": "SmolLM2-135M-Instruct"}')
+    embedded._checked_folder.cache_clear()
+    assert embedded.embedded_folder() == folder and len(calls) == 2
+    assert weights.read_bytes() == b"converted" and [path.name for path in folder.parent.iterdir()] == [folder.name]
+    embedded._checked_folder.cache_clear()
+    assert embedded.embedded_folder() == folder and len(calls) == 2
+
+
 def test_a_conversion_that_fails_leaves_nothing(gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def convert(_source: Path, _folder: Path) -> None:
         raise OSError(28, "No space left on device")

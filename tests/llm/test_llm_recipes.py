@@ -112,7 +112,7 @@ def test_an_own_file_is_added_to_ours_and_takes_the_place_of_the_same_name(tmp_p
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("[mine", "is not TOML: "),
+        ("[mine", "is not readable TOML: "),
         ("mine = 3\n", "mine: "),
         ("[mine]\nepoch = 3\n", "mine.epoch: "),
         ("[mine]\nepochs = 0\n", "mine.epochs: "),
