@@ -127,7 +127,12 @@ def optimise(
             raise BreakdownError(f"the loss is {value} at step {step + 1}: {_CALMER}", losses)
         if largest_gradient is not None:
             nn.utils.clip_grad_norm_(weights, largest_gradient)
-        optimiser.step()
+        try:
+            optimiser.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise BreakdownError(f"step {step + 1} is larger than any number: {_CALMER}", losses) from error
         losses.append(value)
         ended = after_step(len(losses), losses[-1])
         stopping = stop() and len(losses) < schedule.steps and not ended

@@ -33,7 +33,6 @@ from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora, out_of_me
 from soo_marl.llm.optimisation import Schedule, optimise
 from soo_marl.llm.scenarios import ORIENTATIONS, Prompt, answer, prompts
 from soo_marl.llm.shared_prefix import prefix_cache, prefix_first, shared_prefix
-from soo_marl.studies.engines import Interrupted
 
 
 class OrganismConfig(BaseModel):
@@ -149,12 +148,7 @@ def teach_organism(
         BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     requests = ordinary_requests()
-
-    def go_on() -> None:
-        if stop():
-            raise Interrupted
-
-    replies = generate_texts(language_model, requests, max_new_tokens=32, before_batch=go_on)
+    replies = generate_texts(language_model, requests, max_new_tokens=32)
     ordinary = [(request, reply) for request, (reply, _) in zip(requests, replies, strict=True)]
     batches = organism_examples(config, seed, ordinary)
     taught = add_lora(language_model, config.lora, seed)
