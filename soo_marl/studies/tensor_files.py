@@ -175,6 +175,8 @@ def _opened(path: Path, way_out: str) -> Iterator[Any]:
             with safe_open(path, framework="pt") as file:
                 yield file
         except (OSError, RuntimeError, SafetensorError) as error:
+            with opened(path, way_out):  # the library says "no such file" where descriptors have run out
+                pass
             if error_number(error) is not None:
                 raise cannot_read(path, error) from error
             # A RuntimeError is torch's, for a file that is shorter than it says.

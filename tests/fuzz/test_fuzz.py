@@ -8,7 +8,9 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from soo_marl import cli
 from soo_marl.agents import MADDPGConfig, TrainingConfig
@@ -33,6 +35,10 @@ from soo_marl.studies.baselines import open_study, read_study
 from soo_marl.studies.checkpoints import ShardCheckpoint
 from soo_marl.studies.engines import Interrupted
 from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.finetuning import evaluation
+from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
+from soo_marl.studies.finetuning.evaluation import conditions
+from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.recipes import BLUE, BaselineConfig, Stage, baseline_config, with_changes
 from soo_marl.studies.records import (
     AgentRecord,
@@ -59,8 +65,11 @@ CASES = {
     "command line": 400,
     "--set": 400,
     "records": 400,
+    "marks": 300,
+    "measures": 200,
+    "links": 300,
 }
-"""How many cases there are of each kind of input: 2,400."""
+"""How many cases there are of each kind of input: 3,200."""
 
 Ran = Counter[str]
 
@@ -198,11 +207,16 @@ def test_study_files(changes: Any, damage: Any, study: StudyDirectory, ran: Ran)
     file.write_bytes(content)
     for use in (lambda: read_study(study.path), lambda: open_study(study.path, CONFIG)):
         try:
-            use()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other versions
+                use()
         except RunDirectoryError as error:
             refused(error)
             assert str(study.path) in str(error)
-    assert file.read_bytes() == content, "the user decides what to do about it"
+            assert file.read_bytes() == content, "the user decides what to do about it"
+        else:
+            now, before = json.loads(file.read_bytes()), json.loads(content)
+            assert now | {"sessions": 0} == before | {"sessions": 0}, "only the versions in use are added"
     if ran["study.json"] % 10 == 0:
         write_report(study.path)
 
@@ -235,7 +249,9 @@ def test_checkpoints(
     content = broken(content, damage) if which != "header" else content
     checkpoint.path.write_bytes(content)
     try:
-        session = phases._next_session(training.BaselineTask(CONFIG), directory, checkpoint, (0, 1), "cpu")
+        task = training.BaselineTask(CONFIG)
+        done = [False] * len(task.phases)
+        session = phases._next_session(task, directory, checkpoint, (0, 1), "cpu", done)
     except RunDirectoryError as error:
         refused(error)
         assert str(checkpoint.path) in str(error) and "delete it to" in str(error)
@@ -415,3 +431,118 @@ def test_nothing_unpickles_a_file() -> None:
             assert call not in source, f"{path} has {call}"
         # Engines exchange pickles through pipes and Ray; nothing else does.
         assert "pickle" not in source or path.parent.name == "engines" or path.name == "files.py", path
+
+
+@cases("marks")
+@given(changes=CHANGES, damage=st.none() | BYTES, earlier=st.booleans())
+def test_marks(changes: Any, damage: Any, earlier: bool, study: StudyDirectory, ran: Ran) -> None:
+    ran["marks"] += 1
+    files.write_json(study.results / "agents.json", PLAIN["agents.json"])
+    study.mark_done("evaluate", [study.results / "agents.json"], [study.path / "study.json"])
+    mark = study.path / "steps" / "evaluate.json"
+    whole = ["results/agents.json"] if earlier else json.loads(mark.read_bytes())
+    content = json.dumps(changed(whole, changes)).encode()
+    mark.write_bytes(content if damage is None else broken(content, damage))
+    try:
+        assert study.done("evaluate") in (True, False)
+    except RunDirectoryError as error:
+        refused(error)
+        assert str(study.path) in str(error) and "delete it" in str(error)
+
+
+TREATED = FinetuneConfig(
+    baselines=CONFIG,
+    agents_digest="0" * 32,
+    treatments=(treatment("none", updates=2),),
+    seeds=(0, 1),
+    evaluation_episodes=2,
+)
+CONDITION = conditions(TREATED)[-1]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, bytes]:
+    """The two files of a condition's measures, by the end of their names."""
+    agents = MADDPG(agent_spaces(CONFIG.game), CONFIG.maddpg, (0, 1))
+    tensors = evaluation._tensors(measure_agents(agents, CONFIG.evaluation_game, 2))
+    return {".safetensors": save(tensors), ".json": json.dumps({"stops": [None, None], "episodes": []}).encode()}
+
+
+@cases("measures")
+@given(header=CHANGES, damage=BYTES, which=st.sampled_from(("tensors", "bytes", "about")))
+def test_measures(
+    header: Any, damage: Any, which: str, measured: dict[str, bytes], study: StudyDirectory, ran: Ran
+) -> None:
+    ran["measures"] += 1
+    folder = study.path / "measures"
+    folder.mkdir(exist_ok=True)
+    tensors, about = measured.values()
+    if which == "about":
+        about = json.dumps(changed(json.loads(about), header)).encode()
+    else:
+        tensors = with_header(tensors, header) if which == "tensors" else broken(tensors, damage)
+    (folder / f"{CONDITION.file_name}.safetensors").write_bytes(tensors)
+    (folder / f"{CONDITION.file_name}.json").write_bytes(about)
+    for read in (evaluation.read_measures, evaluation.read_about):
+        try:
+            read(study, CONDITION)
+        except RunDirectoryError as error:
+            refused(error)
+            assert str(folder) in str(error)
+
+
+PLACES = (
+    "study.json", "steps", "steps/train.json", "results", "results/summary.json", "figures", "figures/roc.png",
+    "honest", "honest/seed_0", "tensorboard", "checkpoints", "finetune", ".command.lock", ".workers.lock",
+    "report.html", "notes", "notes/.x.0123456789abcdef.soo-marl-partial", ".x.0123456789abcdef.soo-marl-partial",
+)  # fmt: skip
+
+
+def _put(place: Path, what: str, outside: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if what == "pipe":
+        os.mkfifo(place)
+    elif what == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to({"file": outside / "precious", "link to a folder": outside, "device": Path("/dev/zero")}[what])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@cases("links")
+@given(
+    put=st.dictionaries(
+        st.sampled_from(PLACES), st.sampled_from(("file", "link to a folder", "device", "pipe", "folder")), max_size=3
+    )
+)
+def test_links_pipes_and_devices(put: dict[str, str], study: StudyDirectory, tmp_path: Path, ran: Ran) -> None:
+    ran["links"] += 1
+    outside, inside = tmp_path / "outside", tmp_path / "another" / "study"
+    shutil.rmtree(inside, ignore_errors=True)
+    open_study(inside, CONFIG)
+    outside.mkdir(exist_ok=True)
+    (outside / "precious").write_text("mine")
+    for place, what in put.items():
+        path = inside / place
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
+        if not os.path.lexists(path) and not any(parent.is_symlink() for parent in path.parents):
+            try:
+                _put(path, what, outside)
+            except (FileExistsError, NotADirectoryError):
+                continue
+
+    def use() -> None:
+        directory = open_study(inside, CONFIG)
+        with directory.locked():
+            directory.done("train")
+            files.write_json(directory.results / "figures.json", PLAIN["figures.json"])
+            write_report(directory.path)
+
+    try:
+        use()
+    except RunDirectoryError as error:
+        refused(error)
+    assert (outside / "precious").read_text() == "mine" and os.listdir(outside) == ["precious"]
+    page = inside / "report.html"
+    assert not page.is_file() or page.is_symlink() or "bWluZ" not in page.read_text(), "files outside stay out"

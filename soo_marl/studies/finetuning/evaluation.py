@@ -130,7 +130,11 @@ def read_measures(directory: StudyDirectory, condition: Condition) -> Measures:
     """
     path = measures_file(directory, condition)
     tensors, _ = read_tensors(path, finite=False)
+    agents = len(directory.manifest.seeds)
     try:
+        for name, tensor in tensors.items():
+            if not name.endswith("_thresholds") and tensor.shape[:1] != (agents,):
+                raise ValueError(f"{name} is not of {agents} agents")
         return _measures(tensors)
     except (KeyError, ValueError) as error:
         raise RunDirectoryError(f"{path} does not hold what is measured: {quoted(error)}; {DELETE}") from error
@@ -145,6 +149,8 @@ def read_about(directory: StudyDirectory, condition: Condition) -> tuple[list[st
     path = _about_file(directory, condition)
     content = validate(TypeAdapter(dict[str, list[object]]), read_json(path), path)
     stops = validate(TypeAdapter(list[str | None]), content.get("stops"), path)
+    if len(stops) != len(directory.manifest.seeds):
+        raise RunDirectoryError(f"{path} does not fit: stops are not one for each seed; {DELETE}")
     return stops, validate(TypeAdapter(list[EpisodeRecord]), content.get("episodes"), path)
 
 
