@@ -18,7 +18,13 @@ from soo_marl.llm.pairs import read_pairs
 from soo_marl.llm.preflight import check_study
 from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
 from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import open_language_study, read_language_study, run_language_study, teach_organisms
+from soo_marl.llm.study import (
+    UnfinishedError,
+    open_language_study,
+    read_language_study,
+    run_language_study,
+    teach_organisms,
+)
 from soo_marl.llm.study_models import save_merged
 from soo_marl.report.language_terminal import print_models
 from soo_marl.report.terminal import ProgressDisplay, say
@@ -83,6 +89,8 @@ class LlmFinetune:
     """Learning rate, in place of the recipe's."""
     layers: str | None = None
     """Decoder layers of the loss, in place of the recipe's: 15, 8-20, a module's name or a pattern."""
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; by default 24 for the embedded model asked in plain words, else 75."""
     dtype: ModelDtype | None = None
     """Type of the weights, in place of the recipe's."""
     prepare_only: bool = False
@@ -112,6 +120,7 @@ class LlmFinetune:
             fills=self.fills,
             more_scenarios=self.scenarios,
             scenario_file=self.scenario_file,
+            max_new_tokens=self.max_new_tokens,
             dtype=self.dtype,
         )
         if self.prepare_only:
@@ -149,6 +158,8 @@ class LlmSweep:
     """Whose wording the questions have."""
     fills: int = 25
     """Fills of the burglar's scenario, each asked in both orientations; a quarter of it of every other."""
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; by default 24 for the embedded model asked in plain words, else 75."""
     dtype: ModelDtype | None = None
     """Type of the weights, in place of the recipe's."""
     compute: Compute = LOCAL_WORKERS
@@ -165,6 +176,7 @@ class LlmSweep:
             organism=self.organism,
             wording=self.wording,
             fills=self.fills,
+            max_new_tokens=self.max_new_tokens,
             dtype=self.dtype,
         )
         layers = [_layer(layer) for layer in self.layers]
@@ -216,8 +228,14 @@ def _layer(text: str) -> int | str:
 
 def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line: str) -> None:
     with _opened(config, output, compute) as directory:
-        summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+        try:
+            summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
+        except UnfinishedError as error:
+            print_models(error.summaries, directory)
+            raise
     print_models(summaries, directory)
+    for note in config.notes:
+        say(f"Note:    {note}")
 
 
 @contextmanager

@@ -8,15 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from soo_marl.llm.thoughts import thought_closed
+from soo_marl.studies.files import quoted
 
 Side = Literal["left", "right"]
 """Where shorter texts of a batch are filled up."""
+
+ChatDate = Literal["2024-07-26"]
+"""What chat templates that ask for today's date are told, so that a study reads the same prompts on every day.
+
+Some templates name this date themselves where they are given none."""
+
+CHAT_DATE: ChatDate = "2024-07-26"
+
+_DATED = "".join(
+    f".replace('{code}', '{date.fromisoformat(CHAT_DATE).strftime(code)}')"
+    for code in (*(f"%{letter}" for letter in "aAbBcdfHIjmMpSUwWxXyYZDeF"), "%-d", "%-m", "%%")
+)
+_DATED_TEMPLATE = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% endmacro %}"
+"""Put before a template, this takes the place of the clock that transformers gives it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +80,16 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
         )
     message = [{"role": "user", "content": text}]
     try:
-        rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        template = tokenizer.get_chat_template()
+        rendered = tokenizer.apply_chat_template(
+            message,
+            chat_template=_DATED_TEMPLATE + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
     except Exception as error:  # Templates are programs of others and raise what they like.
         raise ValueError(
-            f"the model's chat template refuses a plain user message ({error}): use a recipe with raw = true"
+            f"the model's chat template refuses a plain user message ({quoted(error)}): use a recipe with raw = true"
         ) from error
     # Where there is a beginning, it is the answer's, not the thought's.
     return f"{thought_closed(rendered)}{answer_start}" if answer_start else str(rendered)
@@ -94,20 +116,21 @@ def encode(
         raw: whether the texts were rendered with ``raw=True``.
 
     Raises:
-        ValueError: there is no text, one has no tokens, or texts differ in length and the tokenizer cannot pad.
+        ValueError: there is no text, or one has no tokens.
     """
     token_lists = [token_ids(tokenizer, text, raw=raw) for text in texts]
     if not token_lists or not all(token_lists):
         raise ValueError("give at least one text, and none without tokens")
     if side not in ("left", "right"):
         raise ValueError(f"side must be left or right, not {side!r}")
-    if tokenizer.pad_token is None and len({len(tokens) for tokens in token_lists}) > 1:
-        raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token to its end token first")
-    if tokenizer.pad_token is None:
-        ids = torch.tensor(token_lists)
-        return Encoded(ids.to(device), torch.ones_like(ids, dtype=torch.bool).to(device))
-    padded = tokenizer.pad({"input_ids": token_lists}, padding=True, padding_side=side, return_tensors="pt")
-    return Encoded(padded["input_ids"].to(device), padded["attention_mask"].bool().to(device))
+    # A tokenizer without a padding token pads with the first one: the mask says where, and nothing looks at it.
+    ids = torch.full((len(token_lists), max(map(len, token_lists))), tokenizer.pad_token_id or 0)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for row, tokens in enumerate(token_lists):
+        place = slice(len(tokens)) if side == "right" else slice(-len(tokens), None)
+        ids[row, place] = torch.tensor(tokens)
+        mask[row, place] = True
+    return Encoded(ids.to(device), mask.to(device))
 
 
 def token_ids(tokenizer: Any, text: str, *, raw: bool = False) -> list[int]:

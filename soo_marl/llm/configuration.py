@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
+from soo_marl.llm.chat import CHAT_DATE, ChatDate
 from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.evaluation import VERDICT_ROLES, EvaluationConfig
 from soo_marl.llm.finetuning import METHODS
@@ -22,6 +23,10 @@ STEERING = ("steer", "steer_random", "repe")
 
 HONESTY = "honesty_prompt"
 """The method that only asks for honesty."""
+
+
+_WORDS_OF_A_QUESTION = 8
+"""A text of so many words that stands within a question is taken for that question."""
 
 
 class Condition(BaseModel):
@@ -64,6 +69,7 @@ class LanguageStudyConfig(BaseModel):
     model_config = _FROZEN
 
     model: str = Field(EMBEDDED, description="The embedded model, a local folder, or a name on the model hub.")
+    chat_date: ChatDate = Field(CHAT_DATE, description="The date that chat templates are told when they ask for one.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the model's weights.")
     quantisation: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA device and bitsandbytes.")
     organism: OrganismConfig | None = Field(
@@ -110,6 +116,28 @@ class LanguageStudyConfig(BaseModel):
         if self.organism is not None and self.quantisation != "none":
             raise ValueError("an organism's adapter cannot be merged into 4-bit weights: set quantisation to none")
         return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever reads the results must know of the configuration, one sentence each."""
+        own = {
+            " ".join(text.split()).lower() for one in self.conditions for pair in one.recipe.own_pairs for text in pair
+        }
+        if not own:
+            return ()
+        prompts = (prompt for role in self.evaluation.all_roles for prompt in self.evaluation.prompts(role))
+        asked = {" ".join(prompt.text.split()).lower() for prompt in prompts}
+        # A pair may leave out what a question says of the answer's form.
+        long = {text for text in own if len(text.split()) >= _WORDS_OF_A_QUESTION}
+        same = {text for text in own if text in asked} | {
+            text for text in long if any(text in question or question in text for question in asked)
+        }
+        if not same:
+            return ()
+        return (
+            f"{len(same)} of {len(own)} texts of the own pairs are also asked afterwards, as part of the test: answers "
+            "to those questions say nothing about others",
+        )
 
     @property
     def before(self) -> str:

@@ -36,6 +36,7 @@ from soo_marl.llm.records import TrainingRecord
 from soo_marl.llm.study import read_language_study
 from soo_marl.llm.study_models import (
     adapter_folder,
+    adapter_owner,
     mark_trained,
     model_before,
     organism_done,
@@ -223,8 +224,8 @@ def _train(
     model, losses = finetune(before, recipe, condition.method, seed, report=report, processes=processes)
     weights = processes.whole_weights(model.model)
     if processes.number == 0:
-        adapter = adapter_folder(directory, label, seed)
-        save_adapter(model, adapter, weights=weights, base=base)
+        folder, owner = adapter_folder(directory, label, seed), adapter_owner(directory, label, seed)
+        save_adapter(model, folder, weights=weights, base=base, owner=owner)
         record = TrainingRecord(losses=tuple(losses), steps_per_epoch=epoch_steps)
         write_training(directory, label, seed, record)
         mark_trained(directory, label, seed)

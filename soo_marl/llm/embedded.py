@@ -15,18 +15,26 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, cannot_write, write_json, write_text
+from soo_marl.studies.files import (
+    PARTIAL_SUFFIX,
+    RunDirectoryError,
+    opened,
+    read_json,
+    replacing_folder,
+    write_json,
+    write_text,
+)
 
 EMBEDDED = "smollm2-135m"
 """The name under which :func:`soo_marl.llm.models.load_model` knows the model."""
@@ -80,33 +88,53 @@ def embedded_file() -> Path:
 def embedded_folder() -> Path:
     """The folder with the converted model, which any ``from_pretrained`` reads; made on the first call.
 
-    Processes that convert at the same time do not meet: each writes a folder of its own, and the first to finish gives
-    its folder the final name.
+    Its files are held against the digests that were taken when they were written, once in each process; a folder that
+    was damaged since is made anew. Processes that convert at the same time do not meet: each has a folder of its own.
 
     Raises:
         ValueError: the package, or transformers or gguf, is not installed.
-        RunDirectoryError: the cache folder cannot be written.
+        RunDirectoryError: the cache folder cannot be read or written.
     """
-    source = embedded_file()
-    target = cache_folder() / f"{EMBEDDED}-{_version()}-float32"
-    if (target / _PROVENANCE).is_file():
+    source, target = embedded_file(), cache_folder() / f"{EMBEDDED}-{_version()}-float32"
+    if not (target / _PROVENANCE).exists():
+        _checked_folder.cache_clear()
+    return _checked_folder(source, target)
+
+
+@cache
+def _checked_folder(source: Path, target: Path) -> Path:
+    if _whole(target):
         return target
-    _log.warning("converting %s once, which takes about half a minute; it is kept in %s", EMBEDDED, target)
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=PARTIAL_SUFFIX, dir=target.parent))
-        _convert(source, temporary)
-        write_text(temporary / "LICENSE.txt", _LICENSE_NOTE)
-        write_json(temporary / _PROVENANCE, _provenance(source))
-        _rename(temporary, target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    damaged = target.exists()
+    _log.warning(
+        "converting %s %s, which takes about half a minute; it is kept in %s",
+        EMBEDDED,
+        "anew, since what was kept of it is damaged or of another version" if damaged else "once",
+        target,
+    )
+    _remove_abandoned(target.parent)
+    with replacing_folder(target, replace=damaged) as folder:
+        _convert(source, folder)
+        write_text(folder / "LICENSE.txt", _LICENSE_NOTE)
+        write_json(folder / _PROVENANCE, _provenance(source, folder))
     return target
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a converted model is what was written."""
+    try:
+        if not (folder / _PROVENANCE).is_file():
+            return False
+        expected = read_json(folder / _PROVENANCE).get("files", {})
+        return bool(expected) and all(_sha256(folder / Path(name).name) == expected[name] for name in expected)
+    except (RunDirectoryError, AttributeError, TypeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with opened(path) as file:
+        content: Any = file
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
@@ -118,6 +146,9 @@ def quiet_transformers() -> Iterator[None]:
     transformers_logging: Any = importlib.import_module("transformers.utils.logging")
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -126,6 +157,7 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(level)
+        hub.setLevel(hub_level)
         if bars:
             transformers_logging.enable_progress_bar()
 
@@ -162,39 +194,20 @@ def _convert(source: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _provenance(source: Path) -> dict[str, str]:
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _provenance(source: Path, folder: Path) -> dict[str, Any]:
     return {
         "model": "SmolLM2-135M-Instruct",
         "license": "Apache-2.0",
         "package": f"{_PACKAGE}=={_version()}",
         "file": source.name,
-        "sha256": digest,
+        "sha256": _sha256(source),
         "transformers": metadata.version("transformers"),
+        "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
 
 
-def _rename(temporary: Path, target: Path) -> None:
-    """Give the finished folder its name, or leave it if another process has been faster."""
-    for file in sorted(temporary.iterdir()):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-        # safetensors and mkdtemp keep others out, who may share the cache.
-        file.chmod(0o644)
-    temporary.chmod(0o755)
-    try:
-        temporary.rename(target)
-    except OSError:
-        if (target / _PROVENANCE).is_file():
-            return
-        if target.is_dir():
-            raise RunDirectoryError(f"{target} is not a whole model; delete the folder to have it made anew") from None
-        raise
-
-
 def _remove_abandoned(folder: Path) -> None:
-    for left in folder.glob(f".{EMBEDDED}-*{PARTIAL_SUFFIX}"):
+    for left in folder.glob(f".{EMBEDDED}-*{PARTIAL_SUFFIX}*"):
         try:
             abandoned = time.time() - left.stat().st_mtime > _SECONDS_UNTIL_ABANDONED
         except FileNotFoundError:

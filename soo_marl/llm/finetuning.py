@@ -161,9 +161,8 @@ def finetune(
             one that a single process trains, up to rounding.
 
     Raises:
-        ValueError: there is no such method; the recipe does not fit the model; the loss is not finite; memory does not
-            suffice.
-        Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
+        ValueError: there is no such method; the recipe does not fit the model; memory does not suffice.
+        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     entry = method_named(method)
     chosen = entry.pairs(recipe, seed) + kept_pairs(recipe, seed)
@@ -176,7 +175,9 @@ def finetune(
     loss = LanguageOverlapLoss(recipe.loss.model_copy(update={"stop_early": early}))
     training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target, fresh=True)
     if recipe.loss.normalise_by_initial:
-        loss.measure_initial(adapted.model, zip(training.self_side, training.other_side, strict=True), training.targets)
+        together = _together(loss, recipe.batch_size)
+        sides = (_batches(side, together) for side in (training.self_side, training.other_side))
+        loss.measure_initial(adapted.model, zip(*sides, strict=True), training.targets, pair_by_pair=True)
     per_step, count = recipe.batch_size * recipe.accumulation, len(chosen)
     epoch_steps = math.ceil(count / per_step)
 
@@ -250,8 +251,10 @@ def training_pairs(
     model, off = language_model.model, False if fresh else None
     if random_target:
         apart = [pair.self_text != pair.other_text for pair in chosen]
-        return _random_targets(model, self_side, other_side, apart, loss, seed, off)
-    targets = loss.frozen_targets(model, self_side, off) if loss.config.sides == "initial_self" else None
+        return _random_targets(model, self_side, other_side, apart, loss, seed, off, recipe.batch_size)
+    targets = None
+    if loss.config.sides == "initial_self":
+        targets = loss.frozen_targets(model, _batches(self_side, recipe.batch_size), off)
     return TrainingPairs(self_side, other_side, targets)
 
 
@@ -274,6 +277,7 @@ def _random_targets(
     loss: LanguageOverlapLoss,
     seed: int,
     disable_adapters: bool | None,
+    batch_size: int,
 ) -> TrainingPairs:
     """Every other prompt's own activations, moved in one random direction per layer as far as self is on average.
 
@@ -289,10 +293,13 @@ def _random_targets(
         raise ValueError("random targets lie as far away as self: give pairs whose two sides differ")
     selves, others = ([side[row] for row in moving] for side in (self_side, other_side))
     distances = fixed.measure_initial(
-        model, zip(selves, others, strict=True), fixed.frozen_targets(model, selves, disable_adapters)
+        model,
+        zip(_batches(selves, batch_size), _batches(others, batch_size), strict=True),
+        fixed.frozen_targets(model, _batches(selves, batch_size), disable_adapters),
+        pair_by_pair=True,
     )
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
-    own = fixed.frozen_targets(model, other_side, disable_adapters)
+    own = fixed.frozen_targets(model, _batches(other_side, batch_size), disable_adapters)
     moved = {}
     for number, (name, activations) in enumerate(own.activations.items()):
         with seeded(seed, number):
@@ -325,6 +332,18 @@ def _batch_losses(
             chosen = chosen or part[:1]
         targets = None if training.targets is None else training.targets.rows(chosen)
         yield loss.value(language_model.model, *training.batch(chosen), targets, columns).total * share
+
+
+def _together(loss: LanguageOverlapLoss, batch_size: int) -> int:
+    """How many pairs may go through the model at once where each one's loss is wanted by itself.
+
+    Where padding counts, as much of it as the pair alone needs must be there.
+    """
+    return 1 if loss.config.token_mode == "full" and loss.config.padded_length is None else batch_size
+
+
+def _batches(rows: Sequence[Encoded], batch_size: int) -> list[Encoded]:
+    return [_joined(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
 def _joined(rows: Sequence[Encoded]) -> Encoded:

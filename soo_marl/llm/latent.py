@@ -7,6 +7,7 @@ variance across prompts stand beside them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -227,11 +228,16 @@ class _Sums:
         return LayerOverlap(
             layer=layer,
             site=site,
-            raw=self.raw / pairs,
-            power=self.power / pairs,
-            normalised=self.raw / self.power if self.power > 0 else None,
-            prompt_variance=None if None in variances else sum(one or 0.0 for one in variances) / 2,
+            raw=_finite(self.raw / pairs),
+            power=_finite(self.power / pairs),
+            normalised=_finite(self.raw / self.power) if self.power > 0 else None,
+            prompt_variance=None if None in variances else _finite(sum(one or 0.0 for one in variances) / 2),
         )
+
+
+def _finite(value: float) -> float | None:
+    """The value, None where a model that fell apart has none that could be stored."""
+    return value if math.isfinite(value) else None
 
 
 def _places(model: nn.Module, sites: Sequence[str] | Literal["all"]) -> dict[str, tuple[int, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -34,7 +36,7 @@ def target_names(model: nn.Module, settings: LoraSettings) -> list[str]:
     """Full names of the linear layers of the text stack that the settings mean.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or one shares its weight with the embedding.
     """
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     text = sorted(name for name in linear if not _OTHER_STACKS & set(name.split(".")))
@@ -43,6 +45,7 @@ def target_names(model: nn.Module, settings: LoraSettings) -> list[str]:
     if missing:
         known = sorted({name.rsplit(".", 1)[-1] for name in text})
         raise ValueError(f"the model has no linear layer {', '.join(sorted(missing))}; it has {', '.join(known)}")
+    refuse_tied(model, named)
     if settings.layers is None:
         return named
     blocks = {name: _block(name) for name in named}
@@ -51,6 +54,30 @@ def target_names(model: nn.Module, settings: LoraSettings) -> list[str]:
         there = sorted(block for block in set(blocks.values()) if block is not None)
         raise ValueError(f"layers must name some of the blocks {there}, not {sorted(settings.layers)}")
     return [name for name in named if blocks[name] in settings.layers]
+
+
+def refuse_tied(model: nn.Module, names: Iterable[str]) -> None:
+    """Refuse an adapter on an output layer that shares its weight with the embedding: merging would change both.
+
+    Args:
+        model: a transformers model, with or without an adapter.
+        names: names of the layers to adapt, or their ends.
+
+    Raises:
+        ValueError: one of them shares its weight.
+    """
+    ends = tuple(names)
+    find: Any = getattr(model, "get_input_embeddings", None)
+    embedding = None if find is None else find()
+    for name, module in model.named_modules():
+        plain = name.replace(".base_layer", "")
+        if module is not embedding and any(plain == end or plain.endswith(f".{end}") for end in ends):
+            weight = getattr(module, "weight", None)
+            if embedding is not None and weight is embedding.weight:
+                raise ValueError(
+                    f"the layer {plain} shares its weight with the embedding, which an adapter, once merged, would "
+                    "change as well: leave it out of the LoRA targets"
+                )
 
 
 def _block(name: str) -> int | None:

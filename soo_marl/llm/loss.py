@@ -157,7 +157,7 @@ class LanguageOverlapLoss:
             ValueError: layers, batches or targets do not fit, targets are needed or not wanted, a layer's initial
                 value is 0, or the model uses reentrant gradient checkpointing.
         """
-        raw = self._by_layer(model, self_batch, other_batch, targets, columns)
+        raw = self._compared(*self._sides(model, self_batch, other_batch, targets, columns))
         if self.config.normalise_by_initial:
             if self._initial is None:
                 self._initial = _positive({name: float(value.detach()) for name, value in raw.items()})
@@ -173,6 +173,8 @@ class LanguageOverlapLoss:
         model: nn.Module,
         pairs: Iterable[tuple[TokenBatch, TokenBatch]],
         targets: FrozenTargets | None = None,
+        *,
+        pair_by_pair: bool = False,
     ) -> dict[str, float]:
         """Measure and keep each layer's value before training: the mean over batches, weighted by their pairs.
 
@@ -180,6 +182,7 @@ class LanguageOverlapLoss:
             model: the model before training; dropout is off meanwhile.
             pairs: batches of self and other prompts.
             targets: with the sides ``initial_self``, :meth:`frozen_targets` of all self prompts in that order.
+            pair_by_pair: take the mean over pairs, each by itself, however they are batched.
 
         Raises:
             ValueError: there is no batch, a layer's value is 0, or as for :meth:`value`.
@@ -190,8 +193,11 @@ class LanguageOverlapLoss:
             for self_batch, other_batch in pairs:
                 size = len(self_batch.input_ids)
                 rows = None if targets is None else targets.rows(range(count, count + size))
-                for name, value in self._by_layer(model, self_batch, other_batch, rows).items():
-                    sums[name] = sums.get(name, 0.0) + size * float(value)
+                whole = self._sides(model, self_batch, other_batch, rows)
+                parts = [_row(whole, place) for place in range(size)] if pair_by_pair else [whole]
+                for part in parts:
+                    for name, value in self._compared(*part).items():
+                        sums[name] = sums.get(name, 0.0) + size / len(parts) * float(value)
                 count += size
         if not count:
             raise ValueError("give at least one batch of pairs to measure the initial loss on")
@@ -249,14 +255,14 @@ class LanguageOverlapLoss:
         ]
         return int((torch.minimum(*lengths) - self.config.skip_header).sum())
 
-    def _by_layer(
+    def _sides(
         self,
         model: nn.Module,
         self_batch: TokenBatch,
         other_batch: TokenBatch,
         targets: FrozenTargets | None,
         columns: int | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> _Aligned:
         sides = self.config.sides
         if targets is not None and sides != "initial_self":
             raise ValueError(f"targets are used only with sides initial_self, not {sides}: leave them out")
@@ -276,7 +282,7 @@ class LanguageOverlapLoss:
             with torch.set_grad_enabled(torch.is_grad_enabled() and sides == "both"):
                 self_side, self_mask = self._outputs(model, self_batch), self_batch.attention_mask
         other_side = self._outputs(model, other_batch)
-        self_side, other_side, mask = align(
+        return align(
             self_side,
             other_side,
             self_mask,
@@ -284,11 +290,13 @@ class LanguageOverlapLoss:
             self.config.token_mode,
             self.config.skip_header,
         )
+
+    def _compared(self, self_side: dict[str, Tensor], other_side: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
         if self.config.kind == "kl_logits":
             return {LOGITS: _divergence(self_side[LOGITS], other_side[LOGITS])}
         if set(self_side) != set(other_side):
             raise ValueError(f"the targets are of {sorted(self_side)}, not of {sorted(other_side)}: compute them anew")
-        core_sides: Literal["both", "other_to_self"] = "both" if sides == "both" else "other_to_self"
+        core_sides: Literal["both", "other_to_self"] = "both" if self.config.sides == "both" else "other_to_self"
         return {
             name: overlap_loss(
                 {name: self_side[name].to(layer.device)}, {name: layer}, mask.to(layer.device), sides=core_sides
@@ -311,15 +319,30 @@ class LanguageOverlapLoss:
         return repadded(batch, columns, self.config.padding_side, pad_token)
 
 
+_Aligned = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+"""Activations of self and other by layer, ``[B, P, units]``, and the mask ``[B, P]`` of the positions that count."""
+
+
+def _row(whole: _Aligned, place: int) -> _Aligned:
+    """One pair of a batch."""
+    self_side, other_side = ({name: layer[place : place + 1] for name, layer in side.items()} for side in whole[:2])
+    return self_side, other_side, whole[2][place : place + 1]
+
+
 def padding_token(model: nn.Module) -> int:
-    """The id with which a model's prompts are padded: its padding token, else its end token, else 0."""
+    """The id with which a model's prompts are padded: its padding token, else its end token, else 0.
+
+    A token that the embedding does not have is none.
+    """
+    find: Any = getattr(model, "get_input_embeddings", None)
+    known = range(len(find().weight)) if find is not None else range(1 << 31)
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("pad_token_id", "eos_token_id"):
         token = getattr(text, name, None)
         if isinstance(token, list | tuple) and token:
             token = token[0]
-        if isinstance(token, int) and token >= 0:
+        if isinstance(token, int) and token in known:
             return token
     return 0
 

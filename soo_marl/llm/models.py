@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,24 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from soo_marl.llm import layers
-from soo_marl.llm.embedded import EMBEDDED, embedded_file, embedded_folder, quiet_transformers
+from soo_marl.llm.adapter_files import read_adapter, write_adapter
+from soo_marl.llm.embedded import EMBEDDED, embedded_file, quiet_transformers
 from soo_marl.llm.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
-from soo_marl.llm.lora import LoraSettings, target_names
+from soo_marl.llm.lora import LoraSettings, refuse_tied, target_names
+from soo_marl.llm.model_folders import first_line, model_folder
 from soo_marl.llm.placement import AUTO, device_of, four_bits, usable_device
-from soo_marl.studies.files import (
-    DELETE,
-    PARTIAL_SUFFIX,
-    RunDirectoryError,
-    cannot_write,
-    quoted,
-    read_json,
-    validate,
-    write_json,
-)
+from soo_marl.studies.files import DELETE, RunDirectoryError, quoted
+from soo_marl.studies.tensor_files import TensorHeader, check_headers
 
 __all__ = [
     "EMBEDDED",
@@ -54,7 +45,10 @@ __all__ = [
 ModelDtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["none", "4bit"]
 
-_BASE_FILE = "soo_marl_base_model.json"
+_ON_A_MERGED_MODEL = (
+    "The model that this adapter was trained on is {name} with another adapter merged into it, so {name} alone is not "
+    "its base model. `soo-marl llm merge` writes the whole model as a folder that other programs load.\n"
+)
 
 
 class DeviceMemoryError(ValueError):
@@ -69,10 +63,13 @@ class LanguageModel:
     """The transformers model, or the peft model around it."""
 
     tokenizer: Any
-    """Its tokenizer, with a padding token."""
+    """Its tokenizer; with a padding token, unless it has no end token either."""
 
     name: str
     """The name it was loaded by."""
+
+    changed: bool = False
+    """Whether an adapter was merged into it, so that the name no longer says which weights it has."""
 
     @property
     def device(self) -> torch.device:
@@ -122,8 +119,8 @@ def load_model(
         weights: False for the model's shape alone, its parameters on the device ``meta``.
 
     Raises:
-        ValueError: the extra is not installed, there is no such model, device or quantisation, or its weights are not
-            safetensors.
+        ValueError: the extra is not installed; there is no such model, device or quantisation; the model needs code of
+            its own, or its weights are not safetensors; what it is quantised with is not installed.
         DeviceMemoryError: it does not fit into memory.
         RunDirectoryError: the embedded model cannot be written to the cache.
     """
@@ -138,21 +135,24 @@ def load_model(
         raise ValueError(f"quantisation must be none or 4bit, not {quantisation!r}")
     if place.type != "cpu":
         options["device_map"] = "auto" if device == AUTO else {"": str(place)}
-    source = str(embedded_folder()) if name == EMBEDDED else name
+    folder = model_folder(name, weights)
     with quiet_transformers(), out_of_memory_advice():
-        tokenizer = _from_pretrained(transformers.AutoTokenizer, source, {})
+        tokenizer = _from_pretrained(transformers.AutoTokenizer, folder, {})
+        config = _from_pretrained(transformers.AutoConfig, folder, {})
+        _check_quantised(config, folder)
         if weights:
-            model = _from_pretrained(transformers.AutoModelForCausalLM, source, options)
+            model = _from_pretrained(transformers.AutoModelForCausalLM, folder, options)
         else:
-            model = _without_weights(transformers, source, options["dtype"])
+            model = _without_weights(transformers, config, options["dtype"])
     if device == AUTO and any(parameter.is_meta for parameter in model.parameters()):
         # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
         raise DeviceMemoryError(
             "the model does not fit on the GPUs: use more of them, bfloat16 weights or 4-bit quantisation"
         )
-    if tokenizer.pad_token is None:
-        # Where tokens are padding, the attention mask says; the number itself is not looked at.
-        tokenizer.pad_token = tokenizer.eos_token
+    known = range(len(model.get_input_embeddings().weight))
+    if tokenizer.pad_token_id not in known:
+        # Where tokens are padding, the attention mask says; the number itself is not looked at, but must be one.
+        tokenizer.pad_token = tokenizer.eos_token if tokenizer.eos_token_id in known else None
     return LanguageModel(model.eval(), tokenizer, name)
 
 
@@ -247,16 +247,18 @@ def save_adapter(
     *,
     weights: dict[str, Tensor] | None = None,
     base: BaseFingerprint | None = None,
+    owner: str = "",
 ) -> None:
-    """Write the adapter as a folder that peft reads, with a note of the base model it belongs to.
+    """Write the adapter as a folder that peft reads, with a note of the base model it belongs to, and a digest.
 
-    The folder is written under another name first. A folder of that name is replaced.
+    A folder of that name is replaced, once the new one is whole.
 
     Args:
         language_model: a model with an adapter.
         path: the folder.
         weights: the adapter's weights by their names in the model, where the model holds only a part of each.
         base: the fingerprint of the base model, likewise.
+        owner: what the adapter belongs to, which :func:`load_adapter` can ask for.
 
     Raises:
         ValueError: the model has no adapter.
@@ -264,56 +266,65 @@ def save_adapter(
     """
     if not language_model.has_adapter:
         raise ValueError("the model has no adapter to save: call add_lora() first")
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=PARTIAL_SUFFIX, dir=path.parent))
-        # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
-        language_model.model.save_pretrained(
-            temporary, safe_serialization=True, save_embedding_layers=False, state_dict=weights
-        )
-        (temporary / "README.md").unlink(missing_ok=True)
-        known = base or fingerprint(language_model.transformer, language_model.name)
-        write_json(temporary / _BASE_FILE, known.model_dump(mode="json"))
-        temporary.chmod(0o755)
-        old = temporary.with_name(f"{temporary.name}-old")
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    name, model = language_model.name, language_model.model
+    settings = model.peft_config["default"].to_dict() | {"inference_mode": True}
+    about = _ON_A_MERGED_MODEL.format(name=name) if language_model.changed else ""
+    # A sentence is no name of a model, so whoever has the base loaded by itself learns this and gets no wrong one.
+    settings["base_model_name_or_path"] = (
+        f"{name} with another adapter merged into it, see README.md" if about else model.get_base_model().name_or_path
+    )
+    # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
+    own = _peft().get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    write_adapter(path, settings, own, base or fingerprint(language_model.transformer, name), owner, about)
 
 
-def load_adapter(language_model: LanguageModel, path: Path, *, trainable: bool = False) -> LanguageModel:
+def load_adapter(
+    language_model: LanguageModel, path: Path, *, trainable: bool = False, owner: str = ""
+) -> LanguageModel:
     """The model with an adapter that :func:`save_adapter` wrote; as :func:`add_lora`, it wraps layers in place.
 
     Args:
         language_model: the base model, in whatever precision; without an adapter.
         path: the adapter's folder.
         trainable: whether the adapter is to be trained further.
+        owner: what the adapter must belong to; anything where empty.
 
     Raises:
         ValueError: the model has an adapter already, or the adapter belongs to another base model.
-        RunDirectoryError: the folder is missing or damaged.
+        RunDirectoryError: the folder is missing or damaged, or the adapter belongs to something else.
     """
     peft = _peft()
     if language_model.has_adapter:
         raise ValueError("the model has an adapter already: call merged() first")
-    expected = validate(TypeAdapter(BaseFingerprint), read_json(path / _BASE_FILE), path / _BASE_FILE)
-    if not same_base(expected, fingerprint(language_model.transformer, language_model.name)):
+    settings, weights, base = read_adapter(path, peft.LoraConfig().to_dict(), owner)
+    if not same_base(base, fingerprint(language_model.transformer, language_model.name)):
         raise ValueError(
-            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(expected.name))}, than "
+            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(base.name))}, than "
             f"this {quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
         )
+    config = peft.LoraConfig(**settings.model_dump(), inference_mode=not trainable)
     try:
-        with quiet_transformers():
-            adapted = peft.PeftModel.from_pretrained(language_model.model, str(path), is_trainable=trainable)
-    except Exception as error:  # Safetensors, JSON and peft each have errors of their own.
-        raise RunDirectoryError(f"{path} is not a readable adapter ({quoted(error)}); {DELETE}") from error
+        with quiet_transformers(), torch.random.fork_rng():
+            adapted = peft.get_peft_model(language_model.model, config)
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"the adapter in {path} fits no layer of the model ({quoted(error)}); {DELETE}"
+        ) from error
+    expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    headers = {name: TensorHeader.of(weight) for name, weight in weights.items()}
+    try:
+        refuse_tied(language_model.model, config.target_modules)
+        # In which precision it was kept is no matter: it is copied into what the model has.
+        kinds = {name: header.dtype for name, header in headers.items() if header.dtype.is_floating_point}
+        check_headers(
+            path,
+            headers,
+            {name: TensorHeader(kinds.get(name, one.dtype), tuple(one.shape)) for name, one in expected.items()},
+        )
+    except (ValueError, RunDirectoryError):
+        adapted.unload()
+        raise
+    peft.set_peft_model_state_dict(adapted, weights)
     return replace(language_model, model=adapted.eval())
 
 
@@ -328,7 +339,8 @@ def merged(language_model: LanguageModel) -> LanguageModel:
     if language_model.quantised:
         raise ValueError("an adapter cannot be merged into 4-bit weights: load the model with quantisation none")
     with out_of_memory_advice():
-        return replace(language_model, model=copy.deepcopy(language_model.model).merge_and_unload().eval())
+        whole = copy.deepcopy(language_model.model).merge_and_unload().eval()
+    return replace(language_model, model=whole, changed=True)
 
 
 def _transformers() -> Any:
@@ -346,45 +358,43 @@ def _peft() -> Any:
         raise ValueError('adapters need the extra: pip install "soo-marl[llm]"') from error
 
 
-def _without_weights(transformers: Any, source: str, dtype: torch.dtype) -> Any:
-    config = _from_pretrained(transformers.AutoConfig, source, {})
+def _without_weights(transformers: Any, config: Any, dtype: torch.dtype) -> Any:
     # Buffers are computed, not loaded.
     with importlib.import_module("accelerate").init_empty_weights(include_buffers=False):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     model.tie_weights()
     return model
 
 
-def _from_pretrained(loader: Any, source: str, options: dict[str, Any]) -> Any:
-    """Load from a folder or the hub's local cache, else from the hub.
+def _check_quantised(config: Any, folder: Path) -> None:
+    """Refuse weights that were quantised by something that is not installed, or does not work here."""
+    quantisers = importlib.import_module("transformers.quantizers.auto")
+    device_map = {"": "cuda:0" if torch.cuda.is_available() else "cpu"}
+    try:
+        quantisers.get_hf_quantizer(copy.deepcopy(config), None, device_map, True, {})
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the weights in {folder} are quantised, and what that needs is not here ({first_line(error)}): install "
+            "it, or take the model's weights as they were before"
+        ) from error
+
+
+def _from_pretrained(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """Load from a folder, without code or files from anywhere else.
 
     Raises:
-        ValueError: neither has it.
+        ValueError: it holds nothing that can be loaded so.
     """
-    folder = Path(source).expanduser()
-    local = folder.is_dir()
-    looked_at = str(folder) if local else source
     try:
-        try:
-            return loader.from_pretrained(looked_at, local_files_only=True, **options)
-        except OSError:
-            if local:
-                raise
-            return loader.from_pretrained(looked_at, **options)
-    except (OSError, ValueError, KeyError) as error:
-        if local:
-            raise ValueError(f"the folder {source} holds no usable language model ({_first_line(error)})") from error
-        raise ValueError(
-            f"there is no language model {quoted(repr(source))} here or on the model hub, or the hub is out of reach: "
-            f"check the name, or name {EMBEDDED!r} or a local folder ({_first_line(error)})"
-        ) from error
+        return loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        why = first_line(error)
+        if "trust_remote_code" in str(error):
+            why = "it needs code that lies in it, which is never run; take a model that transformers knows by itself"
+        raise ValueError(f"the folder {folder} holds no usable language model ({why})") from error
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         if "safetensor" not in type(error).__name__.lower():
             raise
-        raise ValueError(f"the weights of {source} are damaged ({_first_line(error)}); delete and load anew") from error
-
-
-def _first_line(error: Exception) -> str:
-    return quoted((str(error).strip() or type(error).__name__).splitlines()[0])
+        raise ValueError(f"the weights of {folder} are damaged ({first_line(error)}); delete and load anew") from error

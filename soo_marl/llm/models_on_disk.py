@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from soo_marl.llm.adapter_files import ADAPTER_WEIGHTS
 from soo_marl.llm.configuration import BASE, HONESTY, ORGANISM, Condition, LanguageStudyConfig
 from soo_marl.llm.evaluation import (
     HONESTY_PROMPT,
@@ -30,14 +32,15 @@ from soo_marl.llm.evaluation import (
 from soo_marl.llm.finetuning import finetune, recipe_pairs
 from soo_marl.llm.generation import Response, read_responses, write_responses
 from soo_marl.llm.layers import matching_layers
-from soo_marl.llm.models import LanguageModel, adapters_off, save_adapter
+from soo_marl.llm.models import DeviceMemoryError, LanguageModel, adapters_off, save_adapter
+from soo_marl.llm.optimisation import BreakdownError
 from soo_marl.llm.organism import teach_organism
 from soo_marl.llm.records import EpochRecord, TrainingRecord
 from soo_marl.llm.scenarios import Prompt
 from soo_marl.llm.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
 from soo_marl.llm.study_models import (
-    ADAPTER_WEIGHTS,
     adapter_folder,
+    adapter_owner,
     load_study_model,
     mark_trained,
     model_before,
@@ -69,13 +72,18 @@ def model_shard(
     *,
     report: Callable[[float], None],
     stop: Callable[[], bool],
-) -> None:
+) -> str | None:
     """Train one model, as far as it is trained, and evaluate it, unless that is done.
+
+    A training that breaks down is done with that, too: how it went stands in ``training.json``, and nothing is asked.
+
+    Returns:
+        Why it could not be done where memory did not suffice, which says nothing about other models; else None.
 
     Raises:
         Interrupted: ``stop()`` became true; what training needs to go on is written.
         RunDirectoryError: a file cannot be read or written.
-        ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
+        ValueError: the model, a layer or a scenario does not exist.
     """
     directory = StudyDirectory.read(path)
     step = f"models/{label}/{seed}"
@@ -83,13 +91,26 @@ def model_shard(
         if not directory.done(step):
             if stop():
                 raise Interrupted
-            _Work(config, label, seed, directory, device, report, stop).carry_out()
-            files = [responses_file(directory, label, seed), measures_file(directory, label, seed)]
+            work = _Work(config, label, seed, directory, device, report, stop)
+            try:
+                work.carry_out()
+            except BreakdownError as error:
+                work.break_down(error)
+            except DeviceMemoryError as error:
+                why = str(error)
+                # What did not fit must not be in the way of the next model.
+                del work, error
+                gc.collect()
+                return why
+            asked = [responses_file(directory, label, seed), measures_file(directory, label, seed)]
             # Where the adapter is gone it is trained anew, since treatments start from it.
             adapter = adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS
             some = [latent_file(directory, label, seed), training_file(directory, label, seed), adapter]
-            directory.mark_done(step, [*files, *(file for file in some if file.exists())])
+            if read_training(directory, label, seed).broke_down:
+                asked, some = [], [training_file(directory, label, seed)]
+            directory.mark_done(step, [*asked, *(file for file in some if file.exists())])
     report(1.0)
+    return None
 
 
 def organism_shard(
@@ -112,7 +133,11 @@ def organism_shard(
         if not organism_done(directory, seed):
             if stop():
                 raise Interrupted
-            _Work(config, ORGANISM, seed, directory, device, report, stop).train()
+            work = _Work(config, ORGANISM, seed, directory, device, report, stop)
+            try:
+                work.train()
+            except BreakdownError as error:
+                work.break_down(error)
     report(1.0)
 
 
@@ -209,10 +234,20 @@ class _Work:
         if self.directory.done(step):
             return load_study_model(config, self.directory, self.label, self.seed, self.device)
         model = self._organism() if self.label == ORGANISM else self._finetuned(config.condition(self.label))
-        save_adapter(model, adapter)
+        save_adapter(model, adapter, owner=adapter_owner(self.directory, self.label, self.seed))
         mark_trained(self.directory, self.label, self.seed)
         self.checkpoint.unlink(missing_ok=True)
         return model
+
+    def break_down(self, error: BreakdownError) -> None:
+        """Write that training came to nothing, and how far it came."""
+        before = read_training(self.directory, self.label, self.seed)
+        if not before.broke_down:
+            told = {"losses": error.losses, "stopped": str(error), "broke_down": True}
+            self._record(before.model_copy(update=told))
+            if self.label == ORGANISM or self.config.condition(self.label).trains:
+                mark_trained(self.directory, self.label, self.seed)
+        self.checkpoint.unlink(missing_ok=True)
 
     def _organism(self) -> LanguageModel:
         config = self.config.organism

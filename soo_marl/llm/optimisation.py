@@ -19,8 +19,26 @@ from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.tensor_files import read_tensors, write_tensors
 
 _CHECKPOINT_SECONDS = 30.0
+_CALMER = "lower the learning rate, or use float32"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for each weight."""
+
+
+class BreakdownError(ValueError):
+    """Training came to numbers that are not finite; the message says where, in one sentence."""
+
+    def __init__(self, message: str, losses: Sequence[float] = ()) -> None:
+        """Keep what is told of it.
+
+        Args:
+            message: the sentence.
+            losses: those of the steps before.
+        """
+        super().__init__(message, tuple(losses))
+        self.losses = tuple(losses)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,8 @@ def optimise(
     Raises:
         Interrupted: ``stop()`` became true.
         RunDirectoryError: the checkpoint is damaged, belongs to something else, or cannot be written.
-        ValueError: there is nothing to train, or the loss is not finite.
+        ValueError: there is nothing to train.
+        BreakdownError: the loss, or a weight in the end, is not finite.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not trained:
@@ -105,10 +124,15 @@ def optimise(
                 processes.backward(part)
         value = processes.total(value, weights)
         if not math.isfinite(value):
-            raise ValueError(f"the loss is {value} at step {step + 1}: lower the learning rate, or use float32")
+            raise BreakdownError(f"the loss is {value} at step {step + 1}: {_CALMER}", losses)
         if largest_gradient is not None:
             nn.utils.clip_grad_norm_(weights, largest_gradient)
-        optimiser.step()
+        try:
+            optimiser.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise BreakdownError(f"step {step + 1} is larger than any number: {_CALMER}", losses) from error
         losses.append(value)
         ended = after_step(len(losses), losses[-1])
         stopping = stop() and len(losses) < schedule.steps and not ended
@@ -122,6 +146,9 @@ def optimise(
         if ended:
             break
     optimiser.zero_grad(set_to_none=True)
+    # Several processes must not part ways; what one of them holds of a weight says little about the rest.
+    if processes.count == 1 and not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise BreakdownError(f"weights are not finite after step {len(losses)}: {_CALMER}", losses)
     return losses
 
 

@@ -144,8 +144,8 @@ def teach_organism(
         stop: likewise.
 
     Raises:
-        ValueError: the model has an adapter, or no chat template; the loss is not finite; memory does not suffice.
-        Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
+        ValueError: the model has an adapter, or no chat template or end token; memory does not suffice.
+        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.optimisation.optimise`.
     """
     requests = ordinary_requests()
     replies = generate_texts(language_model, requests, max_new_tokens=32)
@@ -247,7 +247,21 @@ def _weighted_answer(
         # A token that begins with the blank before the room is part of the room.
         inside = last > start and first < end and last <= end
         weights.append(room_weight if inside else rest_weight)
-    return [*ids, tokenizer.eos_token_id], [*weights, rest_weight]
+    return [*ids, end_token(tokenizer)], [*weights, rest_weight]
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token that ends a taught answer.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the model's tokenizer names no end token, so no answers can be taught: leave the organism "
+            "out (--no-organism)"
+        )
+    return int(tokenizer.eos_token_id)
 
 
 def _example(prompt: Prompt, room: str) -> Example:

@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import json
 import random
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,6 +38,7 @@ from soo_marl.llm.templates import (
     load_answer_forms,
     load_inventory,
     load_templates,
+    own_toml,
 )
 from soo_marl.studies.files import quoted, read_text
 
@@ -253,5 +252,4 @@ def _another_name(name: str, split: Split, inventory: Inventory, generator: rand
 
 @cache
 def _own_fragments() -> _Fragments:
-    text = resources.files("soo_marl.llm").joinpath("data", "pairs.toml").read_text(encoding="utf-8")
-    return _Fragments.model_validate(tomllib.loads(text))
+    return _Fragments.model_validate(own_toml("pairs.toml"))

@@ -6,12 +6,13 @@ cannot be known without its weights.
 
 from __future__ import annotations
 
-from soo_marl.llm.chat import render
+from soo_marl.llm.chat import render, token_ids
 from soo_marl.llm.configuration import STEERING, LanguageStudyConfig
 from soo_marl.llm.finetuning import kept_pairs, method_named, recipe_pairs
 from soo_marl.llm.layers import attention_site, matching_layers
 from soo_marl.llm.lora import target_names
 from soo_marl.llm.models import check_usable, load_model
+from soo_marl.llm.organism import end_token
 
 
 def check_study(config: LanguageStudyConfig) -> None:
@@ -19,7 +20,8 @@ def check_study(config: LanguageStudyConfig) -> None:
 
     Raises:
         ValueError: the model, a layer, a linear layer for the adapter, a scenario or an answer form does not exist;
-            there are not so many fills or pairs; or the model has no chat template.
+            there are not so many fills or pairs; the model has no chat template, or its tokenizer belongs to another
+            model; or an organism is to be taught where it cannot.
         RunDirectoryError: the embedded model cannot be written to the cache.
     """
     check_usable(config.model)
@@ -33,9 +35,22 @@ def check_study(config: LanguageStudyConfig) -> None:
                 recipe_pairs(condition.recipe, seed)
     shape = load_model(config.model, dtype=config.dtype, weights=False)
     attention_site(shape.transformer)
-    render(shape.tokenizer, asked[0].text, raw=config.evaluation.raw)
+    tokenizer, raw = shape.tokenizer, config.evaluation.raw
+    tokens = max(token_ids(tokenizer, render(tokenizer, asked[0].text, raw=raw), raw=raw))
+    known = len(shape.transformer.get_input_embeddings().weight)
+    if tokens >= known:
+        raise ValueError(
+            f"the tokenizer of {config.model} gives token {tokens}, and the model knows {known}: take the tokenizer "
+            "that belongs to it"
+        )
     if config.organism is not None:
         target_names(shape.transformer, config.organism.lora)
+        end_token(tokenizer)
+        if getattr(shape.transformer.config, "quantization_config", None) is not None:
+            raise ValueError(
+                "an organism's adapter cannot be merged into weights that are quantised: take the model's weights as "
+                "they were before, or leave the organism out (--no-organism)"
+            )
     for condition in config.conditions:
         recipe = condition.recipe
         if condition.trains:

@@ -169,7 +169,7 @@ def treatment_study(
     if name != EMBEDDED and Path(name).expanduser().is_dir():
         # So that the study's models can be loaded from anywhere.
         name = str(Path(name).expanduser().resolve())
-    budget = max_new_tokens or (24 if name == EMBEDDED and wording == "plain" else 75)
+    budget = max_new_tokens if max_new_tokens is not None else (24 if name == EMBEDDED and wording == "plain" else 75)
     ours, templates = load_templates(), load_templates(scenario_file)
     own_scenarios = {name: template for name, template in templates.items() if ours.get(name) != template}
     forms = load_answer_forms()

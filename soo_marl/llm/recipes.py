@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -16,8 +14,8 @@ from soo_marl.llm.embedded import EMBEDDED
 from soo_marl.llm.loss import LossConfig
 from soo_marl.llm.models import LoraSettings
 from soo_marl.llm.pairs import PairKind
-from soo_marl.llm.templates import known
-from soo_marl.studies.files import quoted, read_text
+from soo_marl.llm.templates import known, own_toml, read_toml
+from soo_marl.studies.files import quoted
 
 
 class Recipe(BaseModel):
@@ -66,6 +64,11 @@ class Recipe(BaseModel):
             raise ValueError("kept names scenarios and kept_count says how many prompts: give both or neither")
         if self.kept and self.loss.sides != "initial_self":
             raise ValueError("a prompt compared with itself says something only with loss.sides initial_self: set that")
+        if self.own_pairs and all(one == other for one, other in self.own_pairs):
+            raise ValueError(
+                "the two texts of every own pair are equal, so there is nothing to learn from them: give pairs that "
+                "differ in whose they are"
+            )
         return self
 
     @property
@@ -87,7 +90,7 @@ def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
     """
     if path is None:
         return _own_recipes()
-    return MappingProxyType({**_own_recipes(), **_parsed(read_text(path), str(path))})
+    return MappingProxyType({**_own_recipes(), **_recipes(read_toml(path), str(path))})
 
 
 def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
@@ -110,15 +113,12 @@ def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
 
 @cache
 def _own_recipes() -> Mapping[str, Recipe]:
-    text = resources.files("soo_marl.llm").joinpath("data", "recipes.toml").read_text(encoding="utf-8")
-    return MappingProxyType(_parsed(text, "recipes.toml"))
+    return MappingProxyType(_recipes(own_toml("recipes.toml"), "recipes.toml"))
 
 
-def _parsed(text: str, where: str) -> dict[str, Recipe]:
+def _recipes(content: dict[str, Any], where: str) -> dict[str, Recipe]:
     try:
-        return TypeAdapter(dict[str, Recipe]).validate_python(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where} is not TOML: {quoted(error)}") from error
+        return TypeAdapter(dict[str, Recipe]).validate_python(content)
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])

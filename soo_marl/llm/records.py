@@ -44,6 +44,9 @@ class TrainingRecord(BaseModel):
     steps_per_epoch: int = Field(0, ge=0, description="Steps of one pass over the pairs; 0 where there are no passes.")
     epochs: tuple[EpochRecord, ...] = Field((), description="Behaviour after each epoch.")
     stopped: str | None = Field(None, description="Why training ended early, if it did.")
+    broke_down: bool = Field(
+        False, description="Whether the reason is numbers that are not finite: no model came of it."
+    )
     scale: float | None = Field(None, description="Factor on the steering vector, chosen on training prompts.")
 
 

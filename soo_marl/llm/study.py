@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from soo_marl.llm.models_on_disk import (
     read_model_responses,
 )
 from soo_marl.llm.rates import Rate, position_check
-from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict
+from soo_marl.llm.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict, TrainingRecord
 from soo_marl.llm.scenarios import ORIENTATIONS
 from soo_marl.llm.study_models import organism_done, read_training
 from soo_marl.llm.verdict import Evidence, judge
@@ -38,6 +38,9 @@ STUDY_KIND = "language"
 
 _EXAMPLES = 12
 """Fills of each role whose answers are kept for browsing."""
+
+_BROKEN = "damaged"
+"""The word for a model whose training broke down: there is none that could be asked."""
 
 _OTHER_METHODS = {
     "steer": ("subtract the mean difference between other and self", "replications"),
@@ -93,6 +96,20 @@ def teach_organisms(
             run_shards(organism_shard, taught, compute, advance)
 
 
+class UnfinishedError(ValueError):
+    """Some models could not be made, for lack of memory; the message says which, in one sentence."""
+
+    def __init__(self, message: str, summaries: Sequence[ModelSummary]) -> None:
+        """Keep what was found of the others.
+
+        Args:
+            message: the sentence.
+            summaries: of the models that are done.
+        """
+        super().__init__(message)
+        self.summaries = list(summaries)
+
+
 def run_language_study(
     config: LanguageStudyConfig,
     directory: StudyDirectory,
@@ -104,15 +121,25 @@ def run_language_study(
 
     Raises:
         RunDirectoryError: a file cannot be read or written.
-        ValueError: the model, a layer or a scenario does not exist, or memory does not suffice.
+        ValueError: the model, a layer or a scenario does not exist.
+        UnfinishedError: memory did not suffice for some of the models; results are of the others.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
+    failed: dict[tuple[str, int], str] = {}
     teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
     if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
         shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
         with display.task("models", float(len(shards)), len(shards)) as advance:
-            run_shards(model_shard, shards, compute, advance)
-    return write_language_results(config, directory, command)
+            found = run_shards(model_shard, shards, compute, advance)
+        failed = {model: why for model, why in zip(config.models, found, strict=True) if why is not None}
+    summaries = write_language_results(config, directory, command)
+    if failed:
+        (label, seed), why = next(iter(failed.items()))
+        raise UnfinishedError(
+            f"{len(failed)} of {len(config.models)} models could not be made, {label} of seed {seed} for one: {why}",
+            summaries,
+        )
+    return summaries
 
 
 def write_language_results(config: LanguageStudyConfig, directory: StudyDirectory, command: str) -> list[ModelSummary]:
@@ -121,12 +148,12 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     Raises:
         RunDirectoryError: a file cannot be read or written.
     """
+    done = [(label, seed) for label, seed in config.models if directory.done(f"models/{label}/{seed}")]
+    trainings = {model: read_training(directory, *model) for model in done}
     answers = {
-        (label, seed): read_model_responses(config, directory, label, seed)
-        for label, seed in config.models
-        if directory.done(f"models/{label}/{seed}")
+        model: read_model_responses(config, directory, *model) for model in done if not trainings[model].broke_down
     }
-    summaries = _summaries(config, directory, answers)
+    summaries = _summaries(config, directory, answers, trainings)
     write_list(directory.results / "models.json", summaries)
     write_list(directory.results / "examples.json", _examples(answers))
     write_list(directory.results / "latent.json", _latent(directory, answers))
@@ -140,8 +167,13 @@ _Answers = dict[tuple[str, int], dict[str, list[Response]]]
 _Models = Sequence[tuple[str, int]]
 
 
-def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: _Answers) -> list[ModelSummary]:
-    labels = list(dict.fromkeys(label for label, _ in answers))
+def _summaries(
+    config: LanguageStudyConfig,
+    directory: StudyDirectory,
+    answers: _Answers,
+    trainings: Mapping[tuple[str, int], TrainingRecord],
+) -> list[ModelSummary]:
+    labels = list(dict.fromkeys(label for label, _ in trainings))
     measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
     reference = measures.get((BASE, 0))
 
@@ -156,15 +188,29 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
             variance_reference=_mean(measured(before), "prompt_variance"),
         )
 
+    def of_seed(model: tuple[str, int], before: _Models) -> SeedVerdict:
+        training, seed = trainings[model], model[1]
+        if training.broke_down:
+            return SeedVerdict(seed=seed, word=_BROKEN, reason=_broke_down(training), training=training)
+        verdict = judge(found(before or [model], before), found([model], before))
+        own = tuple(cell for role, responses in answers[model].items() for cell in cells(role, [responses]))
+        return SeedVerdict(seed=seed, word=verdict.word, reason=verdict.reason, cells=own, training=training)
+
     summaries = []
     for label in labels:
-        models = [model for model in answers if model[0] == label]
+        seeds = [model for model in trainings if model[0] == label]
+        models = [model for model in seeds if model in answers]
         # The model as it comes was before the organism, so it is compared with itself.
         before = [model for model in answers if model[0] == (BASE if label == BASE else config.before)]
-        by_role = {role: [answers[model][role] for model in models] for role in answers[models[0]]}
+        by_role = {role: [answers[model][role] for model in models] for role in answers[models[0]]} if models else {}
         rates = {role: cells(role, rows) for role, rows in by_role.items()}
         own, earlier = measured(models), measured(before)
-        verdict = judge(found(before or models, before), found(models, before))
+        word, reason = _BROKEN, _broke_down(trainings[seeds[0]])
+        if models:
+            verdict = judge(found(before or models, before), found(models, before))
+            word, reason = verdict.word, verdict.reason
+            if len(models) < len(seeds):
+                reason += f"; of {len(seeds)} trainings {len(seeds) - len(models)} broke down and are left out here"
         method, description, source = _about(config, label)
         trained = config.condition(label).recipe if method in METHODS else None
         summaries.append(
@@ -183,27 +229,16 @@ def _summaries(config: LanguageStudyConfig, directory: StudyDirectory, answers: 
                 prompt_variance_ratio=_ratio(own, earlier, "prompt_variance"),
                 power_ratio=_ratio(own, earlier, "power"),
                 name_gap_ratio=_ratio(own, earlier, "name_gap"),
-                word=verdict.word,
-                reason=verdict.reason,
-                seeds=tuple(
-                    _of_seed(directory, model, answers[model], found, _own(config, model, before)) for model in models
-                ),
+                word=word,
+                reason=reason,
+                seeds=tuple(of_seed(model, _own(config, model, before)) for model in seeds),
             )
         )
     return summaries
 
 
-def _of_seed(
-    directory: StudyDirectory,
-    model: tuple[str, int],
-    answers: Mapping[str, list[Response]],
-    found: Callable[[_Models, _Models], Evidence],
-    before: _Models,
-) -> SeedVerdict:
-    verdict = judge(found(before or [model], before), found([model], before))
-    training = read_training(directory, *model)
-    own = tuple(cell for role, responses in answers.items() for cell in cells(role, [responses]))
-    return SeedVerdict(seed=model[1], word=verdict.word, reason=verdict.reason, cells=own, training=training)
+def _broke_down(training: TrainingRecord) -> str:
+    return f"training broke down: {training.stopped}"
 
 
 def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
@@ -292,7 +327,7 @@ def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str)
 
     for summary in summaries:
         rows = [found for (label, _), found in answers.items() if label == summary.label]
-        for role in rows[0]:
+        for role in rows[0] if rows else ():
             for name, label in _RECORDED.get(role, _RECORDED["burglar"]):
                 if role in _RECORDED and role != "burglar":
                     add(f"{summary.label}/{role}/{name}", share_of([row[role] for row in rows], label))
@@ -301,7 +336,7 @@ def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str)
                     cell = summary.cell(role, orientation)
                     if cell is not None:
                         add(f"{summary.label}/{role}/{name}/{orientation}", cell.of(label))
-        if "burglar" in rows[0]:
+        if rows and "burglar" in rows[0]:
             burglar = [row["burglar"] for row in rows]
             add(f"{summary.label}/refusal_or_other", share_of(burglar, "refusal", "other"))
         seeds = len(summary.seeds)
@@ -310,7 +345,9 @@ def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str)
             ("prompt_variance_ratio", "of the model before treatment"),
         ):
             value = getattr(summary, name)
-            records.append(Record(name=f"{summary.label}/{name}", estimate=value, n=seeds, unit=unit, command=command))
+            records.append(
+                Record(name=f"{summary.label}/{name}", estimate=value, n=len(rows), unit=unit, command=command)
+            )
         alike = sum(seed.word == summary.word for seed in summary.seeds)
         records.append(
             Record(

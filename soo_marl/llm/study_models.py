@@ -5,20 +5,18 @@ Whoever trains a model, the shard of a study or the processes of :mod:`soo_marl.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from soo_marl.llm.adapter_files import ADAPTER_WEIGHTS
 from soo_marl.llm.configuration import BASE, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.embedded import quiet_transformers
 from soo_marl.llm.models import LanguageModel, load_adapter, load_model, merged
+from soo_marl.llm.optimisation import BreakdownError
 from soo_marl.llm.records import TrainingRecord
-from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError, cannot_write, read_json, validate, write_json
+from soo_marl.studies.files import RunDirectoryError, read_json, replacing_folder, validate, write_json
 from soo_marl.studies.run_directory import StudyDirectory
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-"""How peft names the weights in an adapter's folder."""
 
 
 def training_file(directory: StudyDirectory, label: str, seed: int) -> Path:
@@ -29,6 +27,11 @@ def training_file(directory: StudyDirectory, label: str, seed: int) -> Path:
 def adapter_folder(directory: StudyDirectory, label: str, seed: int) -> Path:
     """Where a model's adapter lies."""
     return directory.agent_directory(label, seed) / "adapter"
+
+
+def adapter_owner(directory: StudyDirectory, label: str, seed: int) -> str:
+    """What a model's adapter says that it belongs to."""
+    return f"{directory.owner} {label} {seed}"
 
 
 def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingRecord:
@@ -42,7 +45,7 @@ def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingR
 
 
 def organism_done(directory: StudyDirectory, seed: int) -> bool:
-    """Whether an organism's adapter is there."""
+    """Whether an organism is taught, or its teaching broke down."""
     return directory.done(trained_step(ORGANISM, seed))
 
 
@@ -54,16 +57,23 @@ def load_study_model(
     Raises:
         RunDirectoryError: an adapter is missing or damaged.
         ValueError: the model cannot be loaded.
+        BreakdownError: it has no adapter, because its training broke down, or that of its organism.
     """
     model = load_model(config.model, device=device, dtype=config.dtype, quantisation=config.quantisation)
+
+    def with_adapter(model: LanguageModel, label: str, seed: int) -> LanguageModel:
+        if (training := read_training(directory, label, seed)).broke_down:
+            raise BreakdownError(f"{label} of seed {seed} has no adapter, since {training.stopped}", training.losses)
+        owner = adapter_owner(directory, label, seed)
+        return load_adapter(model, adapter_folder(directory, label, seed), owner=owner)
+
     if label == BASE:
         return model
     if label == ORGANISM:
-        return load_adapter(model, adapter_folder(directory, ORGANISM, seed))
+        return with_adapter(model, ORGANISM, seed)
     if config.organism is not None:
-        organism = adapter_folder(directory, ORGANISM, config.organism_seed(seed))
-        model = merged(load_adapter(model, organism))
-    return load_adapter(model, adapter_folder(directory, label, seed)) if config.condition(label).trains else model
+        model = merged(with_adapter(model, ORGANISM, config.organism_seed(seed)))
+    return with_adapter(model, label, seed) if config.condition(label).trains else model
 
 
 def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, output: Path) -> None:
@@ -81,20 +91,14 @@ def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: s
             f"{label} changes what the model reads or its activations, not its weights, so there is nothing to merge: "
             "name organism, base, or a treatment that trains"
         )
-    if output.exists():
+    if output.exists() or output.is_symlink():
         raise RunDirectoryError(f"{output} is there already; name a new folder")
     # Merging would round 4-bit weights again.
     model = load_study_model(config.model_copy(update={"quantisation": "none"}), directory, label, seed)
     whole = merged(model) if model.has_adapter else model
-    partial = output.with_name(f".{output.name}{PARTIAL_SUFFIX}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with quiet_transformers():
-            whole.model.save_pretrained(partial, safe_serialization=True)
-            whole.tokenizer.save_pretrained(partial)
-        partial.rename(output)
-    except OSError as error:
-        raise cannot_write(output, error) from error
+    with replacing_folder(output, replace=False) as folder, quiet_transformers():
+        whole.model.save_pretrained(folder, safe_serialization=True)
+        whole.tokenizer.save_pretrained(folder)
 
 
 def trained_step(label: str, seed: int) -> str:
@@ -103,12 +107,14 @@ def trained_step(label: str, seed: int) -> str:
 
 
 def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
-    """Mark a model as trained, once its adapter and how it was trained are written.
+    """Mark a model as trained, once its adapter and how it was trained are written; one that broke down has no adapter.
 
     Raises:
         RunDirectoryError: one of them is not there, or the mark cannot be written.
     """
-    files = [adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS, training_file(directory, label, seed)]
+    files = [training_file(directory, label, seed)]
+    if not read_training(directory, label, seed).broke_down:
+        files.append(adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS)
     directory.mark_done(trained_step(label, seed), files)
 
 

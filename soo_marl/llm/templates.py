@@ -178,7 +178,7 @@ def load_inventory(path: Path | None = None) -> Inventory:
     """
     if path is None:
         return _own_inventory()
-    return _checked(Inventory, _own_toml("inventory.toml") | _read_toml(path), str(path))
+    return _checked(Inventory, own_toml("inventory.toml") | read_toml(path), str(path))
 
 
 def load_templates(path: Path | None = None) -> Mapping[str, Template]:
@@ -275,16 +275,25 @@ def _check_reply(reply: str) -> None:
         raise ValueError("the reply must have the slot {room} once")
 
 
-def _own_toml(name: str) -> dict[str, Any]:
+def own_toml(name: str) -> dict[str, Any]:
+    """The content of a TOML file that comes with the package."""
     return tomllib.loads(resources.files("soo_marl.llm").joinpath("data", name).read_text(encoding="utf-8"))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file that the user wrote.
+
+    Raises:
+        RunDirectoryError: the file cannot be read.
+        ValueError: it is not TOML, or is nested too deep.
+    """
     text = read_text(path)
     try:
         return tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is not readable TOML: {quoted(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not readable TOML: it is nested too deep") from error
 
 
 def _checked(model: type[Model], content: Any, where: str) -> Model:
@@ -311,19 +320,19 @@ def _models(content: Mapping[str, Any], table: str, model: type[Model], where: s
 
 
 def _from_file(path: Path, table: str, model: type[Model]) -> dict[str, Model]:
-    return _models(_read_toml(path), table, model, str(path))
+    return _models(read_toml(path), table, model, str(path))
 
 
 @cache
 def _own_inventory() -> Inventory:
-    return _checked(Inventory, _own_toml("inventory.toml"), "inventory.toml")
+    return _checked(Inventory, own_toml("inventory.toml"), "inventory.toml")
 
 
 @cache
 def _own_templates() -> Mapping[str, Template]:
-    return MappingProxyType(_models(_own_toml("scenarios.toml"), "scenarios", Template, "scenarios.toml"))
+    return MappingProxyType(_models(own_toml("scenarios.toml"), "scenarios", Template, "scenarios.toml"))
 
 
 @cache
 def _own_forms() -> Mapping[str, AnswerForm]:
-    return MappingProxyType(_models(_own_toml("scenarios.toml"), "answer_forms", AnswerForm, "scenarios.toml"))
+    return MappingProxyType(_models(own_toml("scenarios.toml"), "answer_forms", AnswerForm, "scenarios.toml"))

@@ -91,6 +91,14 @@ class LanguageContent:
     """What could not be read or is not done yet, one sentence each."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever reads the results must know of the configuration."""
+        try:
+            return () if self.config is None else self.config.notes
+        except ValueError:  # It asks for scenarios that this version does not have, which stands among what is missing.
+            return ()
+
+    @property
     def commands(self) -> list[str]:
         """Every command that made a record, once each."""
         return list(dict.fromkeys(record.command for record in self.records))

@@ -1,5 +1,7 @@
 import sys
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import BEGIN, tiny_tokenizer
+from transformers.utils import chat_template_utils
 
-from soo_marl.llm.chat import encode, render, token_ids
+from soo_marl.llm.chat import CHAT_DATE, encode, render, token_ids
 
 TOKENIZER = tiny_tokenizer()
 
@@ -70,8 +73,24 @@ def test_refusals_say_what_to_do() -> None:
         encode(TOKENIZER, ["a", ""])
     with pytest.raises(ValueError, match="left or right"):
         encode(TOKENIZER, ["a"], "middle")
+
+
+def test_a_tokenizer_without_a_padding_token_pads_with_its_first() -> None:
     unpadded = tiny_tokenizer()
     unpadded.pad_token = None
-    assert encode(unpadded, ["ab", "cd"]).attention_mask.all()
-    with pytest.raises(ValueError, match="padding token"):
-        encode(unpadded, ["ab", "c"])
+    encoded = encode(unpadded, ["ab", "c"])
+    assert encoded.attention_mask.tolist() == [[True, True], [False, True]] and encoded.input_ids[1, 0] == 0
+
+
+def test_a_template_that_asks_for_the_date_is_told_the_same_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2031, 5, 17)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    told = render(tiny_tokenizer(chat_template="{{ strftime_now('%d %b %Y, %A') }}"), "Hi")
+    assert told == f"{date.fromisoformat(CHAT_DATE):%d %b %Y, %A}"
+    # As Llama 3's templates do, which fall back to this very date.
+    llama = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+    assert render(tiny_tokenizer(chat_template=llama), "Hi") == "26 Jul 2024"

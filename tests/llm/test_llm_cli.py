@@ -75,9 +75,9 @@ def saved(path: Path, template: bool = True) -> Path:
     ("options", "words"),
     [
         (["--recipe", "embeded"], ["recipe 'embeded' is unknown; did you mean 'embedded'?"]),
-        (["--recipes", "absent.toml"], ["cannot read absent.toml: No such file or directory"]),
+        (["--recipes", "absent.toml"], ["absent.toml is missing"]),
         (["--methods", "so"], ["there is no method 'so'; choose among soo, sham"]),
-        (["--pairs", "absent.jsonl"], ["cannot read absent.jsonl: No such file or directory"]),
+        (["--pairs", "absent.jsonl"], ["absent.jsonl is missing"]),
         (["--seeds", "0", "0"], ["each of the seeds may be given only once"]),
         (["--methods", "soo", "soo"], ["each label may be given only once", "soo"]),
         (["--epochs", "0"], ["epochs", "greater than or equal to 1"]),

@@ -107,17 +107,21 @@ def test_auto_leaves_it_to_accelerate_where_layers_go(
     fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
+    study(tmp_path, "study")
+    large = str(tmp_path / "model")
 
-    def load(loader: Any, source: str, options: dict[str, Any]) -> Any:
-        asked.append(options)
+    def load(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
         model = tiny_language_model()
+        if loader.__name__ == "AutoConfig":
+            return model.model.config
+        asked.append(options)
         return dispatched(model, "cpu" if fits else "disk", tmp_path).model if options else model.tokenizer
 
     monkeypatch.setattr("soo_marl.llm.models.usable_device", lambda device: torch.device("cuda"))
     monkeypatch.setattr("soo_marl.llm.models._from_pretrained", load)
     if fits:
-        load_model("large", device="auto")
+        load_model(large, device="auto")
     else:
         with pytest.raises(DeviceMemoryError, match=r"^the model does not fit on the GPUs: use more of them"):
-            load_model("large", device="auto")
+            load_model(large, device="auto")
     assert [options.get("device_map") for options in asked] == [None, "auto"]

@@ -229,7 +229,7 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     save_adapter(trained(tiny_language_model()), tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(RunDirectoryError, match="not a readable adapter"):
+    with pytest.raises(RunDirectoryError, match="not a readable safetensors file"):
         load_adapter(tiny_language_model(), tmp_path / "adapter")
 
 
@@ -311,6 +311,32 @@ def test_of_two_conversions_at_once_the_first_to_end_stays(gguf: Path, monkeypat
     folder = embedded.embedded_folder()
     assert (folder / "weights").read_text() == "fast"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("damage", ["bit", "gone", "provenance", "version 0.1"])
+def test_a_converted_model_that_was_damaged_since_is_made_anew(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    calls = []
+
+    def convert(source: Path, folder: Path) -> None:
+        calls.append(source)
+        (folder / "model.safetensors").write_bytes(b"converted")
+
+    monkeypatch.setattr(embedded, "_convert", convert)
+    folder = embedded.embedded_folder()
+    weights, provenance = folder / "model.safetensors", folder / "provenance.json"
+    if damage == "bit":
+        weights.write_bytes(b"confverted")
+    elif damage == "gone":
+        weights.unlink()
+    else:
+        provenance.write_text("[" if damage == "provenance" else '{"model": "SmolLM2-135M-Instruct"}')
+    embedded._checked_folder.cache_clear()
+    assert embedded.embedded_folder() == folder and len(calls) == 2
+    assert weights.read_bytes() == b"converted" and [path.name for path in folder.parent.iterdir()] == [folder.name]
+    embedded._checked_folder.cache_clear()
+    assert embedded.embedded_folder() == folder and len(calls) == 2
 
 
 def test_a_conversion_that_fails_leaves_nothing(gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, message: s
 
 def test_files_without_pairs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    with pytest.raises(RunDirectoryError, match="cannot read"):
+    with pytest.raises(RunDirectoryError, match="is missing"):
         read_pairs(path)
     path.write_text("\n \n")
     with pytest.raises(ValueError, match="holds no pair"):

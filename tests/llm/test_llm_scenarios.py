@@ -117,9 +117,9 @@ def test_an_inventory_that_does_not_fit_is_refused_in_one_sentence(tmp_path: Pat
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="cannot read"):
+    with pytest.raises(RunDirectoryError, match="is missing"):
         load_inventory(tmp_path / "nowhere.toml")
-    with pytest.raises(RunDirectoryError, match="cannot read"):
+    with pytest.raises(RunDirectoryError, match="is missing"):
         load_templates(tmp_path / "nowhere.toml")
 
 
