@@ -139,7 +139,8 @@ class MADDPG:
         rewards = batch.rewards
         if self.config.standardise_rewards:
             rewards = self.reward_statistics.standardise(rewards)
-        statistics = torch.full((3, len(self.seeds), self.agents), torch.nan, device=self.device)
+        shape = (3, len(self.seeds), self.agents)
+        statistics = torch.full(shape, torch.nan, dtype=torch.float32, device=self.device)
         with self._training_mode(learning), torch.no_grad():
             gradients: Gradients = self.gradients(self, batch, rewards)
             for i in learning:
@@ -257,7 +258,8 @@ class MADDPG:
         """Weight of each transition in the actor loss, shaped as ``context``; None where all count the same."""
         if self.config.context_weights is None:
             return None
-        return torch.tensor(self.config.context_weights, device=context.device)[context]
+        weights = torch.tensor(self.config.context_weights, dtype=torch.float32, device=context.device)
+        return weights[context]
 
     def blocks(self, batch_size: int) -> list[RunBlock]:
         """The networks of all runs in blocks fit for minibatches of one size."""

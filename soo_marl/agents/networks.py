@@ -62,11 +62,11 @@ class StackedNormalisation(nn.Module):
         self.tracks = True
         """Whether passes in training mode move the running statistics. Target networks copy theirs instead."""
         self.momentum = 0.1 if kind == "batch" else 0.01
-        self.register_buffer("mean", torch.zeros(runs, 1, inputs, device=device))
-        self.register_buffer("variance", torch.ones(runs, 1, inputs, device=device))
+        self.register_buffer("mean", torch.zeros(runs, 1, inputs, dtype=torch.float32, device=device))
+        self.register_buffer("variance", torch.ones(runs, 1, inputs, dtype=torch.float32, device=device))
         if kind == "batch":
-            self.scale = nn.Parameter(torch.ones(runs, 1, inputs, device=device))
-            self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, device=device))
+            self.scale = nn.Parameter(torch.ones(runs, 1, inputs, dtype=torch.float32, device=device))
+            self.shift = nn.Parameter(torch.zeros(runs, 1, inputs, dtype=torch.float32, device=device))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs ``[R, B, inputs]``; in training mode the running statistics follow the batch."""
@@ -146,7 +146,8 @@ class StackedMLP(nn.Module):
         self.scales_input = input_scale is not None
         if input_scale is not None and len(input_scale) != inputs:
             raise ValueError(f"input_scale must have one factor per input, {inputs} in all, not {len(input_scale)}")
-        scale = torch.tensor([1.0] * inputs if input_scale is None else [*map(float, input_scale)], device=device)
+        factors = [1.0] * inputs if input_scale is None else [*map(float, input_scale)]
+        scale = torch.tensor(factors, dtype=torch.float32, device=device)
         self.register_buffer("input_scale", scale.expand(self.runs, 1, inputs).contiguous())
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class OrnsteinUhlenbeckNoise:
         self.theta = theta
         self.sigma = sigma
         self.random = random
-        self.state = torch.zeros(len(random.seeds), *shape, device=random.device)
+        self.state = torch.zeros(len(random.seeds), *shape, dtype=torch.float32, device=random.device)
         """The present noise ``[R, *shape]``."""
 
     def reset(self) -> None:

@@ -75,7 +75,7 @@ class ReplayBuffer:
         self.widths = [*observation_sizes, *action_sizes, len(observation_sizes), *observation_sizes, 1, 1, 1]
         self.agents = len(observation_sizes)
         self.runs = len(random.seeds)
-        self.rows = torch.empty(self.runs, capacity, sum(self.widths), device=device)
+        self.rows = torch.empty(self.runs, capacity, sum(self.widths), dtype=torch.float32, device=device)
         """``[R, capacity, row]``; rows from ``size`` on are not filled yet."""
         self.size = 0
         """How many transitions each run holds."""
