@@ -17,7 +17,7 @@ class MADDPGConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     hidden_units: int = Field(64, ge=1, description="Units of each of the two hidden layers (Lowe et al.: 64).")
     activation: Activation = Field(

@@ -80,7 +80,7 @@ class TrainingConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     worlds: int = Field(32, ge=1, description="Worlds that are stepped together.")
     updates: int = Field(1000, ge=1, description="Updates in all.")

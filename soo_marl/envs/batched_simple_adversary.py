@@ -36,7 +36,7 @@ class SimpleAdversaryConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     good_agents: int = Field(2, ge=1, description="N: number of good agents, and of landmarks (mpe2: 2).")
     episode_length: int = Field(25, ge=1, description="Steps after which an episode is truncated (mpe2: 25).")

@@ -32,7 +32,7 @@ class PhysicalDeceptionConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = Field("trackable", description="Name of the preset these values started from; a label for results.")
 
@@ -174,7 +174,7 @@ class PhysicalDeceptionConfig(BaseModel):
     def _red_can_move_and_pause(self) -> Self:
         if self.red_speed_range is not None:
             low, high = self.red_speed_range
-            if not 0 < low <= high < math.inf:
+            if not 0 < low <= high:
                 raise ValueError("red_speed_range takes two speeds above 0, the lower one first, such as (0.3, 0.9)")
         fewest, most = self.red_pause_steps
         if not 1 <= fewest <= most:

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from soo_marl.envs import PhysicalDeception, PhysicalDeceptionConfig, PhysicalDeceptionState, preset
+from soo_marl.agents import MADDPGConfig, TrainingConfig
+from soo_marl.envs import (
+    PhysicalDeception,
+    PhysicalDeceptionConfig,
+    PhysicalDeceptionState,
+    SimpleAdversaryConfig,
+    preset,
+)
 from soo_marl.envs.particle_world import draw_pauses, draw_start
 
 NOTHING = np.zeros((2, 2))
@@ -152,7 +159,7 @@ def test_unknown_fields_and_impossible_values_of_a_configuration_are_refused() -
         ({"landmark_separation": 0.75, "start_margin": 0.5}, "landmark_separation must be less than 0.707107"),
         ({"red_speed_range": (0.0, 0.5)}, "red_speed_range takes two speeds above 0, the lower one first"),
         ({"red_speed_range": (0.6, 0.5)}, "red_speed_range takes two speeds above 0, the lower one first"),
-        ({"red_speed_range": (0.6, float("inf"))}, "red_speed_range takes two speeds above 0, the lower one first"),
+        ({"red_speed_range": (0.6, float("inf"))}, "red_speed_range"),
         ({"red_speed_range": (0.6,)}, "red_speed_range"),
         ({"red_pause_steps": (0, 3)}, "red_pause_steps takes two numbers from 1 upwards, the lower one first"),
         ({"red_pause_steps": (4, 3)}, "red_pause_steps takes two numbers from 1 upwards, the lower one first"),
@@ -165,3 +172,14 @@ def test_impossible_games_are_refused_in_one_sentence(changes: dict[str, Any], m
     with pytest.raises(ValidationError, match=message) as refused:
         preset("watch").replace(**changes)
     assert refused.value.error_count() >= 1 and "\n" not in refused.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_the_name_of_their_field(number: float) -> None:
+    settings = (preset("trackable"), SimpleAdversaryConfig(), MADDPGConfig(), TrainingConfig())
+    named = [(config, name) for config in settings for name, value in config if isinstance(value, float)]
+    assert len(named) > 30
+    for config, name in [*named, (preset("trackable"), "goal_reward_untrapped"), (preset("paper"), "blue_speed_limit")]:
+        with pytest.raises(ValidationError) as refused:
+            type(config)(**{**config.model_dump(), name: number})
+        assert [error["loc"] for error in refused.value.errors()] == [(name,)]
