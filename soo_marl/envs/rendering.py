@@ -118,9 +118,12 @@ class _Canvas:
 
     def body(self, centre: Points, radius: float, colour: Colour) -> None:
         """Draw an agent: see-through, since the landmark under it matters."""
-        layer = pygame.Surface(self.surface.get_size(), pygame.SRCALPHA, 32)
-        pygame.draw.circle(layer, (*colour, _BODY_OPACITY), self.pixel(centre), self.length(radius))
-        self.surface.blit(layer, (0, 0))
+        (x, y), reach = self.pixel(centre), self.length(radius) + 1
+        # No larger than the body: blending is most of what a picture costs.
+        left, top = math.floor(x) - reach, math.floor(y) - reach
+        layer = pygame.Surface((2 * reach + 1, 2 * reach + 1), pygame.SRCALPHA, 32)
+        pygame.draw.circle(layer, (*colour, _BODY_OPACITY), (x - left, y - top), self.length(radius))
+        self.surface.blit(layer, (left, top))
         self.ring(centre, radius, colour, 2 * _LINE)
 
     def bars(self, centre: Points, radius: float) -> None:
