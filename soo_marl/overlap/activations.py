@@ -283,4 +283,5 @@ class _Chance:
 
     @staticmethod
     def _generators() -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        return [torch.get_rng_state(), *on_gpus]
