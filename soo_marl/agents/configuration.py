@@ -89,7 +89,8 @@ class AgentSpaces:
     """What the algorithm must know of the agents; index ``i`` is agent ``i`` everywhere.
 
     Raises:
-        ValueError: the fields disagree on the number of agents or of observation features.
+        ValueError: the fields disagree on the number of agents or of observation features, or ``discrete`` is not one
+            word for all agents.
     """
 
     observation_sizes: tuple[int, ...]
@@ -106,6 +107,11 @@ class AgentSpaces:
             raise ValueError(
                 f"there are {len(self.observation_sizes)} observation sizes and {len(self.action_sizes)} action sizes: "
                 "give one of each per agent"
+            )
+        if not isinstance(self.discrete, bool):
+            raise ValueError(
+                "discrete says of all agents alike whether actions are discrete, True or False, not "
+                f"{self.discrete!r}: agents of both kinds cannot learn together"
             )
         scales = self.observation_scales
         if scales is not None and tuple(len(scale) for scale in scales) != tuple(self.observation_sizes):

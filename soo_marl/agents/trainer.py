@@ -202,7 +202,7 @@ class Trainer:
                 self.averages.add(f"value/{agent}", statistics.value[:, agent])
             logging = self.updates % self.config.log_every == 0
             if logging or self.updates == self.config.updates:
-                noise = torch.full((self.replay.runs,), self.noise_scale, device=self.maddpg.device)
+                noise = torch.full_like(statistics.value[:, 0], self.noise_scale)
                 metrics = {**self.averages.take(), "noise": noise}
                 self.watch.look(self.updates, torch.stack([metrics[f"value/{i}"] for i in self.learners], dim=1))
                 if logging and self.log is not None:
@@ -211,7 +211,8 @@ class Trainer:
 
     def collect(self) -> None:
         """One step of all worlds into the replay buffer."""
-        actions = self.act()
+        # A run that has broken down acts NaN, which worlds refuse, until the watch looks: it stands still instead.
+        actions = tuple(action.nan_to_num_() for action in self.act())
         step = self.worlds.step(actions)
         next_context = self.worlds.context()
         self.replay.add(

@@ -12,7 +12,7 @@ from mpe2._mpe_utils.simple_env import SimpleEnv, make_env
 from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
-from soo_marl.envs.configuration import PhysicalDeceptionConfig, preset
+from soo_marl.envs.configuration import PhysicalDeceptionConfig, game
 from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.envs.particle_world import PhysicalDeceptionScenario
 from soo_marl.envs.rendering import draw
@@ -30,18 +30,27 @@ METADATA: dict[str, Any] = {
 class raw_env(SimpleEnv):  # type: ignore[misc]  # mpe2 and PettingZoo are untyped
     """The game agent by agent (PettingZoo AEC), without the wrappers that check how it is used; see :func:`env`.
 
+    Args:
+        config: The game, or the name of a preset.
+        render_mode: None, ``"human"`` (a window, drawn at each step) or ``"rgb_array"``.
+        max_cycles: The game's ``episode_length`` under PettingZoo's name; None leaves it as it is.
+        continuous_actions: The game's field of that name; None leaves it as it is.
+
     Raises:
-        ValueError: there is no such preset or render mode.
+        ValueError: there is no such preset or render mode, or a value does not fit its field.
     """
 
     metadata = METADATA
 
-    def __init__(self, config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> None:
-        self.config = preset(config) if isinstance(config, str) else config
-        if not isinstance(self.config, PhysicalDeceptionConfig):
-            raise ValueError(
-                f"config must be a PhysicalDeceptionConfig or a preset's name, not {type(config).__name__}"
-            )
+    def __init__(
+        self,
+        config: PhysicalDeceptionConfig | str = "trackable",
+        render_mode: str | None = None,
+        max_cycles: int | None = None,
+        continuous_actions: bool | None = None,
+    ) -> None:
+        given = {"episode_length": max_cycles, "continuous_actions": continuous_actions}
+        self.config = game(config).replace(**{name: value for name, value in given.items() if value is not None})
         if render_mode is not None and render_mode not in METADATA["render_modes"]:
             raise ValueError(f"there is no render mode {render_mode!r}; choose None, 'human' or 'rgb_array'")
         scenario = PhysicalDeceptionScenario(self.config)
@@ -160,10 +169,11 @@ class raw_env(SimpleEnv):  # type: ignore[misc]  # mpe2 and PettingZoo are untyp
         return force
 
 
-def env(config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> AECEnv[str, Any, Any]:
+def env(
+    config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None, **changes: Any
+) -> AECEnv[str, Any, Any]:
     """Return the game agent by agent (PettingZoo AEC), with PettingZoo's wrappers for bounds and order of calls.
 
-    Raises:
-        ValueError: there is no such preset or render mode.
+    Arguments and errors are those of :class:`raw_env`.
     """
-    return make_env(raw_env)(config=config, render_mode=render_mode)
+    return make_env(raw_env)(config=config, render_mode=render_mode, **changes)

@@ -17,13 +17,14 @@ from soo_marl.envs.batched_physics import (
     limit_speed,
     move,
     push,
+    refuse_after_end,
     stack_actions,
     stored,
     stored_index,
     wall_force,
 )
 from soo_marl.envs.batched_starts import pause_schedule, second_landmark
-from soo_marl.envs.configuration import LANDMARK_CANDIDATES, PhysicalDeceptionConfig
+from soo_marl.envs.configuration import LANDMARK_CANDIDATES, PhysicalDeceptionConfig, game
 from soo_marl.envs.observations import RED, blue_size
 from soo_marl.random_streams import RandomStreams, distinct_seeds
 
@@ -44,19 +45,19 @@ class BatchedPhysicalDeception:
     properties are copies of the present state, which nothing but ``step``, ``reset`` and ``load_state`` changes.
 
     Args:
-        config: the game, the same in all worlds.
+        config: the game, the same in all worlds, or the name of a preset.
         seeds: one seed per run; a run's episodes depend on its own seed alone.
         worlds: ``E``, worlds per run.
         device, dtype: of all tensors.
         stream: name of the random streams; evaluations use another than training.
 
     Raises:
-        ValueError: a seed is given twice, or there is no seed or no world.
+        ValueError: a seed is given twice, there is no seed or no world, or there is no such preset.
     """
 
     def __init__(
         self,
-        config: PhysicalDeceptionConfig,
+        config: PhysicalDeceptionConfig | str,
         seeds: Sequence[int],
         worlds: int,
         device: torch.device | str = "cpu",
@@ -65,7 +66,7 @@ class BatchedPhysicalDeception:
     ) -> None:
         if worlds < 1:
             raise ValueError(f"a run needs at least one world, not {worlds}")
-        self.config = config
+        self.config = config = game(config)
         self.dtype = dtype
         self.random = RandomStreams(distinct_seeds(seeds), stream, device)
         self.shape = (len(seeds), worlds)
@@ -108,6 +109,9 @@ class BatchedPhysicalDeception:
         self._position = torch.stack(
             (torch.where(trapped, self._places[_FAKE], red), torch.where(trapped, anywhere, near_red))
         )
+        if config.trap_at_start:
+            at_fake = torch.hypot(*(red - self._places[_FAKE])) < config.landmark_radius
+            trapped = trapped | (at_fake & ~alone)
         self._trapped = trapped
         self._velocity = torch.zeros_like(self._position)
         self.steps = 0
@@ -152,8 +156,10 @@ class BatchedPhysicalDeception:
             actions: per agent, forces in [-1, 1] ``[R, E, 2]``, or weights ``[R, E, 5]`` (see ``push``).
 
         Raises:
-            ValueError: an action is missing or of another shape.
+            gymnasium.error.ResetNeeded: the episodes are over.
+            ValueError: an action is missing, of another shape or not finite.
         """
+        refuse_after_end(self.steps, self.config.episode_length)
         # Fewer checks in every operation. What is handed out are copies made outside, and so ordinary tensors.
         with torch.inference_mode():
             stacked = stack_actions(actions, self.shape, self.action_sizes, like=self._position)

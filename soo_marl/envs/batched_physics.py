@@ -6,10 +6,12 @@ worlds, which is what makes the arithmetic fast. What goes in and out lies per w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from gymnasium.error import ResetNeeded
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -49,12 +51,27 @@ def stack_actions(actions: Sequence[Tensor], shape: tuple[int, int], sizes: Sequ
     """A copy of actions per body ``[R, E, size]`` as ``[bodies, R, E, size]``, in the dtype of ``like``.
 
     Raises:
-        ValueError: an action is missing or of another shape.
+        ValueError: an action is missing, of another shape or not finite.
     """
     found, expected = [tuple(action.shape) for action in actions], [(*shape, size) for size in sizes]
     if found != expected:
         raise ValueError(f"actions must be one tensor per agent of shapes {expected}, not {found}")
-    return torch.stack(tuple(actions)).to(like.dtype)
+    stacked = torch.stack(tuple(actions)).to(like.dtype)
+    # A sum of finite numbers is finite, unless it overflows: one pass over them in nearly all cases.
+    if not math.isfinite(float(stacked.sum())) and not bool(stacked.isfinite().all()):
+        body, run, world = (~stacked.isfinite()).nonzero()[0, :3].tolist()
+        raise ValueError(f"actions must be finite numbers, but that of agent {body} in run {run}, world {world} is not")
+    return stacked
+
+
+def refuse_after_end(steps: int, episode_length: int) -> None:
+    """Raise where an episode has been played to its end.
+
+    Raises:
+        gymnasium.error.ResetNeeded: it has.
+    """
+    if steps >= episode_length:
+        raise ResetNeeded(f"the episodes ended after {episode_length} steps: call reset() before step()")
 
 
 def push(actions: Tensor, continuous: bool) -> Tensor:

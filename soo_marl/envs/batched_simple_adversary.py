@@ -20,6 +20,7 @@ from soo_marl.envs.batched_physics import (
     as_rows,
     move,
     push,
+    refuse_after_end,
     stack_actions,
     stored,
     stored_index,
@@ -35,7 +36,7 @@ class SimpleAdversaryConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     good_agents: int = Field(2, ge=1, description="N: number of good agents, and of landmarks (mpe2: 2).")
     episode_length: int = Field(25, ge=1, description="Steps after which an episode is truncated (mpe2: 25).")
@@ -116,8 +117,10 @@ class BatchedSimpleAdversary:
             actions: per agent, forces in [-1, 1] ``[R, E, 2]``, or weights ``[R, E, 5]`` (see ``push``).
 
         Raises:
-            ValueError: an action is missing or of another shape.
+            gymnasium.error.ResetNeeded: the episodes are over.
+            ValueError: an action is missing, of another shape or not finite.
         """
+        refuse_after_end(self.steps, self.config.episode_length)
         config = self.config
         # Fewer checks in every operation. What is handed out are copies made outside, and so ordinary tensors.
         with torch.inference_mode():

@@ -145,6 +145,11 @@ class PhysicalDeceptionConfig(BaseModel):
         le=1,
         description="Share of episodes that start with red already trapped at the fake and blue anywhere.",
     )
+    trap_at_start: bool = Field(
+        False,
+        description="A red that is drawn at the fake is trapped from the first observation on (paper's code); without "
+        "it from the end of the first step on, if it is still there.",
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
@@ -169,7 +174,7 @@ class PhysicalDeceptionConfig(BaseModel):
     def _red_can_move_and_pause(self) -> Self:
         if self.red_speed_range is not None:
             low, high = self.red_speed_range
-            if not 0 < low <= high < math.inf:
+            if not 0 < low <= high:
                 raise ValueError("red_speed_range takes two speeds above 0, the lower one first, such as (0.3, 0.9)")
         fewest, most = self.red_pause_steps
         if not 1 <= fewest <= most:
@@ -192,7 +197,12 @@ class PhysicalDeceptionConfig(BaseModel):
 
 PRESETS: dict[str, PhysicalDeceptionConfig] = {
     "paper": PhysicalDeceptionConfig(
-        preset="paper", red_sight_radius=0.125, blue_sight_radius=0.125, start_distance=0.125, blue_speed_limit=None
+        preset="paper",
+        red_sight_radius=0.125,
+        blue_sight_radius=0.125,
+        start_distance=0.125,
+        blue_speed_limit=None,
+        trap_at_start=True,
     ),
     "trackable": PhysicalDeceptionConfig(preset="trackable"),
     "watch": PhysicalDeceptionConfig(
@@ -212,8 +222,9 @@ PRESETS: dict[str, PhysicalDeceptionConfig] = {
     ),
 }
 """``paper``: as the authors' code. ``trackable``: sight 0.35 and blue's speed limit 1.2, so that red can follow at all
-(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125). ``watch``: our own game, in
-which an honest blue is paid most for leading a slow, pausing red to the goal, and so has to watch it."""
+(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125); a red drawn at the fake may
+leave it in the first step there, as when its agents and records were made. ``watch``: our own game, in which an honest
+blue is paid most for leading a slow, pausing red to the goal, and so has to watch it."""
 
 LANDMARK_CANDIDATES = 16
 """So many places are drawn for the second landmark until one is ``landmark_separation`` away from the first; after that
@@ -233,3 +244,16 @@ def preset(name: str) -> PhysicalDeceptionConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def game(config: PhysicalDeceptionConfig | str) -> PhysicalDeceptionConfig:
+    """Return the game that is given itself or by the name of a preset.
+
+    Raises:
+        ValueError: there is no preset of that name, or it is neither.
+    """
+    if isinstance(config, str):
+        return preset(config)
+    if not isinstance(config, PhysicalDeceptionConfig):
+        raise ValueError(f"config must be a PhysicalDeceptionConfig or a preset's name, not {type(config).__name__}")
+    return config

@@ -264,6 +264,8 @@ def draw_start(config: PhysicalDeceptionConfig, np_random: np.random.Generator) 
     if trapped:
         red = landmarks[1 - goal]
         blue = np_random.uniform(-half_width, half_width, 2)
+    elif config.trap_at_start and not alone:
+        trapped = bool(np.linalg.norm(red - landmarks[1 - goal]) < config.landmark_radius)
     return PhysicalDeceptionState(
         positions=np.stack([red, blue]),
         velocities=np.zeros((2, 2)),

@@ -9,6 +9,7 @@ rest of the episode. A blue that is paid while red is trapped (``trap_reward``) 
 |---|---|
 | Agents | ``adversary_0`` (red), ``agent_0`` (blue) |
 | Interfaces | ``PhysicalDeception`` / ``parallel_env`` (parallel), ``env`` and ``raw_env`` (agent by agent) |
+| In PettingZoo | ``pettingzoo.make("parallel", "soo_marl/physical_deception-v0", ...)``, or ``"aec"`` |
 | Actions, continuous | ``Box(-1, 1, (2,), float32)``: force along x and y, times ``force``; clipped to [-1, 1] |
 | Actions, discrete | ``Discrete(5)``: 0 stay, 1 left (-x), 2 right (+x), 3 down (-y), 4 up (+y), each with ``force`` |
 | Observations | ``Box`` float32, ``(6,)`` for red and ``(10,)`` for blue, ``(11,)`` with ``visible_bit`` |
@@ -107,6 +108,11 @@ starts nearer to a wall than ``start_margin``. In a share ``alone_share`` of epi
 where it was drawn, its actions do nothing, and its observations and rewards are zero. A share ``trapped_start_share``
 starts with red trapped at the fake and blue anywhere.
 
+In 2.7 % of episodes red is drawn at the fake landmark. With ``trap_at_start``, as in the authors' code, it is trapped
+from the first observation on: the flag is up, it cannot leave, and there is no ``trap_bonus``. Without it, it is
+trapped at the end of the first step, if it has not left by then. A state given to ``reset`` or ``set_state`` says
+itself whether red is trapped.
+
 Given a ``red_speed_range``, red's speed limit is drawn uniformly from it for each episode. In each step in which red
 does not pause a pause begins with chance ``red_pause_chance``, and lasts for a number of steps uniform in
 ``red_pause_steps``; the pauses of an episode are drawn at its start.
@@ -121,12 +127,14 @@ does not pause a pause begins with chance ``red_pause_chance``, and lasts for a 
 | red | learns | learns | scripted, speed limit 0.3 to 0.9, pauses of 4 to 12 steps with chance 0.05 |
 | blue is paid for red at the goal | 0 | 0 | 15 |
 | least distance between the landmarks | 0 | 0 | 0.4 |
+| a red drawn at the fake | trapped at once | trapped after a step | trapped after a step |
 | steps | 50 | 50 | 70 |
 
 At the settings of the paper a full-speed blue covers 0.2 per step, more than red can see; ``trackable`` changes what it
-takes for red to be able to follow, and nothing else. ``watch`` is our own game, for telling honesty from blindness:
-an honest blue is paid most for leading red to the goal, red follows only while it sees blue, and blue, who sees
-farther, has to look back and wait for it. All numbers: ``PhysicalDeceptionConfig``.
+takes for red to be able to follow, and leaves a red that is drawn at the fake one step to get away. ``watch`` is our
+own game, for telling honesty from blindness: an honest blue is paid most for leading red to the goal, red follows only
+while it sees blue, and blue, who sees farther, has to look back and wait for it. All numbers:
+``PhysicalDeceptionConfig``.
 
 ### Rendering
 
@@ -167,18 +175,19 @@ Infos = dict[str, dict[str, bool]]
 class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ignore[misc]
     """The game with both agents acting at once (PettingZoo parallel).
 
-    Args:
-        config: The game, or the name of a preset.
-        render_mode: None, ``"human"`` (a window, drawn at each step) or ``"rgb_array"``.
-
-    Raises:
-        ValueError: there is no such preset or render mode.
+    Arguments and errors are those of :class:`raw_env`.
     """
 
     metadata = METADATA
 
-    def __init__(self, config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None) -> None:
-        self._game = raw_env(config, render_mode)
+    def __init__(
+        self,
+        config: PhysicalDeceptionConfig | str = "trackable",
+        render_mode: str | None = None,
+        max_cycles: int | None = None,
+        continuous_actions: bool | None = None,
+    ) -> None:
+        self._game = raw_env(config, render_mode, max_cycles, continuous_actions)
         self.config = self._game.config
         self.render_mode = render_mode
         self.possible_agents: list[str] = list(self._game.possible_agents)
@@ -186,6 +195,12 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
         self.observation_spaces: dict[str, spaces.Space[Any]] = self._game.observation_spaces
         self.action_spaces: dict[str, spaces.Space[Any]] = self._game.action_spaces
         self.state_space = self._game.state_space
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The generator that starts are drawn from; ``reset(seed=...)`` puts a new one in its place."""
+        generator: np.random.Generator = self._game.np_random
+        return generator
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """Return the observation space of an agent, always the same object."""
@@ -270,7 +285,7 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
 
 
 def parallel_env(
-    config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None
+    config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None, **changes: Any
 ) -> PhysicalDeception:
     """Return the game with both agents acting at once; the same as :class:`PhysicalDeception`."""
-    return PhysicalDeception(config, render_mode)
+    return PhysicalDeception(config, render_mode, **changes)

@@ -182,7 +182,7 @@ def layer_outputs(
     # Only with the padding on the right does the prefix stand in the same columns of every row.
     shares = stop_early and not around and bool(batch.attention_mask[:, 0].all())
     prefix = shared_prefix(model, batch) if shares else 0
-    with record_activations(model, [*names, *around]) as record:
+    with record_activations(model, [*names, *around], training=True) as record:
 
         def found(**arguments: Any) -> dict[str, Tensor]:
             # After the recording hooks, so that the last module's output is stored when the forward pass is cut off.

@@ -222,8 +222,9 @@ def _matched(
             )
         if self_layer.shape[:-1] != positions:
             raise ValueError(
-                f"layers {first_name!r} and {name!r} differ in more than their units: "
-                f"{tuple(positions)} and {tuple(self_layer.shape[:-1])}"
+                f"layers {first_name!r} and {name!r} differ in more than their units, the last axis: "
+                f"{tuple(positions)} and {tuple(self_layer.shape[:-1])}; a convolution's units lie on other axes, "
+                f"which record_activations takes: units={{name: (1, 2, 3)}} puts whole maps beside linear layers"
             )
         pairs.append((_at_least_single(self_layer), _at_least_single(other_layer)))
     return pairs

@@ -55,6 +55,17 @@ def test_a_run_that_breaks_down_stops_alone_in_its_last_good_state(number: float
         assert not bool(metrics["value/0"][[0, 2]].isnan().any())
 
 
+def test_a_run_whose_policy_breaks_down_stands_still_until_it_is_stopped() -> None:
+    """Worlds refuse actions that are not finite, and the other runs must go on."""
+    trainer = make()
+    trainer.run(11)
+    trainer.maddpg.actors[1].get_parameter("output.bias").data[1] = torch.nan
+    trainer.collect()
+    assert not bool(trainer.replay.rows[:, : trainer.replay.size].isnan().any())
+    trainer.run()
+    assert trainer.stopped.tolist() == [-1, 10, -1]
+
+
 def test_a_break_after_the_last_log_entry_is_seen_at_the_end() -> None:
     trainer = make(updates=12)
     trainer.run(11)

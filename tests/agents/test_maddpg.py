@@ -491,5 +491,8 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         AgentSpaces((1, 2), (1,))
     with pytest.raises(ValueError, match="one factor for each feature"):
         AgentSpaces((1, 2), (1, 1), observation_scales=((1.0,), (1.0,)))
+    for discrete in ((True, False), "no", 1):
+        with pytest.raises(ValueError, match="discrete says of all agents alike"):
+            AgentSpaces((1, 2), (1, 1), discrete=discrete)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="each seed once"):
         make(seeds=(1, 1))

@@ -302,3 +302,32 @@ def test_every_tensor_is_made_on_the_device_that_was_given(discrete: bool) -> No
         counters = state.pop("counters")
     assert {tensor.device.type for tensor in (*state.values(), *log[-1].values())} == {"cpu"}
     assert counters.device.type == "meta"  # the trick works
+
+
+@pytest.mark.parametrize("normalisation", ["none", "batch", "running"])
+def test_the_sessions_default_dtype_changes_nothing(normalisation: Any) -> None:
+    def trained() -> dict[str, Tensor]:
+        worlds = BatchedPhysicalDeception("trackable", SEEDS, 4)
+        spaces = AgentSpaces(worlds.observation_sizes, worlds.action_sizes)
+        settings = MADDPGConfig(
+            hidden_units=8,
+            normalisation=normalisation,
+            contexts=2,
+            context_weights=(1.0, 2.0),
+            standardise_rewards=normalisation == "none",
+        )
+        training = TrainingConfig(worlds=4, updates=4, warm_up=20, batch_size=8, log_every=2)
+        trainer = Trainer(MADDPG(spaces, settings, SEEDS), worlds, training, SEEDS)
+        trainer.run(2)
+        trainer.load_state(trainer.state())
+        trainer.run()
+        return trainer.state()
+
+    expected = trained()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = trained()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)

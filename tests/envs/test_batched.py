@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 from scipy import stats
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -330,7 +331,39 @@ def test_starts_have_the_distribution_of_the_single_environment(name: str) -> No
     edge = 1.0 - config.start_margin
     assert float(other["position"].abs().max()) <= edge and float(other["landmarks"].abs().max()) <= edge
     fake = other["landmarks"].gather(2, (1 - other["goal"])[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
-    torch.testing.assert_close(other["position"][:, :, 0][other["trapped"]], fake[other["trapped"]])
+    # Where red is trapped although it was drawn elsewhere, that was within the radius.
+    apart = (other["position"][:, :, 0] - fake).norm(dim=-1)[other["trapped"]]
+    assert float(apart.max()) < (config.landmark_radius if config.trap_at_start else 1e-12)
+
+
+@pytest.mark.parametrize("name", ["paper", "trackable", "watch"])
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_red_drawn_at_the_fake_is_trapped_at_once_where_the_game_says_so(name: str, at_start: bool) -> None:
+    config = preset(name).replace(trap_at_start=at_start, trap_bonus=7.0, alone_share=0.2, red_policy="learnt")
+    batched = BatchedPhysicalDeception(config, (0,), 2000, dtype=torch.float64)
+    at_fake = batched.at_landmark(RED_AGENT, batched.fake_position) & ~batched.alone
+    assert 0.015 < float(at_fake.double().mean()) < 0.03
+    assert torch.equal(batched.trapped, at_fake & at_start) and torch.equal(
+        batched.observe()[1][..., BLUE.trapped].bool().all(-1), batched.trapped
+    )
+    # As in single worlds from there on; red pushes away from the fake with all its force.
+    chosen = at_fake[0].nonzero()[:, 0].tolist()[:12]
+    states = [to_single(batched)[number] for number in chosen]
+    few = BatchedPhysicalDeception(config, (0,), len(chosen), dtype=torch.float64)
+    singles = [PhysicalDeception(config) for _ in chosen]
+    for env, state in zip(singles, states, strict=True):
+        env.reset(seed=0, options={"state": state})
+        assert env.state()[14] == at_start
+    few.load_state(to_batched([env.get_state() for env in singles], few.shape))
+    away = few.position[..., RED_AGENT, :] - few.fake_position
+    push = away / away.abs().amax(-1, keepdim=True)
+    worlds = Lockstep(few, singles)
+    for _ in range(3):
+        worlds.step((push, torch.zeros_like(push)))
+    stays = (few.position[..., RED_AGENT, :] - few.fake_position - away).abs().amax(-1) < 1e-12
+    assert bool(stays.all()) if at_start else not bool(stays.all())
+    # The bonus is for trapping red, which nobody did.
+    assert not at_start or float(few.rewards()[..., BLUE_AGENT].max()) <= 5.0 + config.guide_reward
 
 
 @pytest.mark.parametrize("name", ["trackable", "watch"])
@@ -357,6 +390,8 @@ def test_episodes_end_together_after_their_length_and_reset_starts_anew() -> Non
     worlds = BatchedPhysicalDeception(preset("paper").replace(episode_length=3), (0,), 2)
     still = (torch.zeros(1, 2, 2),) * 2
     assert [worlds.step(still).truncated for _ in range(3)] == [False, False, True]
+    with pytest.raises(ResetNeeded, match="call reset"):
+        worlds.step(still)
     worlds.reset()
     assert not worlds.step(still).truncated
 
@@ -434,6 +469,18 @@ def test_what_does_not_fit_is_refused() -> None:
     for actions in ([torch.zeros(2, 3, 2)], [torch.zeros(1, 3, 2)] * 2, [torch.zeros(2, 3, 5)] * 2):
         with pytest.raises(ValueError, match="one tensor per agent of shapes"):
             worlds.step(actions)
+    before = worlds.position
+    for number in (torch.nan, torch.inf, -torch.inf):
+        bad = torch.zeros(2, 3, 2)
+        bad[1, 2, 0] = number
+        with pytest.raises(ValueError, match="finite numbers, but that of agent 1 in run 1, world 2"):
+            worlds.step([torch.zeros(2, 3, 2), bad])
+    assert torch.equal(worlds.position, before) and worlds.steps == 0
+    # Numbers so large that their sum is not finite are clipped as any others.
+    assert not bool(worlds.step([torch.full((2, 3, 2), 3e38)] * 2).observations[1].isnan().any())
+    with pytest.raises(ValueError, match="no preset 'trackabel'"):
+        BatchedPhysicalDeception("trackabel", (1,), 3)
+    assert BatchedPhysicalDeception("watch", (1,), 3).config == preset("watch")
     with pytest.raises(ValueError, match="stored position"):
         worlds.load_state(BatchedPhysicalDeception(game, (1,), 3).state())
     with pytest.raises(KeyError, match="alone"):

@@ -177,6 +177,8 @@ def test_what_does_not_fit_is_refused() -> None:
         BatchedSimpleAdversary(config, (1, 1), 2)
     with pytest.raises(ValueError, match="at least one world"):
         BatchedSimpleAdversary(config, (1,), 0)
+    with pytest.raises(ValueError, match="finite numbers"):
+        BatchedSimpleAdversary(config, (1,), 2).step([torch.full((1, 2, 5), torch.nan)] * 3)
     with pytest.raises(ValueError, match="one tensor per agent"):
         hand_made().step(actions(1, 2))
     with pytest.raises(ValueError, match="stored position"):

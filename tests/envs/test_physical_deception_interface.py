@@ -8,16 +8,25 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pettingzoo
 import pygame
 import pytest
+from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from pettingzoo.test import api_test, max_cycles_test, parallel_api_test, parallel_seed_test, render_test, seed_test
 
-from soo_marl.envs import PhysicalDeception, PhysicalDeceptionConfig, PhysicalDeceptionState, preset
+from soo_marl.envs import (
+    PhysicalDeception,
+    PhysicalDeceptionConfig,
+    PhysicalDeceptionState,
+    physical_deception_v0,
+    preset,
+)
 from soo_marl.envs.physical_deception import env, parallel_env, raw_env
 from soo_marl.envs.rendering import BLUE_COLOUR, RED_COLOUR
 
@@ -67,10 +76,33 @@ def test_pettingzoo_seeds(config: PhysicalDeceptionConfig) -> None:
 
 
 def test_pettingzoo_episode_length(config: PhysicalDeceptionConfig) -> None:
-    def at_length(make: Callable[..., Any]) -> Callable[[int], Any]:
-        return lambda max_cycles: make(config.replace(episode_length=max_cycles))
+    max_cycles_test(SimpleNamespace(parallel_env=partial(parallel_env, config), env=partial(env, config)))
 
-    max_cycles_test(SimpleNamespace(parallel_env=at_length(parallel_env), env=at_length(env)))
+
+@pytest.mark.parametrize("kind", ["aec", "parallel"])
+def test_pettingzoo_makes_the_game_by_its_name(kind: Literal["aec", "parallel"]) -> None:
+    made = pettingzoo.make(kind, "soo_marl/physical_deception-v0", config="watch", max_cycles=3)
+    assert made.unwrapped.config == preset("watch").replace(episode_length=3)
+    made.reset(seed=0)
+
+
+def test_the_versioned_module_has_the_same_games() -> None:
+    max_cycles_test(physical_deception_v0)
+    discrete = physical_deception_v0.parallel_env(continuous_actions=False)
+    assert discrete.config == preset("trackable").replace(continuous_actions=False)
+    assert discrete.action_space("agent_0") == spaces.Discrete(5)
+    with pytest.raises(ValueError, match="episode_length"):
+        physical_deception_v0.env(max_cycles=0)
+
+
+def test_starts_come_from_the_generator_that_wrappers_look_for(name: str) -> None:
+    game, other = PhysicalDeception(name), PhysicalDeception(name)
+    for each in (game, other):
+        each.reset(seed=5)
+    other.np_random.random()
+    assert game.np_random.bit_generator.state != other.np_random.bit_generator.state
+    game.np_random.random()
+    np.testing.assert_array_equal(game.reset()[0]["agent_0"], other.reset()[0]["agent_0"])
 
 
 @pytest.mark.parametrize("start", list(STARTS))

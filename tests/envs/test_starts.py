@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from soo_marl.envs import PhysicalDeceptionConfig, PhysicalDeceptionState, preset
+from soo_marl.agents import MADDPGConfig, TrainingConfig
+from soo_marl.envs import (
+    PhysicalDeception,
+    PhysicalDeceptionConfig,
+    PhysicalDeceptionState,
+    SimpleAdversaryConfig,
+    preset,
+)
 from soo_marl.envs.particle_world import draw_pauses, draw_start
 
 NOTHING = np.zeros((2, 2))
@@ -39,6 +47,28 @@ def test_paper_starts_lie_within_the_papers_sight() -> None:
     generator = np.random.default_rng(0)
     starts = [draw_start(preset("paper"), generator) for _ in range(200)]
     assert 0.1 < max(np.linalg.norm(state.positions[0] - state.positions[1]) for state in starts) <= 0.125
+
+
+def test_a_red_drawn_at_the_fake_is_trapped_in_the_papers_game() -> None:
+    config, later = preset("paper"), preset("paper").replace(trap_at_start=False)
+    drawn = 0
+    for seed in range(1000):
+        state = draw_start(config, np.random.default_rng(seed))
+        at_fake = np.linalg.norm(state.positions[0] - state.landmarks[state.fake]) < config.landmark_radius
+        assert state.trapped == at_fake
+        assert not draw_start(later, np.random.default_rng(seed)).trapped
+        drawn += state.trapped
+        if state.trapped:
+            game = PhysicalDeception(config)
+            # A state that is given says itself whether red is trapped.
+            _, infos = game.reset(options={"state": replace(state, trapped=False)})
+            assert infos["agent_0"]["red_at_fake"] and not infos["agent_0"]["trapped"]
+    assert 15 <= drawn <= 40
+
+
+def test_an_absent_red_is_not_trapped_where_it_is_drawn() -> None:
+    config = preset("paper").replace(alone_share=1.0)
+    assert not any(draw_start(config, np.random.default_rng(seed)).trapped for seed in range(300))
 
 
 def test_starts_of_watch_have_separate_landmarks_and_a_red_of_their_own() -> None:
@@ -143,3 +173,14 @@ def test_impossible_games_are_refused_in_one_sentence(changes: dict[str, Any], m
     with pytest.raises(ValidationError, match=message) as refused:
         preset("watch").replace(**changes)
     assert refused.value.error_count() >= 1 and "\n" not in refused.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_the_name_of_their_field(number: float) -> None:
+    settings = (preset("trackable"), SimpleAdversaryConfig(), MADDPGConfig(), TrainingConfig())
+    named = [(config, name) for config in settings for name, value in config if isinstance(value, float)]
+    assert len(named) > 30
+    for config, name in [*named, (preset("trackable"), "goal_reward_untrapped"), (preset("paper"), "blue_speed_limit")]:
+        with pytest.raises(ValidationError) as refused:
+            type(config)(**{**config.model_dump(), name: number})
+        assert [error["loc"] for error in refused.value.errors()] == [(name,)]

@@ -1,8 +1,15 @@
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.utils.checkpoint import checkpoint
 
-from soo_marl.overlap import record_activations
+from soo_marl.overlap import overlap, overlap_loss, record_activations
 
 
 class StackedLinear(nn.Module):
@@ -39,7 +46,7 @@ class TinyTransformer(nn.Module):
 
 
 def hooks(module: nn.Module) -> int:
-    return sum(len(layer._forward_hooks) for layer in module.modules())
+    return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in module.modules())
 
 
 def policy() -> nn.Sequential:
@@ -80,7 +87,7 @@ def test_no_gradient_under_no_grad() -> None:
 def test_hooks_are_removed_at_the_end_and_after_an_exception() -> None:
     module = policy()
     with record_activations(module, ["0", "2"]):
-        assert hooks(module) == 2
+        assert hooks(module) >= 2
     assert hooks(module) == 0
     with pytest.raises(ZeroDivisionError), record_activations(module, ["0", "2"]):
         raise ZeroDivisionError
@@ -137,7 +144,7 @@ def test_first_element_of_a_tuple_is_recorded() -> None:
 
 def test_output_without_tensor_is_refused_by_name() -> None:
     module = nn.Sequential(TinyTransformer())
-    with record_activations(module, ["0"]), pytest.raises(ValueError, match="'0' returns dict"):
+    with record_activations(module, ["0"]), pytest.raises(ValueError, match=r"'0' returns dict.*such as 'hidden'"):
         module(torch.ones(1, 2, 4))
     assert hooks(module) == 0
 
@@ -147,3 +154,264 @@ def test_stacked_module() -> None:
     with record_activations(module, ["0"]) as record:
         module(torch.ones(3, 4, 2))
     assert record["0"].shape == (3, 4, 5)
+
+
+class Twice(nn.Module):
+    """One activation function after both layers, of one width or of two."""
+
+    def __init__(self, second: int = 4) -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(3, 4), nn.Linear(4, second), nn.Tanh()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.act(self.second(self.act(self.first(inputs))))
+        return outputs
+
+
+class Recurrent(nn.Module):
+    """A cell that runs once per step of its input ``[T, B, 3]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.zeros(inputs.shape[1], 4)
+        for step in inputs:
+            hidden = self.cell(step, hidden)
+        return hidden
+
+
+@pytest.mark.parametrize("make", [Twice, Recurrent])
+def test_a_layer_that_runs_more_than_once_is_refused_or_told_apart(make: Callable[[], nn.Module]) -> None:
+    module, inputs = make(), torch.randn(5, 2, 3)
+    layer = "cell" if make is Recurrent else "act"
+    seen: list[Tensor] = []
+    module.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with record_activations(module, [layer]), pytest.raises(ValueError, match=r"more than once.*calls='stack'"):
+        module(inputs)
+    seen.clear()
+    with record_activations(module, [layer], calls="stack") as record:
+        module(inputs)
+        assert torch.equal(record.take()[layer], torch.stack(seen))
+        module(inputs)
+        module(inputs)
+        assert record[layer].shape[0] == len(seen) / 3, "each pass begins anew"
+    with record_activations(module, [layer], calls="last") as record:
+        module(inputs)
+    assert torch.equal(record[layer], seen[-1])
+
+
+def test_stacked_calls_need_one_shape() -> None:
+    module = Twice(second=6)
+    with record_activations(module, ["act"], calls="stack") as record:
+        module(torch.ones(2, 3))
+        with pytest.raises(ValueError, match=r"'act' cannot be stacked.*\(2, 4\), \(2, 6\)"):
+            record.take()
+    with pytest.raises(ValueError, match="calls must be"), record_activations(module, ["act"], calls="all"):  # type: ignore[arg-type]
+        pass
+
+
+def test_two_names_of_one_layer_are_refused() -> None:
+    act = nn.ReLU()
+    module = nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act)
+    with pytest.raises(ValueError, match="'1' and '3' are the same module"), record_activations(module, ["1", "3"]):
+        pass
+    assert hooks(module) == 0
+
+
+def test_passes_of_a_part_of_the_module_need_a_take_between_them() -> None:
+    module = nn.ModuleDict({"body": policy(), "head": nn.Linear(2, 1)})
+    with record_activations(module, ["body.0"]) as record:
+        module["body"](torch.zeros(1, 3))
+        record.take()
+        module["body"](torch.ones(1, 3))
+        with pytest.raises(ValueError, match=r"call take\(\)"):
+            module["body"](torch.ones(1, 3))
+
+
+def test_what_a_backward_pass_runs_again_is_not_recorded() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = policy()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = checkpoint(self.body, inputs, use_reentrant=False)
+            return outputs
+
+    module = Checkpointed()
+    with record_activations(module, ["body.1"], calls="stack") as record:
+        module(torch.ones(2, 3)).sum().backward()
+        assert record["body.1"].shape == (1, 2, 5)
+
+
+@pytest.mark.parametrize("how", ["wrapper", "in place", "part"])
+def test_compiled_modules_are_recorded(how: str) -> None:
+    plain, inputs = policy(), torch.randn(4, 3)
+    expected = plain[1](plain[0](inputs))
+    module: Any = copy.deepcopy(plain)
+    if how == "in place":
+        module.compile(backend="eager")
+    else:
+        module = torch.compile(module, backend="eager")
+    if how == "part":
+        module = nn.Sequential(module, nn.Tanh())
+    name = {"wrapper": "_orig_mod.1", "in place": "1", "part": "0._orig_mod.1"}[how]
+    module(inputs)
+    with record_activations(module, [name]) as record:
+        module(inputs)
+    torch.testing.assert_close(record[name], expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_layers_of_torchscript_are_refused_and_those_beside_it_are_not() -> None:
+    scripted = torch.jit.script(policy())
+    module = nn.Sequential(scripted, nn.Tanh())
+    for root, name in ((scripted, "1"), (module, "0.1"), (module, "0")):
+        with pytest.raises(ValueError, match=f"'{name}' is part of TorchScript"), record_activations(root, [name]):
+            pass
+    with record_activations(module, ["1"]) as record:
+        module(torch.ones(2, 3))
+    assert record["1"].shape == (2, 2)
+
+
+def test_ensembles_under_vmap_have_the_mapped_axes_in_front() -> None:
+    members, inputs = [policy() for _ in range(3)], torch.randn(7, 3)
+    parameters, buffers = stack_module_state(members)  # type: ignore[arg-type]
+    base = copy.deepcopy(members[0]).to("meta")
+
+    def member(own: Any, batch: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(base, (own, buffers), (batch,))
+        return outputs
+
+    with record_activations(base, ["1"]) as record:
+        vmap(member, in_dims=(0, None))(parameters, inputs)
+        self_side = record.take()
+        vmap(lambda batch: vmap(member, in_dims=(0, None))(parameters, batch), in_dims=1)(inputs.expand(5, 7, 3))
+        nested = record.take()
+        vmap(member, in_dims=(0, None))(parameters, inputs + 1.0)
+        other_side = record.take()
+    for run, single in enumerate(members):
+        torch.testing.assert_close(self_side["1"][run], single[1](single[0](inputs)))
+    assert nested["1"].shape == (7, 3, 5, 5)
+    overlap_loss(self_side, other_side, run_dims=1).sum().backward()
+    assert parameters["0.weight"].grad is not None and bool(parameters["0.weight"].grad.flatten(1).any(1).all())
+
+
+def test_other_transforms_are_refused() -> None:
+    module = policy()
+    with record_activations(module, ["1"]), pytest.raises(ValueError, match=r"transform of torch\.func"):
+        grad(lambda inputs: module(inputs).sum())(torch.ones(2, 3))
+    assert hooks(module) == 0
+
+
+def test_the_axes_of_units_can_be_named() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8))
+    one, other = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+
+    def sides(**options: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        with record_activations(module, ["1", "3"], **options) as record:
+            module(one)
+            first = record.take()
+            module(other)
+            return first, record.take()
+
+    with pytest.raises(ValueError, match=r"'1' and '3' differ.*units=\{name: \(1, 2, 3\)\}"):
+        overlap(*sides())
+    first, second = sides(units={"1": (1, 2, 3)})
+    plain = sides()
+    torch.testing.assert_close(first["1"], plain[0]["1"].flatten(1))
+    per_unit = torch.cat([plain[0]["1"] - plain[1]["1"]], dim=1).flatten(1), plain[0]["3"] - plain[1]["3"]
+    torch.testing.assert_close(overlap(first, second), torch.cat(per_unit, dim=1).square().mean(1).mean())
+    channels, _ = sides(units={"1": 1})
+    assert channels["1"].shape == (2, 2, 2, 4) and torch.equal(channels["1"], plain[0]["1"].movedim(1, -1))
+    with pytest.raises(ValueError, match=r"units=\(7,\) do not fit layer '1'"):
+        sides(units={"1": 7})
+    with pytest.raises(ValueError, match="units names '2'"):
+        sides(units={"2": 1})
+    with record_activations(module[:2], ["0", "1"], units=1) as record:
+        module[:2](one)
+    assert record["0"].shape == record["1"].shape == (2, 2, 2, 4)
+
+
+def test_a_part_of_an_output_can_be_named() -> None:
+    class Outer(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, inputs: Tensor) -> Any:
+            return self.inner(inputs)
+
+    inputs = torch.randn(2, 3, 4)
+    transformer = Outer(TinyTransformer())
+    with record_activations(transformer, ["inner"], outputs={"inner": "hidden"}) as record:
+        assert torch.equal(transformer(inputs)["hidden"], record["inner"])
+    recurrent = Outer(nn.LSTM(4, 6, batch_first=True))
+    with record_activations(recurrent, ["inner"], outputs={"inner": (1, 0)}) as record:
+        assert torch.equal(recurrent(inputs)[1][0], record["inner"])
+    with record_activations(recurrent, ["inner"]) as record:
+        assert torch.equal(recurrent(inputs)[0], record["inner"])
+    for part in ("logits", 3):
+        with (
+            record_activations(transformer, ["inner"], outputs={"inner": part}),
+            pytest.raises(ValueError, match=f"'inner' returns dict without a part {part!r}"),
+        ):
+            transformer(inputs)
+
+
+class FunctionalDropout(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(inputs, 0.5, self.training)
+
+
+def with_layer(layer: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 5), layer, nn.Linear(5, 2))
+
+
+CHANCE: list[Callable[[], nn.Module]] = [
+    lambda: nn.Dropout(0.5),
+    lambda: nn.AlphaDropout(0.5),
+    FunctionalDropout,
+    nn.RReLU,
+    lambda: nn.BatchNorm1d(5),
+    lambda: nn.TransformerEncoderLayer(5, 1, 8, dropout=0.1, batch_first=True),
+]
+
+
+@pytest.mark.parametrize("make", CHANCE)
+def test_a_model_in_training_mode_is_warned_of_where_equal_inputs_differ(make: Callable[[], nn.Module]) -> None:
+    module, inputs = with_layer(make()), torch.randn(4, 3)
+
+    def recorded(**options: Any) -> int:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            with record_activations(module, ["1"], **options) as record:
+                for _ in range(3):
+                    module(inputs)
+                    record.take()
+        assert all("training=True" in str(warning.message) for warning in found)
+        return len(found)
+
+    assert recorded() == 1, "once, however many passes"
+    assert recorded(training=True) == 0
+    module.eval()
+    assert recorded() == 0
+
+
+def test_no_warning_without_need() -> None:
+    module = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.0), nn.LayerNorm(5), nn.Linear(5, 2), nn.Dropout(0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with record_activations(module, ["3"]) as record:
+            module(torch.randn(4, 3))  # drawn inside the block, and dropout after the layer
+            record.take()
+            module[:4](torch.randn(4, 3))
+            record.take()
+
+
+def test_batch_statistics_in_evaluation_mode_are_warned_of_too() -> None:
+    module = with_layer(nn.BatchNorm1d(5, track_running_stats=False)).eval()
+    with pytest.warns(UserWarning, match="normalises by batch"), record_activations(module, ["1"]):
+        pass
