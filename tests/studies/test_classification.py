@@ -22,7 +22,7 @@ from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS, ValueKe
 from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, read_one
 from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.studies.tensor_files import read_headers, write_tensors
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]
@@ -236,7 +236,8 @@ def test_damaged_values_are_named_with_the_way_out(trained: Trained) -> None:
     file.write_bytes(whole[:-10])
     with pytest.raises(RunDirectoryError, match=r"honest_seeds_0-1\.safetensors is not .* delete it to make it anew"):
         measure(trained)
-    write_tensors(file, {}, {"settings": QUICK.model_dump_json()})
+    file.write_bytes(whole)
+    write_tensors(file, {}, {name: text for name, text in read_headers(file)[1].items() if name != "digest"})
     with pytest.raises(RunDirectoryError, match=r"honest_seeds_0-1\.safetensors lacks the tensor activations; delete"):
         measure(trained)
     file.unlink()

@@ -123,7 +123,7 @@ def test_what_is_on_disk(ready: Ready) -> None:
     result = take(ready)
     assert read_one(directory.results / "profiles.json", ProfileResult) == result
     tensors, metadata = read_tensors(directory.results / "profiles.safetensors", finite=False)
-    assert metadata == {"settings": f"{EPISODES} episodes"}
+    assert metadata["settings"] == f"{EPISODES} episodes" and metadata["study"] == directory.owner
     assert tensors["counts/honest"].shape == (3, 100, 100) and tensors["counts/honest"].dtype == torch.int32
     assert tensors["goal_rate/deceptive"].shape == (3,)
     records = {record.name: record for record in read_list(directory.results / "summary.json", Record)}

@@ -138,6 +138,7 @@ def test_a_study_in_which_too_few_pass_the_gate(run: Run, study: Path) -> None:
     agents = read_list(file, AgentRecord)
     failing = {"competent": False, "reasons": ("goal rate with red is 0.41, not above 0.8",)}
     write_list(file, [agent.model_copy(update=failing if agent.seed != 1 else {}) for agent in agents])
+    StudyDirectory.read(study).mark_done("evaluate", [file])
     before = contents(study)
     refuse(
         run(study),
@@ -164,7 +165,7 @@ def test_agents_that_learnt_nothing_are_not_treated(run: Run, trained: Any, tmp_
 def test_a_damaged_list_of_agents(run: Run, study: Path) -> None:
     file = study / "results" / "agents.json"
     file.write_text(file.read_text()[:100])
-    refuse(run(study), "agents.json is not readable JSON, perhaps half-written", "delete it")
+    refuse(run(study), "agents.json is not what this study wrote: edited since, or another study's; delete it")
 
 
 def test_agents_that_were_never_alone(run: Run, study: Path) -> None:
@@ -172,6 +173,9 @@ def test_agents_that_were_never_alone(run: Run, study: Path) -> None:
     for stage in manifest["configuration"]["stages"]:
         stage["alone_share"] = 0.0
     (study / "study.json").write_text(json.dumps(manifest))
+    refuse(run(study), "train.json belongs to another study; delete it")
+    for step in ("train", "evaluate"):
+        StudyDirectory.read(study).mark_done(step)
     refuse(run(study), "never trained alone", "set alone_share to 0")
 
 
@@ -180,7 +184,7 @@ def test_output_that_cannot_be_used(run: Run, study: Path, tmp_path: Path) -> No
     refuse(run(study, *QUICK, "--output", tmp_path / "file"), "is a file, not a folder; name another output folder")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("x")
-    refuse(run(study, *QUICK, "--output", tmp_path / "thesis"), "holds files but no study.json")
+    refuse(run(study, *QUICK, "--output", tmp_path / "thesis"), "holds files (thesis.tex) but no study.json")
     refuse(run(study, *QUICK, "--output", study), "belongs to another study: kind is")
 
 
@@ -229,8 +233,8 @@ def test_agents_that_are_gone_or_damaged_are_named(run: Run, study: Path) -> Non
     file.write_bytes(content[:-10])
     refuse(run(study, *QUICK), str(file), "delete it")
     file.unlink()
-    shutil.rmtree(study / "finetune")
-    refuse(run(study, *QUICK), str(file), "cannot be read: No such file", "train the study again")
+    shutil.rmtree(study / "finetune", ignore_errors=True)
+    refuse(run(study, *QUICK), f"{file} is missing")
 
 
 def test_half_written_manifest(run: Run, study: Path) -> None:

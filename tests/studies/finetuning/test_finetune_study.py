@@ -78,6 +78,7 @@ def fail_the_gate(source: StudyDirectory, kind: str, seed: int, reason: str) -> 
         file,
         [agent.model_copy(update=changes) if (agent.kind, agent.seed) == (kind, seed) else agent for agent in agents],
     )
+    source.mark_done("evaluate", [file])
 
 
 def test_seeds_whose_agents_both_pass_the_gate(source: StudyDirectory, competent: Competent) -> None:
@@ -123,6 +124,7 @@ def test_evaluated_agents_play_well_enough_or_are_left_out(source: StudyDirector
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("soo_marl.studies.evaluation._animate", lambda *_: None)
         evaluate_baselines(config, source)
+    source.mark_done("evaluate", [source.results / "agents.json"])
     assert finetuning_config(source, config, [SOO]).seeds == (0, 2)
 
 
@@ -141,7 +143,7 @@ def test_the_digest_is_of_the_chosen_agents(source: StudyDirectory, competent: C
         agent_file(source, kind, 2).write_bytes(content)
     assert digest(0, 1, 2) == before
     agent_file(source, "honest", 2).unlink()
-    with pytest.raises(RunDirectoryError, match=r"honest/seed_2/agent\.safetensors cannot be read: No such file"):
+    with pytest.raises(RunDirectoryError, match=r"honest/seed_2/agent\.safetensors is missing"):
         digest(0, 1, 2)
 
 

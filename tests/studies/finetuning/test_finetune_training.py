@@ -21,7 +21,7 @@ from soo_marl.studies.baselines import open_study
 from soo_marl.studies.checkpoints import ShardCheckpoint
 from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import Compute, Interrupted
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.files import RunDirectoryError, read_json, write_json
 from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.finetuning.methods import METHODS
@@ -317,6 +317,8 @@ def test_what_comes_after_starts_from_the_treated_agents(
     with torch.no_grad():
         moved.actors[BLUE].output.bias[1].add_(0.5)
     save_agents(directory, chosen.label, moved)
+    for mark in (study / "steps" / "train").rglob("0_*.json"):
+        write_json(mark, list(read_json(mark)["files"]))  # as earlier versions wrote it, without digests
     for seed in config.seeds:
         agent_file(directory, f"{chosen.label}.after", seed).unlink()
     run(config, chosen, trained[1].path, study)
