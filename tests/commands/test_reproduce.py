@@ -69,7 +69,7 @@ def test_reproduction(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     refuse(run("classify", output), "holds a study of kind reproduction, not of baselines")
     refuse(run("reproduce", "--output", output, "--scale", "quick"), "belongs to another study: configuration.")
 
-    (output / "paper" / "study.json").write_text("{")
+    (output / "paper" / "results" / "agents.json").write_text("{")
     (output / "trackable" / "report.html").unlink()
     refuse(run(*command, "paper", "trackable"), "not everything could be done of: paper;")
     assert (output / "trackable" / "report.html").exists(), "one preset keeps no other from being done"
