@@ -118,12 +118,9 @@ class _Canvas:
 
     def body(self, centre: Points, radius: float, colour: Colour) -> None:
         """Draw an agent: see-through, since the landmark under it matters."""
-        (x, y), size = self.pixel(centre), self.length(radius)
-        # No larger than the body: blending the whole canvas would take most of the time of a picture.
-        left, top = math.floor(x) - size - 1, math.floor(y) - size - 1
-        layer = pygame.Surface((2 * size + 3, 2 * size + 3), pygame.SRCALPHA, 32)
-        pygame.draw.circle(layer, (*colour, _BODY_OPACITY), (x - left, y - top), size)
-        self.surface.blit(layer, (left, top))
+        layer = pygame.Surface(self.surface.get_size(), pygame.SRCALPHA, 32)
+        pygame.draw.circle(layer, (*colour, _BODY_OPACITY), self.pixel(centre), self.length(radius))
+        self.surface.blit(layer, (0, 0))
         self.ring(centre, radius, colour, 2 * _LINE)
 
     def bars(self, centre: Points, radius: float) -> None:
