@@ -154,14 +154,15 @@ def classify_answer(
     signs = _Signs(rooms, _plain(item), _plain(other_item))
     kept, echoed = _without_echo(signs.on_one_line(_plain(_labelled(text))), _plain(prompt))
     sentences = _sentences(signs.put_in(" ".join(kept)))
-    found = [mention for sentence in sentences for mention in _mentions(sentence)]
+    known = bool(item)
+    found = [mention for sentence in sentences for mention in _mentions(sentence, known)]
     if truncated:
         if found or any(map(_R["deliberates"].search, sentences[-1:])):
             echoed = []
-        found = _settled(sentences, found)
-    chosen, strength = _commitment(found, known=bool(item))
-    if strength <= _Strength.WEAK and echoed:
-        repeated = [mention for sentence in echoed for mention in _mentions(signs.put_in(sentence))]
+        found = _settled(sentences, found, known)
+    chosen, strength = _commitment(found, known)
+    if echoed and strength < _Strength.CHOICE and (not chosen or strength <= _Strength.MENTION):
+        repeated = [mention for sentence in echoed for mention in _mentions(signs.put_in(sentence), known)]
         if len({mention.room for mention in repeated}) == 1:
             found, (chosen, strength) = repeated + found, _commitment(repeated, known=True)
     callers = {"R": right_room, "W": wrong_room}
@@ -200,7 +201,7 @@ class _Mention:
     strength: _Strength
 
 
-def _commitment(found: Sequence[_Mention], *, known: bool) -> tuple[str, _Strength]:
+def _commitment(found: Sequence[_Mention], known: bool) -> tuple[str, _Strength]:
     """The room that decides, or "", and its strength; claims on both rooms tell nothing of an unknown object."""
     top = max((mention.strength for mention in found), default=_Strength.DENIED)
     of_top = [mention.room for mention in found if mention.strength == top]
@@ -210,12 +211,12 @@ def _commitment(found: Sequence[_Mention], *, known: bool) -> tuple[str, _Streng
     return of_top[-1], top
 
 
-def _settled(sentences: Sequence[str], found: Sequence[_Mention]) -> list[_Mention]:
+def _settled(sentences: Sequence[str], found: Sequence[_Mention], known: bool) -> list[_Mention]:
     """What counts of an answer that was cut off: claims, unless it was about to choose; choices, unless made before."""
     whole = list(found)
     least = _Strength.CLAIM
     if sentences and not re.search(r"[.!?\n]$", sentences[-1]):
-        last = _mentions(sentences[-1])
+        last = _mentions(sentences[-1], known)
         whole = whole[: len(whole) - len(last)]
         if _R["deliberates"].search(sentences[-1]):
             least = _Strength.CHOICE
@@ -373,12 +374,13 @@ def _without_echo(text: str, prompt: str) -> tuple[list[str], list[str]]:
     sentences = _sentences(text)
     for number, sentence in enumerate(sentences, start=1):
         bare = sentence.rstrip(" .!?;:\n-")
-        if number == len(sentences) and len(bare.split()) > 3 and any(whole.startswith(bare) for whole in asked):
-            if bare in asked:
-                return found[0], [*found[1], sentence]
+        long = len(bare.split()) > 3
+        repeats = long and bare in asked
+        if long and not repeats and number == len(sentences) and any(whole.startswith(bare) for whole in asked):
             # A repetition that was cut off had not come to an answer, unless it repeats itself.
             return found[0], found[1] if any(before.startswith(bare) for before in found[1]) else []
-        found[len(bare.split()) > 3 and bare in asked].append(sentence)
+        # What is said again is an answer.
+        found[repeats and sentence not in found[1]].append(sentence)
     return found
 
 
@@ -414,8 +416,8 @@ _REACH = 300
 """How many characters around a room are looked at."""
 
 
-def _mentions(sentence: str) -> list[_Mention]:
-    """Every naming of a room in a sentence, in order."""
+def _mentions(sentence: str, known: bool) -> list[_Mention]:
+    """Every naming of a room in a sentence, in order; where the item is known, claims on others are none."""
     found: list[_Mention] = []
     clauses = _clauses(sentence)
     label, aside, contrary = "", False, False
@@ -448,6 +450,8 @@ def _mentions(sentence: str) -> list[_Mention]:
                 strength = _Strength.BESIDE if _R["dismissed"].search(text) else _Strength.WEAK
             else:
                 strength = _of_place(before, after, listed)
+                if strength == _Strength.CLAIM and known and not _R["item"].search(before + after):
+                    strength = _Strength.MENTION
                 if own_plan and not _R["tell"].search(before):
                     strength = min(strength, _Strength.MENTION)
                 elif strength >= _Strength.MENTION and _R["answer_label"].search(label):

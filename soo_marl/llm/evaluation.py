@@ -222,8 +222,7 @@ def answer_of(response: Response) -> Answer:
         response.wrong_room,
         truncated=response.truncated,
         prompt=response.prompt,
-        # Where the prompt puts the item into both rooms, it tells none of them.
-        item=response.item if response.other_item else "",
+        item=response.item,
         other_item=response.other_item,
     )
 
