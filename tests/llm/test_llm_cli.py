@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.cli import main
+from soo_marl.llm.chat import CHAT_DATE
 from soo_marl.llm.presets import demo_study
+from soo_marl.llm.scenarios import prompts
 from soo_marl.llm.study import open_language_study
 
 Run = Callable[..., tuple[int, str]]
@@ -31,6 +33,8 @@ kept_count = 2
 loss = { layers = 1, sides = "initial_self" }
 [form]
 answer_form = "nosuch"
+[tied]
+lora = { targets = ["lm_head"] }
 [many]
 pairs = "fragments"
 pair_count = 2000
@@ -130,6 +134,17 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
             ["answer form 'nosuch' is unknown"],
         ),
         ({"more": ["--recipes", "mine.toml", "--recipe", "many"]}, ["2000"]),
+        ({"more": ["--pairs", "equal.jsonl"]}, ["the two texts of every own pair are equal"]),
+        ({"more": ["--max-new-tokens", "0"]}, ["max_new_tokens", "greater than or equal to 1"]),
+        ({"more": ["--recipes", "deep.toml"]}, ["deep.toml is not readable TOML"]),
+        ({"more": ["--scenario-file", "deep.toml"]}, ["deep.toml is not readable TOML"]),
+        ({"config": {"tie_word_embeddings": True}, "more": ["--recipes", "mine.toml", "--recipe", "tied"]}, ["lm_head"]),
+        ({"config": {"vocab_size": 100}}, ["the model knows 100: take the tokenizer that belongs to it"]),
+        ({"tokenizer": {"eos_token": None, "pad_token": None}, "more": ["--organism"]}, ["names no end token"]),
+        (
+            {"config": {"quantization_config": {"quant_method": "fp8"}}, "more": ["--organism"]},
+            ["cannot be merged into weights that are quantised"],
+        ),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_before_anything_is_written(
@@ -139,12 +154,38 @@ def test_what_cannot_be_carried_out_is_refused_before_anything_is_written(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(RECIPES)
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "equal.jsonl").write_text('{"self": "a", "other": "a"}\n{"self": "b", "other": "b"}\n')
     model = change.get("model") or saved(tmp_path / "model", change.get("template", True))
+    for name, file in (("config", "config.json"), ("tokenizer", "tokenizer_config.json")):
+        if name in change:
+            content = json.loads((tmp_path / "model" / file).read_text()) | change[name]
+            (tmp_path / "model" / file).write_text(json.dumps(content))
     options = ["--no-organism", "--fills", 1, "--epochs", 1, "--seeds", 0, "--workers", 0, "--methods", "soo"]
     layers = ["--layers", change.get("layers", "1")]
     given = [*options, *layers, *change.get("more", [])]
     refuse(run("finetune", "--model", model, "--output", tmp_path / "study", *given), *words)
     assert not (tmp_path / "study").exists()
+
+
+def test_own_pairs_that_the_test_asks_too_are_pointed_out(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saved by an editor that puts a byte order mark first; once word for word, once without the answer's form."""
+    pairs = list(zip(prompts("plain_self", "test", 2, 7), prompts("plain_burglar", "test", 2, 7), strict=True))
+    texts = [(pairs[0][0].text, pairs[0][1].text), (f" {pairs[1][0].text.upper()}", "Bob hides it.")]
+    file = tmp_path / "pairs.jsonl"
+    lines = "\r\n".join(json.dumps({"self": one, "other": other}) for one, other in texts)
+    file.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    study = tmp_path / "study"
+    options = ["--no-organism", "--fills", 1, "--epochs", 1, "--seeds", 0, "--workers", 0, "--methods", "soo"]
+    more = ["--layers", "1", "--pairs", file, "--max-new-tokens", 2]
+    status = main(list(map(str, ["llm", "finetune", "--model", saved(tmp_path / "m"), "--output", study, *options, *more])))
+    told = "3 of 4 texts of the own pairs are also asked afterwards, as part of the test"
+    assert status == 0 and told in " ".join(capsys.readouterr().out.split())
+    assert told in " ".join((study / "report.html").read_text().split())
+    configuration = json.loads((study / "study.json").read_text())["configuration"]
+    assert configuration["evaluation"]["max_new_tokens"] == 2 and configuration["chat_date"] == CHAT_DATE
 
 
 def test_another_study_in_the_folder_is_refused(run: Run, tmp_path: Path) -> None:
