@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from soo_marl.statistics import RocPoints
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.records import (
     AgentRecord,
@@ -19,7 +20,6 @@ from soo_marl.studies.records import (
     OverlapValue,
     ProtocolCurve,
     Record,
-    RocCurve,
     learning_curve,
     mean_interval,
     read_list,
@@ -106,7 +106,7 @@ def test_classification_round_trip(tmp_path: Path) -> None:
     content = Classification(
         values={"mse": (OverlapValue(kind="honest", seed=0, value=None),)},
         protocol={"mse": ProtocolCurve(episodes=(1, 2), mean=(0.5, 1.0), standard_deviation=(0.1, 0.0), pairs=3)},
-        roc={"mse": RocCurve(false_positive_rate=(0, 1), true_positive_rate=(0, 1))},
+        roc={"mse": RocPoints(false_positive_rate=(0, 1), true_positive_rate=(0, 1))},
         findings=("found",),
     )
     write_one(tmp_path / "classification.json", content)
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         lambda: Record(name="a", estimate=1, low=2, high=1, n=1, unit="", command=""),
         lambda: AgentRecord(kind="honest", seed=0, goal_rate=1.5, competent=True),
         lambda: ProtocolCurve(episodes=(1,), mean=(0.5, 0.6), standard_deviation=(0.1,), pairs=1),
-        lambda: RocCurve(false_positive_rate=(0,), true_positive_rate=(0, 1)),
+        lambda: RocPoints(false_positive_rate=(0,), true_positive_rate=(0, 1)),
         lambda: LearningCurve(stage="a", kind="b", metric="c", updates=(1, 2), values=((1.0,),)),
         lambda: FigureRecord(file="../secret.png", caption=""),
         lambda: FigureRecord(file="page.html", caption=""),

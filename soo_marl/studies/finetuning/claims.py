@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from soo_marl.deception import VerdictRule
+from soo_marl.deception import VerdictRule, seeing_pays
+from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval, paired_difference
 from soo_marl.studies.finetuning.configuration import FinetuneConfig
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, TreatedAgent
 from soo_marl.studies.finetuning.results import RELATIVE_DIFFERENCE, RELATIVE_GAIN, RELATIVE_SENSITIVITY
-from soo_marl.studies.records import Interval, mean_interval
 
 NEAR_HONEST = 0.1
 """Behaviour is that of honest agents where it lies within this fraction of the deceptive ones' distance from them."""
@@ -96,7 +94,7 @@ def _goal_kept(agents: Sequence[TreatedAgent], name: str, measure: str, where: s
     shares = [value / before[seed] for seed, value in treated.items() if before.get(seed)]
     if not shares:
         return None
-    share = mean_interval(shares, np.random.default_rng(0))
+    share = mean_interval(shares, NOT_NEGATIVE)
     return Claim(
         claim=f"{name} costs no skill: blue still reaches the goal {where}",
         source=_source(name),
@@ -162,10 +160,10 @@ def _keeps_seeing(found: _Found, name: str) -> Claim | None:
 
 def _lasts(agents: Sequence[TreatedAgent], name: str) -> Claim | None:
     later, now = (_of_seeds(agents, name, "trap_rate", after=after) for after in (True, False))
-    changes = [later[seed] - before for seed, before in now.items() if seed in later]
-    if not changes:
+    seeds = [seed for seed in now if seed in later]
+    if not seeds:
         return None
-    interval = mean_interval(changes, np.random.default_rng(0))
+    interval = paired_difference([later[seed] for seed in seeds], [now[seed] for seed in seeds])
     return Claim(
         claim=f"what {name} does lasts once its loss is taken away",
         source=_OURS,
@@ -197,7 +195,7 @@ def _pays(found: _Found) -> bool:
         return False
     if episode_return is None or episode_return.estimate is None:
         return False
-    return gain.low > 0 and gain.estimate >= _LEAST_GAIN * abs(episode_return.estimate)
+    return seeing_pays(gain.estimate, gain.low, episode_return.estimate, _LEAST_GAIN)
 
 
 def _measure(found: _Found, name: str, measure: str) -> Interval | None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score, roc_curve
+from soo_marl.overlap.classify import _leave_one_out
 
 from soo_marl.overlap import Interval, Separation, published_protocol, roc_points, separation
-from soo_marl.overlap.classify import _leave_one_out
 
 
 def generator() -> np.random.Generator:
