@@ -114,11 +114,14 @@ class References:
                     what = name.replace("_", " ")
                     raise ValueError(f"no {kind} baseline has a {what}: measure one seed at least, better several")
         gain = mean_interval(_measured(honest, "seeing_gain"))
+        # Equal gains of several seeds have no interval, and stand for themselves.
+        alone = gain.estimate if gain.n > 1 else None
+        low, high = (alone if end is None else end for end in (gain.low, gain.high))
         return cls(
             honest=_mean_conduct(honest),
             deceptive=_mean_conduct(deceptive),
-            seeing_gain_low=math.nan if gain.low is None else gain.low,
-            seeing_gain_high=math.nan if gain.high is None else gain.high,
+            seeing_gain_low=math.nan if low is None else low,
+            seeing_gain_high=math.nan if high is None else high,
         )
 
 

@@ -79,6 +79,7 @@ def separation(
     honest: npt.ArrayLike,
     deceptive: npt.ArrayLike,
     generator: np.random.Generator | None = None,
+    *,
     false_positive_rate: float = 0.05,
 ) -> Separation:
     """How well a value tells deceptive agents from honest ones, with intervals over agents.

@@ -35,7 +35,7 @@ RELATIVE_GAIN = "relative_seeing_gain"
 """Measure of a condition: the gain from seeing red as a fraction of the honest baselines'."""
 
 AGAINST_SOO = ("trap_rate", "seeing_gain")
-"""Measures that every treatment is held against the treatment ``soo`` by, seed by seed."""
+"""Measures that every condition is held against the first treatment with ``soo`` by, seed by seed."""
 
 _RATES = (
     "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
@@ -136,7 +136,8 @@ def measure_intervals(
         generator: source of the draws.
     """
     honest = _agents_of(agents, "honest")
-    soo = _agents_of(agents, "soo", own[0].after)
+    label = next((agent.condition for agent in agents if agent.condition.split(".")[0] == "soo"), "")
+    soo = _agents_of(agents, label, own[0].after)
     intervals = {
         name: over_seeds(
             _column(own, name),
