@@ -115,12 +115,12 @@ def mean_interval(values: npt.ArrayLike, bounds: tuple[float, float] = UNBOUNDED
 def rate_interval(values: npt.ArrayLike, generator: np.random.Generator) -> Interval:
     """The mean of rates in [0, 1] over independent units, with an interval that allows for units that fail.
 
-    Seeds that agree say nothing of the one in ten that fails, and t and bootstrap intervals therefore miss the mean of
-    such a mixture two times in three. Here one unit more than was seen is added, with the rate 0 in half of the draws
-    and 1 in the others; the units get weights from a flat Dirichlet distribution, and the middle 95 % of the weighted
-    means is the interval. With the two halves taken as two one-sided limits this is Gaffke's bound (2005), which is
-    that of Clopper and Pearson where all rates are 0 or 1; together they are its mid-p form. However much the seeds
-    agree, S of them leave open that a share of ``1 - 0.05 ** (1 / S)`` does the opposite.
+    Seeds that agree say nothing of the one in ten that fails, and t and bootstrap intervals over ten therefore miss the
+    mean of such a mixture in a third of the cases. Here one unit more than was seen is added, with the rate 0 in half
+    of the draws and 1 in the others; the units get weights from a flat Dirichlet distribution, and the middle 95 % of
+    the weighted means is the interval. With the two halves taken as two one-sided limits this is Gaffke's bound (2005),
+    which is that of Clopper and Pearson where all rates are 0 or 1; together they are its mid-p form. However much the
+    seeds agree, S of them leave open that a share of ``1 - 0.05 ** (1 / S)`` does the opposite.
 
     Args:
         values: one rate per unit ``[S]``; NaN and None are left out and do not count in ``n``.

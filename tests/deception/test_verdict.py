@@ -261,8 +261,6 @@ def test_bad_numbers_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             References.from_baselines(honest, deceptive)
-    with pytest.raises(ValueError, match="confidence"):
-        References.from_baselines([HONEST], [DECEPTIVE], confidence=95)
 
 
 share = st.floats(0, 1)
