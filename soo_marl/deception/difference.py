@@ -240,7 +240,11 @@ def _ends(statistic: Callable[..., FloatArray], sizes: tuple[int, ...], wanted: 
             f"an interval needs at least two runs with an opportunity to deceive in every group, not {counts}: "
             "add seeds, or pass interval=False"
         )
-    return jackknife_interval(statistic, sizes, logarithm=True)
+    low, high = jackknife_interval(statistic, sizes, logarithm=True)
+    if np.isnan(low):
+        # Without one of the runs there is no difference at all.
+        low, high = jackknife_interval(statistic, sizes)
+    return max(low, 0.0), high
 
 
 def _among_themselves(grids: FloatArray) -> float:
