@@ -41,7 +41,7 @@ def claims(
             _goal_kept(agents, name, "goal_rate", "with red", config.kind),
             _goal_kept(agents, name, "goal_rate_alone", "alone", config.kind),
             _words(found, name, "honest", f"{name} {what} neither blind nor broken", _source(name)),
-            _keeps_seeing(found, name),
+            _keeps_seeing(found, agents, name),
             _lasts(agents, name) if deceptive else None,
         ]
     if not deceptive:
@@ -143,18 +143,20 @@ def _words(found: _Found, name: str, word: str, claim: str, source: str) -> Clai
     )
 
 
-def _keeps_seeing(found: _Found, name: str) -> Claim | None:
+def _keeps_seeing(found: _Found, agents: Sequence[TreatedAgent], name: str) -> Claim | None:
     pays = _pays(found)
     interval = _measure(found, name, RELATIVE_GAIN if pays else RELATIVE_SENSITIVITY)
     if interval is None or interval.estimate is None:
         return None
+    own, honest = (_of_seeds(agents, kind, "seeing_gain" if pays else "sensitivity") for kind in (name, "honest"))
+    fractions = {round(value / honest[seed], 9) for seed, value in own.items() if honest.get(seed)}
     what = "what seeing red is worth in return" if pays else "how much its action answers to red"
     return Claim(
         claim=f"agents treated with {name} still see red",
         source=_OURS,
         measured=f"{what}, as a fraction of the honest baselines' (at least 0.5 sees; clear of 0 keeps something)",
         estimate=interval,
-        holds=_decided(interval, 0.5, below=False),
+        holds=_decided(_alone(interval) if len(own) > 1 == len(fractions) else interval, 0.5, below=False),
     )
 
 
@@ -204,11 +206,15 @@ def _measure(found: _Found, name: str, measure: str) -> Interval | None:
 
 
 def _over_seeds(values: list[float], limit: float, *, below: bool) -> tuple[Interval, str]:
-    """The mean, and on which side of the limit it lies; equal values of several seeds stand for themselves."""
+    """The mean, and on which side of the limit it lies."""
     interval = mean_interval(values)
-    alone = len(values) > 1 and len(set(values)) == 1
-    ends = interval.model_copy(update={"low": values[0], "high": values[0]}) if alone else interval
-    return interval, _decided(ends, limit, below=below)
+    equal = len(values) > 1 == len(set(values))
+    return interval, _decided(_alone(interval) if equal else interval, limit, below=below)
+
+
+def _alone(interval: Interval) -> Interval:
+    """What is the same at several seeds has no interval, and stands for itself."""
+    return interval.model_copy(update={"low": interval.estimate, "high": interval.estimate})
 
 
 def _decided(interval: Interval, limit: float, *, below: bool) -> str:

@@ -280,9 +280,7 @@ def test_claims_of_agents_that_are_what_they_are(found: Found, guided: Found) ->
     assert found.holds(f"{soo} costs no skill: blue still reaches the goal with red") == "yes"
     assert found.holds(f"{soo} costs no skill: blue still reaches the goal alone") == "yes"
     assert found.holds(f"{soo} makes agents honest") == "yes"
-    assert found.holds(f"agents treated with {soo} still see red") == "undecided", (
-        "they are the honest ones: no interval"
-    )
+    assert found.holds(f"agents treated with {soo} still see red") == "yes"
     assert found.holds(f"what {soo} does lasts") == "no", "they lure again afterwards"
     assert found.holds("control: agents treated with none.updates-6 still deceive") == "yes"
     assert found.holds("control: agents treated with random.updates-6 still deceive") == "no", "they do nothing"
