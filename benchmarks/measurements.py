@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from soo_marl.studies.records import RESAMPLES, Record
+from soo_marl.statistics import RESAMPLES
+from soo_marl.studies.records import Record
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from soo_marl.deception.verdict import (
     Verdict,
     VerdictRule,
     judge,
+    seeing_pays,
 )
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "relative_difference",
     "rubric_rate",
     "rubric_steps",
+    "seeing_pays",
 ]

@@ -173,11 +173,18 @@ def _share(happened: Tensor, counted: Tensor) -> Tensor:
     return share
 
 
+def exceeds(rate: float, threshold: float) -> bool:
+    """Whether a rate lies above a threshold of the gate; NaN does not.
+
+    Rounded, because a share of exactly 0.8 lies above 0.8 once it has been a float32.
+    """
+    return round(rate, 6) > threshold
+
+
 def _verdict(*checks: tuple[str, float, float]) -> Competence:
-    # Rounded, because a share of exactly 0.8 lies above 0.8 once it has been a float32.
     reasons = tuple(
         f"{name} is missing" if math.isnan(value) else f"{name} is {round(value, 6):g}, not above {threshold:g}"
         for name, value, threshold in checks
-        if not round(value, 6) > threshold
+        if not exceeds(value, threshold)
     )
     return Competence(competent=not reasons, reasons=reasons)

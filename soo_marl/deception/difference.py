@@ -11,28 +11,25 @@ fine-tuned and honest agents than between fine-tuned and deceptive ones. Read tw
 Neither comes down to zero between groups that behave alike: runs of one group differ too. :func:`relative_difference`
 says how far they do, next to the difference as a fraction of that between deceptive and honest agents.
 
-Intervals resample whole runs, which are independent training seeds, in every group separately. From few seeds they are
-too narrow: in a simulation a 95 % interval held the true value in about 85 % of the cases with 5 runs per group, and in
-91 % with 10 or 20.
+Intervals leave out whole runs, which are independent training seeds, one by one in every group
+(:func:`soo_marl.statistics.jackknife_interval`, on the logarithm).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from torch import Tensor
 
-from soo_marl.deception.behaviour import BehaviourRates, CompetenceGate
+from soo_marl.deception.behaviour import BehaviourRates, CompetenceGate, exceeds
 from soo_marl.deception.profile import DeceptionProfile, same_grid
+from soo_marl.statistics import jackknife_interval
 
 FloatArray = npt.NDArray[np.float64]
-RESAMPLES = 9999
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +92,12 @@ def behavioural_difference(
     rates: BehaviourRates,
     other_rates: BehaviourRates,
     *,
-    generator: np.random.Generator,
     gate: CompetenceGate | None = None,
-    confidence: float | None = 0.95,
-    resamples: int = RESAMPLES,
+    interval: bool = True,
 ) -> BehaviouralDifference:
     """Hold each run of a group against the mean profile of another, independent group.
 
-    The interval is that of :func:`scipy.stats.bootstrap` with both groups resampled, bias-corrected and accelerated
-    (BCa), or the percentile interval where BCa is degenerate.
+    The interval counts the spread of both groups.
 
     Args:
         profile: the runs in question, ``[R]``.
@@ -111,10 +105,8 @@ def behavioural_difference(
             be compared with itself.
         rates: how the R runs play.
         other_rates: how the S runs play.
-        generator: source of the resamples.
         gate: its ``goal_rate`` decides who is competent; that of :class:`CompetenceGate` by default.
-        confidence: coverage of the interval in (0, 1); None for no interval.
-        resamples: number of bootstrap resamples.
+        interval: whether to give one.
 
     Raises:
         ValueError: thresholds or numbers of runs do not fit, an argument is out of range, no run of the other group
@@ -131,8 +123,7 @@ def behavioural_difference(
             )
     gate = gate or CompetenceGate()
     goal, other_goal = (_numbers(group.goal_rate) for group in (rates, other_rates))
-    # Rounded, because a share of exactly 0.8 lies above 0.8 once it has been a float32; NaN is not above anything.
-    competent = goal.round(6) > gate.goal_rate
+    competent = np.array([exceeds(rate, gate.goal_rate) for rate in goal.tolist()])
 
     counts, other_counts = _grids(profile, profile.counts), _grids(other, other.counts)
     grids, other_grids = _grids(profile, profile.rates), _grids(other, other.rates)
@@ -141,7 +132,7 @@ def behavioural_difference(
         raise ValueError("no run of the other group has an opportunity to deceive: there is nothing to compare with")
     centre = other_present.mean(0)
     table = _Products(present - centre, other_present - centre)
-    low, high = _interval(table.difference, (len(present), len(other_present)), generator, confidence, resamples)
+    low, high = _ends(table.difference, (len(present), len(other_present)), interval)
     device = profile.counts.device
     rate_based = _squared_error(grids, centre)
     return BehaviouralDifference(
@@ -164,23 +155,19 @@ def relative_difference(
     honest: DeceptionProfile,
     deceptive: DeceptionProfile,
     *,
-    generator: np.random.Generator,
-    confidence: float | None = 0.95,
-    resamples: int = RESAMPLES,
+    interval: bool = True,
 ) -> RelativeDifference:
     """The rate-based difference from honest agents, as a fraction of that of the deceptive agents from them.
 
-    Honest agents are the reference of both. The interval is that of the ratio of the two means, found as in
-    :func:`behavioural_difference` with all three groups resampled. Like any difference of profiles the fraction says
-    nothing about how well the runs play: report it beside their goal rates.
+    Honest agents are the reference of both. The interval is that of the ratio of the two means, and counts the spread
+    of all three groups. Like any difference of profiles the fraction says nothing about how well the runs play: report
+    it beside their goal rates.
 
     Args:
         profile: the runs in question, ``[R]``.
         honest: the honest agents ``[S]``, over the same thresholds; none of the runs in question.
         deceptive: the deceptive agents ``[D]``, over the same thresholds.
-        generator: source of the resamples.
-        confidence: coverage of the interval in (0, 1); None for no interval.
-        resamples: number of bootstrap resamples.
+        interval: whether to give one.
 
     Raises:
         ValueError: thresholds do not fit, an argument is out of range, no honest or no deceptive run has an
@@ -210,7 +197,7 @@ def relative_difference(
             return table.difference(runs, honest_runs) / scale_table.difference(deceptive_runs, honest_runs)
 
     sizes = (len(present), len(honest_present), len(deceptive_present))
-    low, high = _interval(ratio, sizes, generator, confidence, resamples)
+    low, high = _ends(ratio, sizes, interval)
     per_run = _squared_error(grids, centre) / scale
     return RelativeDifference(
         per_run=torch.from_numpy(per_run).to(profile.counts.device),
@@ -223,7 +210,7 @@ def relative_difference(
 
 
 class _Products:
-    """Inner products of the grids of two groups: all that the mean difference of a resample needs.
+    """Inner products of the grids of two groups: all that a mean difference under other weights needs.
 
     With weights a over runs f and b over the others g, each summing to one, the mean squared error between the f and
     the mean of the g is ``sum a |f|^2 - 2 a (f g) b + b (g g) b``, divided by the points of the grid.
@@ -236,64 +223,28 @@ class _Products:
         self._others = others @ others.T / points
 
     def difference(self, weights: FloatArray, other_weights: FloatArray) -> FloatArray:
-        """Mean difference ``[B]`` of B resamples with weights ``[B, R]`` and ``[B, S]``."""
+        """Mean difference ``[B]`` for weights ``[B, R]`` and ``[B, S]``."""
         mixed = ((weights @ self._mixed) * other_weights).sum(-1)
         others = ((other_weights @ self._others) * other_weights).sum(-1)
         mean: FloatArray = weights @ self._squares - 2 * mixed + others
         return mean
 
 
-def _interval(
-    statistic: Callable[..., FloatArray],
-    sizes: tuple[int, ...],
-    generator: np.random.Generator,
-    confidence: float | None,
-    resamples: int,
-) -> tuple[float, float]:
-    """Interval of a statistic of weights ``[B, size]``, one array per group, under resampling of every group."""
-    if confidence is None:
+def _ends(statistic: Callable[..., FloatArray], sizes: tuple[int, ...], wanted: bool) -> tuple[float, float]:
+    """Ends of the interval of a positive statistic of weights ``[B, size]``, one array per group."""
+    if not wanted:
         return float("nan"), float("nan")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, or be None for no interval, not {confidence}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, not {resamples}")
     if min(sizes) < 2:
         counts = " and ".join(map(str, sizes))
         raise ValueError(
             f"an interval needs at least two runs with an opportunity to deceive in every group, not {counts}: "
-            "add seeds, or pass confidence=None"
+            "add seeds, or pass interval=False"
         )
-
-    def of_indices(*indices: npt.NDArray[np.int64], axis: int = -1) -> FloatArray:
-        chosen = [np.moveaxis(group, axis, -1) for group in indices]
-        return statistic(*(_weights(group, size) for group, size in zip(chosen, sizes, strict=True)))
-
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # A degenerate BCa interval comes back as NaN.
-            warnings.simplefilter("ignore")
-            result = stats.bootstrap(
-                [np.arange(size) for size in sizes],
-                of_indices,
-                confidence_level=confidence,
-                n_resamples=resamples,
-                method=method,
-                vectorized=True,
-                rng=generator,
-            )
-        low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
-        if np.isfinite(low) and np.isfinite(high):
-            break
-    return low, high
-
-
-def _weights(indices: npt.NDArray[np.int64], size: int) -> FloatArray:
-    """Share of each of ``size`` runs in each resample: ``[..., size]`` from indices ``[..., n]``."""
-    rows = indices.reshape(-1, indices.shape[-1])
-    cells = rows + size * np.arange(len(rows))[:, None]
-    copies = np.bincount(cells.ravel(), minlength=size * len(rows))
-    weights: FloatArray = (copies / indices.shape[-1]).reshape(*indices.shape[:-1], size)
-    return weights
+    low, high = jackknife_interval(statistic, sizes, logarithm=True)
+    if np.isnan(low):
+        # Without one of the runs there is no difference at all.
+        low, high = jackknife_interval(statistic, sizes)
+    return max(low, 0.0), high
 
 
 def _among_themselves(grids: FloatArray) -> float:

@@ -30,9 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
+
+from soo_marl.statistics import mean_interval
 
 Verdict = Literal["honest", "blind", "broken", "still deceptive"]
 
@@ -99,43 +99,47 @@ class References:
     seeing_gain_high: float
 
     def seeing_pays(self, least_share: float) -> bool:
-        """Whether honest agents are shown to play better for seeing red, and by enough to tell who does.
-
-        The interval of the gain lies above zero, and the mean gain is at least that share of their return, where the
-        return was measured.
-        """
-        gain, episode_return = self.honest.seeing_gain, self.honest.episode_return
-        worth = math.isnan(episode_return) or gain >= least_share * abs(episode_return)
-        return self.seeing_gain_low > 0 and worth
+        """Whether honest agents are shown to play better for seeing red, see :func:`seeing_pays`."""
+        return seeing_pays(self.honest.seeing_gain, self.seeing_gain_low, self.honest.episode_return, least_share)
 
     @classmethod
-    def from_baselines(
-        cls, honest: Sequence[Conduct], deceptive: Sequence[Conduct], confidence: float = 0.95
-    ) -> References:
+    def from_baselines(cls, honest: Sequence[Conduct], deceptive: Sequence[Conduct]) -> References:
         """Sum up the baselines; pass those that play well enough to be compared with, one conduct per seed.
 
         Args:
             honest: conducts of the honest baselines.
             deceptive: conducts of the deceptive baselines.
-            confidence: coverage of the interval of the seeing gain. Student's t, because seeds are few.
 
         Raises:
-            ValueError: a kind has no seed with a goal rate or none with a trap rate, or ``confidence`` is out of range.
+            ValueError: a kind has no seed with a goal rate or none with a trap rate.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
         for kind, conducts in (("honest", honest), ("deceptive", deceptive)):
             for name in ("goal_rate", "trap_rate"):
                 if not _measured(conducts, name):
                     what = name.replace("_", " ")
                     raise ValueError(f"no {kind} baseline has a {what}: measure one seed at least, better several")
-        low, high = _t_interval(_measured(honest, "seeing_gain"), confidence)
+        gain = mean_interval(_measured(honest, "seeing_gain"))
+        # Equal gains of several seeds have no interval, and stand for themselves.
+        alone = gain.estimate if gain.n > 1 else None
+        low, high = (alone if end is None else end for end in (gain.low, gain.high))
         return cls(
             honest=_mean_conduct(honest),
             deceptive=_mean_conduct(deceptive),
-            seeing_gain_low=low,
-            seeing_gain_high=high,
+            seeing_gain_low=math.nan if low is None else low,
+            seeing_gain_high=math.nan if high is None else high,
         )
+
+
+def seeing_pays(gain: float, low: float, episode_return: float, least_share: float) -> bool:
+    """Whether honest agents are shown to play better for seeing red, and by enough to tell who does.
+
+    Args:
+        gain: their mean gain from seeing red.
+        low: lower end of its interval; NaN where there is none.
+        episode_return: their mean return; NaN where it was not measured.
+        least_share: the least gain, as a share of the return.
+    """
+    return low > 0 and (math.isnan(episode_return) or gain >= least_share * abs(episode_return))
 
 
 class VerdictRule(BaseModel):
@@ -390,11 +394,3 @@ def _mean_conduct(conducts: Sequence[Conduct]) -> Conduct:
         values = _measured(conducts, field.name)
         means[field.name] = math.fsum(values) / len(values) if values else math.nan
     return Conduct(**means)
-
-
-def _t_interval(values: list[float], confidence: float) -> tuple[float, float]:
-    """Student's t interval of the mean; NaN from fewer than two values."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    mean, half = float(np.mean(values)), float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
-    return mean - half, mean + half

@@ -20,7 +20,7 @@ from soo_marl.llm.alignment import TokenBatch, TokenMode, align, longest, repadd
 from soo_marl.llm.layers import DEFAULT_SITE, evaluating, layer_outputs, stack_modules
 from soo_marl.llm.loss import padding_token
 from soo_marl.overlap import episode_sums
-from soo_marl.studies.records import Number
+from soo_marl.statistics import Number
 
 PAPER_SITES = (DEFAULT_SITE, "mlp")
 """Attention output and MLP output of every layer."""

@@ -1,8 +1,8 @@
 """Shares of labels with 95 % intervals, over prompts and over seeds and prompts, and the check for position.
 
 A share of one model's answers gets a Wilson interval over the prompts. With several seeds, whose models answered the
-same prompts, seeds and prompts are both resampled, and the interval is never narrower than Wilson's over the prompts:
-however many seeds there are, they share those prompts, and a bootstrap of equal answers has no width at all.
+same prompts, the spread of seeds and of prompts both count, and the interval is never narrower than Wilson's over the
+prompts: however many seeds there are, they share those prompts.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy import stats
 
 from soo_marl.llm.answers import LABELS, Answer, Label
 from soo_marl.llm.scenarios import Orientation
-
-RESAMPLES = 9999
-"""Bootstrap resamples behind an interval over seeds."""
-
-CONFIDENCE = 0.95
-"""Coverage that every interval aims at."""
+from soo_marl.statistics import crossed_share_interval, share_interval
 
 OPPOSITE_SIDES_OF = 0.5
 """Rates whose intervals lie on either side of this say the opposite of each other: chance between two rooms."""
@@ -80,38 +74,25 @@ def rate(count: int, n: int) -> Rate:
     Raises:
         ValueError: count is negative or larger than n.
     """
-    if not 0 <= count <= n:
-        raise ValueError(f"a count of {count} in {n} is no share: give a count between 0 and n")
-    if n == 0:
-        return NOTHING
-    interval = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
-    # Rounding can put an end a hair beyond the estimate at 0 and 1.
-    low, high = min(float(interval.low), count / n), max(float(interval.high), count / n)
-    return Rate(estimate=count / n, low=max(low, 0.0), high=min(high, 1.0), n=n)
+    return Rate(**share_interval(count, n).model_dump())
 
 
-def pooled_rate(
-    values: npt.ArrayLike, generator: np.random.Generator | None = None, fills: Sequence[int] | None = None
-) -> Rate:
-    """The mean share over seeds and prompts, with an interval from a hierarchical bootstrap.
+def pooled_rate(values: npt.ArrayLike, fills: Sequence[int] | None = None) -> Rate:
+    """The mean share over seeds and prompts, with :func:`soo_marl.statistics.crossed_share_interval`.
 
-    Every resample draws S seeds, and N prompts that all of its seeds answer; its value is the mean over the drawn
-    table. The interval holds the middle 95 % of 9999 resamples and, at least, Wilson's interval for the same share of N
-    prompts. One seed gives Wilson's interval itself. Few seeds (under five) make the spread between seeds look too
-    small.
+    One seed gives Wilson's interval. Seeds that agree do not show that one more could fail: of S seeds alike, up to a
+    share of ``1 - 0.05 ** (1 / S)`` of further ones could do the opposite, 63 % after three.
 
-    Prompts of one fill, such as the two orientations of a scenario, are no independent answers: they are drawn
-    together, and N is the number of fills.
+    Prompts of one fill, such as the two orientations of a scenario, are no independent answers: they count as one.
 
     Args:
         values: ``[S, N]``, 1 where the answer of a seed's model to a prompt has the property, 0 where not, NaN where it
             does not count (a share of honest answers where the answer is not honest).
-        generator: draws the resamples; needed with more than one seed.
         fills: ``[N]``, the number of each prompt's fill; by default each prompt has its own.
 
     Raises:
         ValueError: the table is not two-dimensional, has not as many columns as there are fills, or holds something
-            other than 0, 1 and NaN; or there are several seeds and no generator.
+            other than 0, 1 and NaN.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2:
@@ -122,7 +103,7 @@ def pooled_rate(
     if not np.isin(table[counts], (0.0, 1.0)).all():
         raise ValueError("values must be 0, 1, or NaN where an answer does not count")
     hits = np.where(counts, table, 0.0)
-    seeds, n = table.shape[0], int(counts.sum())
+    n = int(counts.sum())
     numbers = np.arange(table.shape[1]) if fills is None else np.asarray(fills)
     if numbers.shape != table.shape[1:]:
         raise ValueError(f"give the fill of each of the {table.shape[1]} prompts, not of {len(numbers)}")
@@ -132,32 +113,8 @@ def pooled_rate(
     together = (numbers[:, None] == np.unique(numbers)).astype(np.float64)
     hits, counted = hits @ together, counts.astype(np.float64) @ together
     estimate = float(hits.sum() / n)
-    independent = int(counted.any(axis=0).sum())
-    low, high = _wilson(estimate, independent)
-    if seeds <= 1:
-        if independent == n:
-            return rate(int(hits.sum()), n)
-        return Rate(estimate=estimate, low=min(low, estimate), high=max(high, estimate), n=n)
-    if generator is None:
-        raise ValueError(f"give a generator for the bootstrap over {seeds} seeds")
-    seed_copies = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
-    columns = hits.shape[1]
-    fill_copies = generator.multinomial(columns, np.full(columns, 1 / columns), size=RESAMPLES)
-    drawn_hits = ((seed_copies @ hits) * fill_copies).sum(axis=1)
-    drawn = ((seed_copies @ counted) * fill_copies).sum(axis=1)
-    # A resample in which nothing counts says nothing.
-    shares = drawn_hits[drawn > 0] / drawn[drawn > 0]
-    tail = (1 - CONFIDENCE) / 2
-    lower, upper = np.quantile(shares, (tail, 1 - tail))
-    return Rate(estimate=estimate, low=min(low, float(lower), estimate), high=max(high, float(upper), estimate), n=n)
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's interval for a share that need not be a whole number of n (Wilson 1927)."""
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    low, high = crossed_share_interval(hits, counted)
+    return Rate(estimate=estimate, low=min(low, estimate), high=max(high, estimate), n=n)
 
 
 class CellRates(BaseModel):
@@ -195,7 +152,6 @@ def cell_rates(
     scenario: str,
     orientation: Orientation,
     answers: Sequence[Sequence[Answer]],
-    generator: np.random.Generator | None = None,
     fills: Sequence[int] | None = None,
 ) -> CellRates:
     """Count the labels of one scenario in one orientation.
@@ -204,11 +160,10 @@ def cell_rates(
         scenario: the scenario's name.
         orientation: which room the prompts name first.
         answers: ``[S][N]``, one sequence per seed; all seeds answer the same prompts in the same order.
-        generator: draws the resamples; needed with more than one seed.
         fills: ``[N]``, see :func:`pooled_rate`.
 
     Raises:
-        ValueError: there is no seed, the seeds' numbers of answers differ, or there are several seeds and no generator.
+        ValueError: there is no seed, or the seeds' numbers of answers differ.
     """
     if not answers:
         raise ValueError("give the answers of at least one seed")
@@ -219,7 +174,7 @@ def cell_rates(
         )
 
     def share(*labels: Label) -> Rate:
-        return pooled_rate(_table([[answer.label in labels for answer in row] for row in answers]), generator, fills)
+        return pooled_rate(_table([[answer.label in labels for answer in row] for row in answers]), fills)
 
     return CellRates(
         scenario=scenario,
@@ -233,10 +188,9 @@ def cell_rates(
         refusal_or_other=share("refusal", "other"),
         stated_intent=pooled_rate(
             _table([[answer.stated_intent if answer.label == "honest" else None for answer in row] for row in answers]),
-            generator,
             fills,
         ),
-        truncated=pooled_rate(_table([[answer.truncated for answer in row] for row in answers]), generator, fills),
+        truncated=pooled_rate(_table([[answer.truncated for answer in row] for row in answers]), fills),
     )
 
 

@@ -18,7 +18,7 @@ from soo_marl.llm.answers import Label
 from soo_marl.llm.latent import LatentOverlap, LayerGap
 from soo_marl.llm.rates import CellRates
 from soo_marl.llm.scenarios import Orientation
-from soo_marl.studies.records import Number
+from soo_marl.statistics import Number
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 

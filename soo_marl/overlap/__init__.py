@@ -7,15 +7,6 @@ A *lower* value means *more* overlap, and is what an honest agent is expected to
 """
 
 from soo_marl.overlap.activations import ActivationRecord, record_activations
-from soo_marl.overlap.classify import (
-    Interval,
-    ProtocolAccuracy,
-    RocPoints,
-    Separation,
-    published_protocol,
-    roc_points,
-    separation,
-)
 from soo_marl.overlap.loss import LossForm, Sides, overlap_loss
 from soo_marl.overlap.metric import (
     LOG_FLOOR,
@@ -26,7 +17,17 @@ from soo_marl.overlap.metric import (
     power,
     squared_error,
 )
-from soo_marl.overlap.probe import LinearProbe, linear_probe
+from soo_marl.statistics import (
+    Interval,
+    LinearProbe,
+    ProtocolAccuracy,
+    RocPoints,
+    Separation,
+    linear_probe,
+    published_protocol,
+    roc_points,
+    separation,
+)
 
 __all__ = [
     "LOG_FLOOR",

@@ -21,8 +21,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from soo_marl.statistics import RocPoints
 from soo_marl.studies.files import plain, write_bytes
-from soo_marl.studies.records import LearningCurve, OverlapValue, ProtocolCurve, RocCurve
+from soo_marl.studies.records import LearningCurve, OverlapValue, ProtocolCurve
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -193,7 +194,7 @@ def protocol_accuracy(
 
 @in_own_style
 def roc_curves(
-    roc: Mapping[str, RocCurve], title: str = "Deceptive agents found, against honest ones accused"
+    roc: Mapping[str, RocPoints], title: str = "Deceptive agents found, against honest ones accused"
 ) -> Figure:
     """Return the ROC curves, one line per form; equal lines stay visible, since later ones are thinner.
 

@@ -28,8 +28,8 @@ from soo_marl.report.verdict_styles import (
     word,
     word_style,
 )
+from soo_marl.statistics import Interval
 from soo_marl.studies.finetuning.records import ConditionSummary
-from soo_marl.studies.records import Interval
 
 _INK = "#222222"
 _NOTHING = Interval(estimate=None, n=0)

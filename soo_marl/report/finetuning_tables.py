@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soo_marl.report.terminal import add_row, new_table, say, show
+from soo_marl.statistics import Interval
 from soo_marl.studies.findings import interval_text, number_text
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary
-from soo_marl.studies.records import Interval, read_list
+from soo_marl.studies.records import read_list
 from soo_marl.studies.run_directory import StudyDirectory
 
 _COLUMNS = {

@@ -13,9 +13,10 @@ from pathlib import Path
 from soo_marl.report.page_content import StudyContent, flattened, read_content, setting, slug
 from soo_marl.report.player import player_json
 from soo_marl.report.self_contained import new_environment, policy, source
+from soo_marl.statistics import Interval
 from soo_marl.studies.files import RunDirectoryError, write_text
 from soo_marl.studies.finetuning.records import ConditionSummary
-from soo_marl.studies.records import Interval, Record
+from soo_marl.studies.records import Record
 
 TITLE = "Self-other overlap and deception in multi-agent reinforcement learning"
 QUESTION = (

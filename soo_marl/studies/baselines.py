@@ -294,7 +294,7 @@ def _classification_records(found: Classification, command: str) -> list[Record]
                     n=curve.pairs,
                     unit="share of evaluation seeds",
                     command=command,
-                    text="n counts pairs of agents; the interval resamples agents",
+                    text="n counts pairs of agents; the interval is over agents",
                 )
             )
     return records

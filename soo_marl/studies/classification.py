@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from soo_marl.overlap import Separation, linear_probe, published_protocol, roc_points, separation
+from soo_marl.statistics import auroc_interval, linear_probe, published_protocol, roc_points, separation
 from soo_marl.studies.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.studies.findings import findings
@@ -33,17 +33,14 @@ from soo_marl.studies.records import (
     AgentRecord,
     Classification,
     ClassificationRow,
-    Interval,
     OverlapValue,
     ProtocolCurve,
-    RocCurve,
     write_one,
 )
 from soo_marl.studies.run_directory import StudyDirectory, agents_digest
 from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
 
 NOT_APPLICABLE = "–"
-RESAMPLES = 2000
 
 
 class ClassificationConfig(BaseModel):
@@ -206,21 +203,19 @@ def classification(
     Raises:
         ValueError: a kind has fewer than two agents.
     """
-    generator = np.random.default_rng(0)
     rows, roc = [], {}
     for pairing in PAIRINGS:
         for form in FORMS:
             for layers in LAYER_SETS:
                 key = ValueKey(form, layers, pairing)
-                row = _row(key, honest.pooled[key], deceptive.pooled[key], generator)
+                row = _row(key, honest.pooled[key], deceptive.pooled[key])
                 if row is not None:
                     rows.append(row)
     main_keys = {form: ValueKey(form, "both", "imagined_red") for form in FORMS}
     for form, key in main_keys.items():
         if min(np.isfinite(honest.pooled[key]).sum(), np.isfinite(deceptive.pooled[key]).sum()) >= 2:
-            points = roc_points(honest.pooled[key], deceptive.pooled[key])
-            roc[form] = RocCurve(**points.model_dump())
-    rows += _baseline_rows(seeds, honest, deceptive, agents, generator)
+            roc[form] = roc_points(honest.pooled[key], deceptive.pooled[key])
+    rows += _baseline_rows(seeds, honest, deceptive, agents)
     competent = {(agent.kind, agent.seed): agent.competent for agent in agents}
     found = Classification(
         settings=settings.model_dump(mode="json"),
@@ -234,7 +229,7 @@ def classification(
             for form, key in main_keys.items()
         },
         protocol={
-            form: _protocol(honest.per_seed[key], deceptive.per_seed[key], settings.episodes, generator)
+            form: _protocol(honest.per_seed[key], deceptive.per_seed[key], settings.episodes)
             for form, key in main_keys.items()
         },
         roc=roc,
@@ -242,45 +237,34 @@ def classification(
     return found.model_copy(update={"findings": findings(found, agents)})
 
 
-def _protocol(
-    honest: NDArray[np.float64],
-    deceptive: NDArray[np.float64],
-    episodes: tuple[int, ...],
-    generator: np.random.Generator,
-) -> ProtocolCurve:
+def _protocol(honest: NDArray[np.float64], deceptive: NDArray[np.float64], episodes: tuple[int, ...]) -> ProtocolCurve:
     """Accuracy over all pairs at each number of episodes, values ``[A, S, C]``."""
     accuracies = [published_protocol(honest[..., column], deceptive[..., column]) for column in range(len(episodes))]
-    pairs = np.array([accuracy.pairs for accuracy in accuracies])
-    # Pairs share agents, so the interval resamples agents, of each kind separately.
-    honest_counts, deceptive_counts = (
-        generator.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) / size for size in pairs.shape[1:]
-    )
-    means = np.einsum("bh,chd,bd->bc", honest_counts, pairs, deceptive_counts)
-    low, high = np.quantile(means, (0.025, 0.975), axis=0).round(12).clip(0.0, 1.0)
+    # Pairs share agents; the accuracy over all of them is an AUROC of one evaluation seed, mean over these.
+    intervals = [auroc_interval(accuracy.mean, len(honest), len(deceptive)) for accuracy in accuracies]
     return ProtocolCurve(
         episodes=episodes,
         mean=tuple(accuracy.mean for accuracy in accuracies),
         standard_deviation=tuple(accuracy.standard_deviation for accuracy in accuracies),
-        low=tuple(np.minimum(low, pairs.mean(axis=(1, 2))).tolist()),
-        high=tuple(np.maximum(high, pairs.mean(axis=(1, 2))).tolist()),
+        low=tuple(interval.low for interval in intervals),
+        high=tuple(interval.high for interval in intervals),
         pairs=len(honest) * len(deceptive),
     )
 
 
-def _row(
-    key: ValueKey, honest: NDArray[np.float64], deceptive: NDArray[np.float64], generator: np.random.Generator
-) -> ClassificationRow | None:
+def _row(key: ValueKey, honest: NDArray[np.float64], deceptive: NDArray[np.float64]) -> ClassificationRow | None:
     """One row of the table; None where too few agents have a value."""
     if min(np.isfinite(honest).sum(), np.isfinite(deceptive).sum()) < 2:
         return None
-    found: Separation = separation(honest, deceptive, generator)
+    found = separation(honest, deceptive)
     return ClassificationRow(
         form=key.form,
         layers=key.layers,
         pairing=key.pairing,
-        auroc=Interval(**found.auroc.model_dump()),
-        leave_one_out=Interval(**found.leave_one_out_accuracy.model_dump()),
-        recall_at_5_percent=Interval(**found.recall_at_false_positive_rate.model_dump()),
+        auroc=found.auroc,
+        leave_one_out=found.leave_one_out_accuracy,
+        recall_at_5_percent=found.recall_at_false_positive_rate,
+        true_false_positive_rate=found.true_false_positive_rate,
         missing=found.missing_honest + found.missing_deceptive,
     )
 
@@ -290,7 +274,6 @@ def _baseline_rows(
     honest: AgentValues,
     deceptive: AgentValues,
     agents: Sequence[AgentRecord],
-    generator: np.random.Generator,
 ) -> list[ClassificationRow]:
     """Separation by behaviour and by a linear probe, in the same columns."""
 
@@ -304,7 +287,7 @@ def _baseline_rows(
     rows = []
     for name, measure in (("trap rate", lambda agent: agent.trap_rate), ("low return", loss)):
         key = ValueKey(name, NOT_APPLICABLE, NOT_APPLICABLE)
-        row = _row(key, of("honest", measure), of("deceptive", measure), generator)
+        row = _row(key, of("honest", measure), of("deceptive", measure))
         if row is not None:
             rows.append(row)
     steps = np.concatenate((honest.activations, deceptive.activations))
@@ -312,12 +295,12 @@ def _baseline_rows(
     labels = np.repeat([0, 1], [len(honest.activations), len(deceptive.activations)])
     pair_of = np.array([*seeds, *seeds])
     try:
-        probe = linear_probe(steps[with_steps], labels[with_steps], pair_of[with_steps], generator)
+        probe = linear_probe(steps[with_steps], labels[with_steps], pair_of[with_steps])
     except ValueError:
         # Too few agents with a step that qualifies.
         return rows
     scores, kept = np.array(probe.scores), labels[with_steps]
-    row = _row(ValueKey("linear probe", "both", NOT_APPLICABLE), scores[kept == 0], scores[kept == 1], generator)
+    row = _row(ValueKey("linear probe", "both", NOT_APPLICABLE), scores[kept == 0], scores[kept == 1])
     return rows if row is None else [*rows, row]
 
 

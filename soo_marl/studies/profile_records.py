@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from soo_marl.studies.records import CONFIG, Interval, Rate, Record
+from soo_marl.statistics import Interval
+from soo_marl.studies.records import CONFIG, Rate, Record
 
 PROFILES = "profiles/"
 """How the names of the records begin that profiles add to a study's summary."""
@@ -25,11 +26,11 @@ class ProfileDifference(BaseModel):
     published: Interval = Field(
         NOT_MEASURED,
         description="Mean squared error between grids of counts, squared steps (the paper's measure). It grows with "
-        "an agent's opportunities; the interval resamples the group's own agents.",
+        "an agent's opportunities; the interval is over the group's own agents.",
     )
     rate_based: Interval = Field(
         NOT_MEASURED,
-        description="The same between grids of rates, at most 1; the interval resamples the agents of both groups.",
+        description="The same between grids of rates, at most 1; the interval is over the agents of both groups.",
     )
     relative: Interval = Field(
         NOT_MEASURED,

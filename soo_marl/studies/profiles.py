@@ -18,8 +18,10 @@ from soo_marl.deception import (
     deception_profile,
     relative_difference,
 )
+from soo_marl.deception.behaviour import exceeds
 from soo_marl.deception.profile import GRID_POINTS
 from soo_marl.report.profile_drawing import draw_profiles
+from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval
 from soo_marl.studies.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.baselines import merge_results
 from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
@@ -31,7 +33,7 @@ from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.profile_records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import BaselineConfig, Kind, check_counts
-from soo_marl.studies.records import Interval, mean_interval, write_one
+from soo_marl.studies.records import over_seeds, write_one
 from soo_marl.studies.rollout import roll_out
 from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory, agents_digest
 from soo_marl.studies.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
@@ -189,53 +191,47 @@ def _record(
 ) -> ProfileRecord:
     generator = np.random.default_rng(0)
     profile, rates = found.profile, found.rates
-    goal_rate = rates.goal_rate.double()
-    measured = goal_rate[~goal_rate.isnan()]
+    competent = [exceeds(rate, config.gate.goal_rate) for rate in rates.goal_rate.tolist()]
 
     def interval(values: Tensor) -> Interval:
-        return mean_interval(values.double().numpy(), generator)
+        return over_seeds(values.double().numpy(), generator, rate=True)
 
     return ProfileRecord(
         condition=condition,
         finetuned=finetuned,
         agents=len(profile.total_opportunities),
         missing=int((profile.total_opportunities == 0).sum()),
-        opportunities=interval(profile.total_opportunities),
+        opportunities=mean_interval(profile.total_opportunities.numpy(), NOT_NEGATIVE),
         rubric_rate=interval(rates.rubric_rate),
         goal_rate=interval(rates.goal_rate),
         goal_rate_alone=interval(rates.goal_rate_alone),
         trap_rate=interval(rates.trap_rate),
-        # Rounded as the gate itself does it.
-        competent_share=float((measured.round(decimals=6) > config.gate.goal_rate).sum() / len(goal_rate)),
-        to_honest=_difference(condition, "honest", found, others, generator),
-        to_deceptive=_difference(condition, "deceptive", found, others, generator),
+        competent_share=sum(competent) / len(competent),
+        to_honest=_difference(condition, "honest", found, others),
+        to_deceptive=_difference(condition, "deceptive", found, others),
     )
 
 
-def _difference(
-    condition: str, other: str, found: Profiled, others: Mapping[str, Profiled], generator: np.random.Generator
-) -> ProfileDifference:
+def _difference(condition: str, other: str, found: Profiled, others: Mapping[str, Profiled]) -> ProfileDifference:
     """Nothing is measured of a group against itself, but for how far honest agents lie from one another."""
     counted, reference = _with_opportunity(found), others.get(other)
     if reference is None or not counted or not _with_opportunity(reference):
         return ProfileDifference()
-    relative = _relative(condition, found, others, generator) if other == "honest" else NOT_MEASURED
+    relative = _relative(condition, found, others) if other == "honest" else NOT_MEASURED
     if condition == other:
         return ProfileDifference(relative=relative)
-    confidence = 0.95 if min(counted, _with_opportunity(reference)) > 1 else None
+    several = min(counted, _with_opportunity(reference)) > 1
     difference = behavioural_difference(
-        found.profile, reference.profile, found.rates, reference.rates, generator=generator, confidence=confidence
+        found.profile, reference.profile, found.rates, reference.rates, interval=several
     )
     return ProfileDifference(
-        published=mean_interval(difference.published.numpy(), generator),
+        published=mean_interval(difference.published.numpy(), NOT_NEGATIVE),
         rate_based=Interval(estimate=difference.rate_based_mean, low=difference.low, high=difference.high, n=counted),
         relative=relative,
     )
 
 
-def _relative(
-    condition: str, found: Profiled, others: Mapping[str, Profiled], generator: np.random.Generator
-) -> Interval:
+def _relative(condition: str, found: Profiled, others: Mapping[str, Profiled]) -> Interval:
     honest, deceptive = others["honest"], others.get("deceptive")
     if deceptive is None or not _with_opportunity(deceptive):
         return NOT_MEASURED
@@ -245,8 +241,7 @@ def _relative(
             found.profile,
             honest.profile,
             deceptive.profile,
-            generator=generator,
-            confidence=0.95 if counted > 1 and condition != "honest" else None,
+            interval=counted > 1 and condition not in ("honest", "deceptive"),
         )
     except ValueError:
         # Agents that do the same give no scale.

@@ -15,59 +15,26 @@ A number that could not be measured is None here and null on disk; NaN becomes N
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
-from scipy import stats
 
+from soo_marl.statistics import UNBOUNDED, Interval, Number, RocPoints, mean_interval, rate_interval
+from soo_marl.statistics.intervals import check_order, nan_to_none
 from soo_marl.studies.files import read_json, validate, write_json
 
 Model = TypeVar("Model", bound=BaseModel)
 
-RESAMPLES = 9999
-"""Bootstrap resamples behind every interval."""
-
-
-def _nan_to_none(value: Any) -> Any:
-    return None if isinstance(value, float | np.floating) and math.isnan(value) else value
-
-
-def _check_order(low: float | None, high: float | None) -> None:
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"the interval's low end {low} must not exceed its high end {high}")
-
-
-Number = Annotated[FiniteFloat | None, BeforeValidator(_nan_to_none)]
-"""A finite number, or None where nothing could be measured."""
-
-Rate = Annotated[Annotated[FiniteFloat, Field(ge=0, le=1)] | None, BeforeValidator(_nan_to_none)]
+Rate = Annotated[Annotated[FiniteFloat, Field(ge=0, le=1)] | None, BeforeValidator(nan_to_none)]
 """A share between 0 and 1, or None where nothing could be measured."""
 
 
 CONFIG = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
-
-
-class Interval(BaseModel):
-    """An estimate and its 95 % interval."""
-
-    model_config = CONFIG
-
-    estimate: Number = Field(description="The estimate.")
-    low: Number = Field(None, description="Lower end of the 95 % interval.")
-    high: Number = Field(None, description="Upper end of the 95 % interval.")
-    n: int = Field(ge=0, description="How many independent units (seeds, agents, pairs) the estimate rests on.")
-
-    @model_validator(mode="after")
-    def _ends_in_order(self) -> Self:
-        _check_order(self.low, self.high)
-        return self
 
 
 class Record(BaseModel):
@@ -86,7 +53,7 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Self:
-        _check_order(self.low, self.high)
+        check_order(self.low, self.high)
         return self
 
 
@@ -123,6 +90,10 @@ class ClassificationRow(BaseModel):
     auroc: Interval = Field(description="Area under the ROC curve.")
     leave_one_out: Interval = Field(description="Accuracy with a threshold from all other agents.")
     recall_at_5_percent: Interval = Field(description="Share of deceptive agents found at 5 % false positives.")
+    true_false_positive_rate: Interval | None = Field(
+        None,
+        description="Share of all honest agents, not only those at hand, that exceed the threshold of this recall.",
+    )
     missing: int = Field(0, ge=0, description="Agents without a value (no step qualified).")
 
 
@@ -156,21 +127,6 @@ class ProtocolCurve(BaseModel):
         return self
 
 
-class RocCurve(BaseModel):
-    """Receiver operating characteristic, from (0, 0) to (1, 1)."""
-
-    model_config = CONFIG
-
-    false_positive_rate: tuple[FiniteFloat, ...] = Field(description="Honest agents called deceptive, as a share.")
-    true_positive_rate: tuple[FiniteFloat, ...] = Field(description="Deceptive agents called deceptive, as a share.")
-
-    @model_validator(mode="after")
-    def _lengths_agree(self) -> Self:
-        if len(self.false_positive_rate) != len(self.true_positive_rate):
-            raise ValueError("false_positive_rate and true_positive_rate must have the same length")
-        return self
-
-
 class Classification(BaseModel):
     """Everything about telling deceptive from honest agents by their overlap values; dicts are keyed by form."""
 
@@ -180,7 +136,7 @@ class Classification(BaseModel):
     rows: tuple[ClassificationRow, ...] = Field((), description="One row per form, layers and pairing.")
     values: dict[str, tuple[OverlapValue, ...]] = Field({}, description="Every agent's value.")
     protocol: dict[str, ProtocolCurve] = Field({}, description="The published paired protocol.")
-    roc: dict[str, RocCurve] = Field({}, description="ROC curves.")
+    roc: dict[str, RocPoints] = Field({}, description="ROC curves.")
     findings: tuple[str, ...] = Field((), description="What was found, in words.")
 
 
@@ -253,50 +209,27 @@ def write_one(path: Path, record: BaseModel) -> None:
     write_json(path, record.model_dump(mode="json"))
 
 
-def mean_interval(values: ArrayLike, generator: np.random.Generator) -> Interval:
-    """Return the mean over independent units with its 95 % bootstrap interval.
-
-    The interval is bias-corrected and accelerated (BCa), or the percentile interval where BCa is degenerate. Missing
-    values (NaN or None) are left out and do not count in ``n``. A constant sample has ``low = high = estimate``. From
-    one value no interval follows: ``low`` and ``high`` are None. Without any value everything is None.
-
-    Args:
-        values: One number per independent unit [S].
-        generator: Source of the resampling.
+def over_seeds(
+    values: ArrayLike, generator: np.random.Generator, *, rate: bool, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval:
+    """Return the mean over seeds with its interval: :func:`rate_interval` of rates, else :func:`mean_interval`.
 
     Raises:
-        ValueError: the values are not one-dimensional, or one is infinite.
+        ValueError: as these.
     """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1:
-        raise ValueError(f"values must be one number per unit, a one-dimensional array, not of shape {sample.shape}")
-    sample = sample[~np.isnan(sample)]
-    if not np.isfinite(sample).all():
-        raise ValueError("values must be finite; leave out or mark as NaN what could not be measured")
-    n = len(sample)
-    if n == 0:
-        return Interval(estimate=None, low=None, high=None, n=0)
-    if n == 1:
-        return Interval(estimate=float(sample[0]), low=None, high=None, n=1)
-    if np.ptp(sample) == 0:
-        constant = float(sample[0])
-        return Interval(estimate=constant, low=constant, high=constant, n=n)
-    low, high = _bootstrap(sample, "BCa", generator)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        low, high = _bootstrap(sample, "percentile", generator)
-    return Interval(estimate=float(sample.mean()), low=low, high=high, n=n)
+    return rate_interval(values, generator) if rate else mean_interval(values, bounds)
 
 
 def record_from_values(name: str, values: ArrayLike, unit: str, command: str, generator: np.random.Generator) -> Record:
-    """Return the mean over seeds as a record, with the interval of :func:`mean_interval`.
+    """Return the mean over seeds as a record, with the interval of :func:`over_seeds`.
 
     Where values are missing, the record's text says how many.
 
     Raises:
-        ValueError: as :func:`mean_interval`.
+        ValueError: as :func:`over_seeds`.
     """
     sample = np.asarray(values, dtype=np.float64)
-    interval = mean_interval(sample, generator)
+    interval = over_seeds(sample, generator, rate=unit.startswith("share"))
     missing = len(sample) - interval.n
     text = f"{missing} of {len(sample)} values are missing" if missing else None
     return Record(name=name, unit=unit, command=command, text=text, **interval.model_dump())
@@ -305,15 +238,15 @@ def record_from_values(name: str, values: ArrayLike, unit: str, command: str, ge
 def learning_curve(
     stage: str, kind: str, metric: str, updates: Sequence[int], values: ArrayLike, generator: np.random.Generator
 ) -> LearningCurve:
-    """Return a learning curve with its mean over seeds and a 95 % bootstrap interval at every point.
+    """Return a learning curve with its mean over seeds and a 95 % interval at every point, see :func:`over_seeds`.
 
     Args:
         stage: Training stage.
         kind: Kind of agent.
-        metric: What is measured.
+        metric: What is measured; a rate where its name has ``_rate`` in it.
         updates: Number of updates at each of U points.
         values: Values [S, U], one row per seed; NaN where nothing could be measured.
-        generator: Source of the resampling.
+        generator: Source of the draws.
 
     Raises:
         ValueError: the values do not have one column per entry of ``updates``, or one is infinite.
@@ -321,7 +254,7 @@ def learning_curve(
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != len(updates):
         raise ValueError(f"values must have shape [seeds, {len(updates)}], not {list(table.shape)}")
-    intervals = [mean_interval(column, generator) for column in table.T]
+    intervals = [over_seeds(column, generator, rate="_rate" in metric) for column in table.T]
     return LearningCurve(
         stage=stage,
         kind=kind,
@@ -332,13 +265,3 @@ def learning_curve(
         low=tuple(interval.low for interval in intervals),
         high=tuple(interval.high for interval in intervals),
     )
-
-
-def _bootstrap(sample: NDArray[np.float64], method: str, generator: np.random.Generator) -> tuple[float, float]:
-    with warnings.catch_warnings():
-        # A degenerate BCa interval comes back as NaN, which the caller handles.
-        warnings.simplefilter("ignore")
-        result = stats.bootstrap(
-            (sample,), np.mean, confidence_level=0.95, n_resamples=RESAMPLES, method=method, rng=generator
-        )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -24,10 +24,10 @@ from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.progress import Display
 from soo_marl.studies.recipes import KINDS, BaselineConfig
-from soo_marl.studies.records import AgentRecord, Record, mean_interval, read_list, write_list, write_one
+from soo_marl.studies.records import AgentRecord, Record, read_list, write_list, write_one
 from soo_marl.studies.run_directory import StudyDirectory
 from soo_marl.studies.sweep_axes import Axis, Point, make_points, read_axes, value_text
-from soo_marl.studies.sweep_importance import axis_records
+from soo_marl.studies.sweep_importance import axis_records, over_metric
 from soo_marl.studies.sweep_records import PointRecord, SeedValues, SweepResult
 from soo_marl.studies.training import agent_files, train_shard
 
@@ -263,7 +263,7 @@ def compare_points(config: SweepConfig, agents: dict[int, list[AgentRecord]], me
             number=point.number,
             values=point.values,
             metrics={
-                name: SeedValues(values=tuple(table[row].tolist()), mean=mean_interval(table[row], generator))
+                name: SeedValues(values=tuple(table[row].tolist()), mean=over_metric(name, table[row], generator))
                 for name, table in values.items()
             },
             stopped=sum(agent.stopped is not None for agent in agents[point.number]),

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from soo_marl.studies.records import mean_interval
+from soo_marl.statistics import Interval
+from soo_marl.studies.records import over_seeds
 from soo_marl.studies.sweep_axes import Axis, ListedAxis, Point, value_text
 from soo_marl.studies.sweep_records import AxisRecord, GroupRecord
 
@@ -54,7 +55,7 @@ def axis_records(axes: Sequence[Axis], points: Sequence[Point], metric: str, val
         AxisRecord(
             field=axis.field,
             metric=metric,
-            groups=_groups(axis, points, values, generator),
+            groups=_groups(axis, points, values, metric, generator),
             share=None if test is None else test[0],
             p_value=p_values.get(index),
             matters=p_values.get(index, 1.0) <= SIGNIFICANT,
@@ -148,7 +149,7 @@ def _codes(axis: Axis, points: Sequence[Point]) -> Integers:
 
 
 def _groups(
-    axis: Axis, points: Sequence[Point], values: Numbers, generator: np.random.Generator
+    axis: Axis, points: Sequence[Point], values: Numbers, metric: str, generator: np.random.Generator
 ) -> tuple[GroupRecord, ...]:
     codes = _codes(axis, points)
     groups = []
@@ -163,10 +164,15 @@ def _groups(
         sample = values[members[0]] if len(members) == 1 else point_means(values[members])
         fields |= {
             "points": [points[member].number for member in members.tolist()],
-            "mean": mean_interval(sample, generator),
+            "mean": over_metric(metric, sample, generator),
         }
         groups.append(GroupRecord.model_validate(fields))
     return tuple(groups)
+
+
+def over_metric(metric: str, values: Numbers, generator: np.random.Generator) -> Interval:
+    """The mean of a metric over seeds or points; every metric but returns is a rate."""
+    return over_seeds(values, generator, rate=not metric.endswith("/return"))
 
 
 def point_means(values: Numbers) -> Numbers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from soo_marl.studies.records import Interval, Number, Rate
+from soo_marl.statistics import Interval, Number
+from soo_marl.studies.records import Rate
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 

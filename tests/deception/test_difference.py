@@ -1,5 +1,4 @@
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -44,27 +43,27 @@ def rates(*goal: float) -> BehaviourRates:
     return BehaviourRates(**{name: torch.tensor(goal) if name == "goal_rate" else unused for name in names})
 
 
-def generator() -> np.random.Generator:
-    return np.random.default_rng(7)
+def welch(leave_one_out: list[list[float]], value: float) -> tuple[float, float]:
+    """Interval on the logarithm from the statistic without each run of each group."""
+    parts = [(len(group) - 1) * np.var(np.log(group)) for group in leave_one_out]
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(group) - 1) for part, group in zip(parts, leave_one_out, strict=True)
+    )
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    return value * math.exp(-half), value * math.exp(half)
 
 
-def plain_interval(statistic: Any, *groups: np.ndarray) -> tuple[float, float]:
-    """scipy's BCa interval of a statistic computed on the resampled grids themselves, one resample at a time."""
-
-    def of_indices(*indices: np.ndarray) -> float:
-        return float(statistic(*(group[rows] for group, rows in zip(groups, indices, strict=True))))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = stats.bootstrap(
-            [np.arange(len(group)) for group in groups],
-            of_indices,
-            n_resamples=199,
-            method="BCa",
-            vectorized=False,
-            rng=generator(),
-        ).confidence_interval
-    return float(found.low), float(found.high)
+def without(statistic: Any, *groups: np.ndarray) -> list[list[float]]:
+    """The statistic of the grids themselves without each run of each group."""
+    return [
+        [
+            statistic(
+                *(np.delete(group, run, axis=0) if other == left else group for other, group in enumerate(groups))
+            )
+            for run in range(len(groups[left]))
+        ]
+        for left in range(len(groups))
+    ]
 
 
 def mean_squared_error(grids: np.ndarray, others: np.ndarray) -> float:
@@ -79,7 +78,7 @@ def test_by_hand() -> None:
     # Mean counts of the others: [[2, 4], [0, 2]]; their rates [[.2, .4], [0, 0]] and [[.2, .4], [0, .4]].
     profile = profiles([[[2, 4], [0, 2]], [[4, 8], [2, 2]]], [10, 20])
     other = profiles([[[2, 4], [0, 0]], [[2, 4], [0, 4]]], [10, 10])
-    found = behavioural_difference(profile, other, rates(0.9, 0.8), rates(0.6, 0.8), generator=generator())
+    found = behavioural_difference(profile, other, rates(0.9, 0.8), rates(0.6, 0.8))
     assert found.published.tolist() == [0, (4 + 16 + 4) / 4]
     assert found.rate_based.tolist() == pytest.approx([0, (0.1**2 + 0.1**2) / 4])
     assert found.rate_based_mean == pytest.approx(0.0025)
@@ -91,10 +90,7 @@ def test_by_hand() -> None:
 def test_twice_the_opportunities_change_counts_alone() -> None:
     other = profiles([[[2, 4], [0, 2]], [[4, 6], [0, 2]]], [10, 10])
     doubled = profiles(other.counts * 2, [20, 20])
-    once, twice = (
-        behavioural_difference(group, other, rates(1, 1), rates(1, 1), generator=generator())
-        for group in (other, doubled)
-    )
+    once, twice = (behavioural_difference(group, other, rates(1, 1), rates(1, 1)) for group in (other, doubled))
     assert torch.equal(once.rate_based, twice.rate_based)
     assert (twice.published > once.published).all()
 
@@ -102,7 +98,7 @@ def test_twice_the_opportunities_change_counts_alone() -> None:
 def test_the_gate_tells_a_broken_policy_that_looks_honest() -> None:
     honest = profiles([[[2, 3], [1, 2]], [[3, 4], [1, 2]]], [10, 10])
     broken = profiles([[[2, 4], [1, 2]], [[3, 3], [1, 2]], [[3, 4], [1, 2]]], [10, 10, 10])
-    found = behavioural_difference(broken, honest, rates(0.02, 0.8, math.nan), rates(0.9, 0.9), generator=generator())
+    found = behavioural_difference(broken, honest, rates(0.02, 0.8, math.nan), rates(0.9, 0.9))
     assert found.rate_based_mean < 0.005
     # Exactly at the threshold is not above it, although 0.8 is a little more in float32; missing is not competent.
     assert found.competent.tolist() == [False, False, False] and found.competent_share == 0
@@ -112,7 +108,6 @@ def test_the_gate_tells_a_broken_policy_that_looks_honest() -> None:
         honest,
         rates(0.02, 0.8, 0.9),
         rates(0.9, 0.9),
-        generator=generator(),
         gate=CompetenceGate(goal_rate=0.7),
     )
     assert eased.competent.tolist() == [False, True, True] and eased.competent_share == pytest.approx(2 / 3)
@@ -121,36 +116,28 @@ def test_the_gate_tells_a_broken_policy_that_looks_honest() -> None:
 def test_runs_without_opportunity_are_left_out_and_counted() -> None:
     profile = profiles([[[0, 0], [0, 0]], [[4, 8], [2, 2]], [[2, 4], [0, 2]]], [0, 20, 10])
     other = profiles([[[2, 4], [0, 0]], [[0, 0], [0, 0]], [[2, 4], [0, 4]]], [10, 0, 10])
-    found = behavioural_difference(
-        profile, other, rates(0.0, 0.9, 0.9), rates(0.9, math.nan, 0.9), generator=generator()
-    )
+    found = behavioural_difference(profile, other, rates(0.0, 0.9, 0.9), rates(0.9, math.nan, 0.9))
     assert found.published.isnan().tolist() == found.rate_based.isnan().tolist() == [True, False, False]
     assert found.published[1:].tolist() == [6, 0] and found.rate_based_mean == pytest.approx(0.0025)
     assert (found.missing, found.other_missing) == (1, 1)
     # Their goal rates count all the same: a run that never meets red may be broken.
     assert found.goal_rate == pytest.approx(0.6) and found.other_goal_rate == pytest.approx(0.9)
-    present = behavioural_difference(profile[1:], other[[0, 2]], rates(1, 1), rates(1, 1), generator=generator())
+    present = behavioural_difference(profile[1:], other[[0, 2]], rates(1, 1), rates(1, 1))
     assert (found.low, found.high) == (present.low, present.high)
 
 
-def test_interval_is_that_of_resampled_grids() -> None:
+def test_interval_is_that_of_grids_without_each_run() -> None:
     profile, other = drawn(6, 0.6, seed=1), drawn(5, 0.3, seed=2)
-    found = behavioural_difference(
-        profile, other, rates(*[1] * 6), rates(*[1] * 5), generator=generator(), resamples=199
-    )
-    expected = plain_interval(mean_squared_error, grids(profile), grids(other))
-    assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
+    found = behavioural_difference(profile, other, rates(*[1] * 6), rates(*[1] * 5))
     assert found.rate_based_mean == pytest.approx(mean_squared_error(grids(profile), grids(other)))
-    narrow = behavioural_difference(
-        profile, other, rates(*[1] * 6), rates(*[1] * 5), generator=generator(), resamples=199, confidence=0.5
-    )
-    assert found.low < narrow.low < narrow.high < found.high
+    expected = welch(without(mean_squared_error, grids(profile), grids(other)), found.rate_based_mean)
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
 
 
-def test_alike_runs_give_an_interval_without_width() -> None:
+def test_alike_runs_give_no_interval() -> None:
     profile, other = profiles([[[2, 4], [0, 2]]] * 3, [10] * 3), profiles([[[2, 4], [0, 0]]] * 2, [10] * 2)
-    found = behavioural_difference(profile, other, rates(1, 1, 1), rates(1, 1), generator=generator())
-    assert found.low == pytest.approx(found.rate_based_mean) == found.high == pytest.approx(0.01)
+    found = behavioural_difference(profile, other, rates(1, 1, 1), rates(1, 1))
+    assert found.rate_based_mean == pytest.approx(0.01) and math.isnan(found.low) and math.isnan(found.high)
 
 
 def test_an_interval_needs_two_seeds_of_each_group() -> None:
@@ -158,8 +145,8 @@ def test_an_interval_needs_two_seeds_of_each_group() -> None:
     for profile, other, counts in ((single, drawn(3, 0.3, 0), "1 and 3"), (drawn(3, 0.3, 0), two, "3 and 1")):
         goal, other_goal = (rates(*[1.0] * len(group.counts)) for group in (profile, other))
         with pytest.raises(ValueError, match=f"at least two runs .* in every group, not {counts}: add seeds"):
-            behavioural_difference(profile, other, goal, other_goal, generator=generator())
-        found = behavioural_difference(profile, other, goal, other_goal, generator=generator(), confidence=None)
+            behavioural_difference(profile, other, goal, other_goal)
+        found = behavioural_difference(profile, other, goal, other_goal, interval=False)
         assert math.isnan(found.low) and math.isnan(found.high) and found.rate_based_mean >= 0
 
 
@@ -167,24 +154,24 @@ def test_relative_difference_by_hand() -> None:
     honest = profiles([[[1, 1], [1, 1]], [[3, 3], [3, 3]]], [10, 10])
     deceptive = profiles([[[6, 6], [6, 6]], [[6, 6], [6, 6]]], [10, 10])
     between = profiles([[[2, 2], [2, 2]], [[4, 4], [4, 4]], [[0, 0], [0, 0]], [[6, 6], [6, 6]]], [10, 10, 0, 10])
-    found = relative_difference(between, honest, deceptive, generator=generator())
+    found = relative_difference(between, honest, deceptive)
     # The honest mean is .2; half the way is a quarter of the squared error.
     assert found.per_run[[0, 1, 3]].tolist() == pytest.approx([0, 0.25, 1]) and found.per_run[2].isnan()
     assert found.mean == pytest.approx(1.25 / 3) and found.missing == 1
     assert 0 <= found.low <= found.mean <= found.high
     # Each honest run lies .2 from the other, and the deceptive ones .4 from their mean.
     assert found.honest == pytest.approx(0.25)
-    assert relative_difference(deceptive, honest, deceptive, generator=generator()).mean == pytest.approx(1)
+    assert relative_difference(deceptive, honest, deceptive).mean == pytest.approx(1)
 
 
-def test_interval_of_the_relative_difference_resamples_all_three_groups() -> None:
+def test_interval_of_the_relative_difference_counts_all_three_groups() -> None:
     runs, honest, deceptive = drawn(6, 0.4, seed=1), drawn(5, 0.3, seed=2), drawn(4, 0.7, seed=3)
 
     def ratio(chosen: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
         return mean_squared_error(chosen, reference) / mean_squared_error(scale, reference)
 
-    found = relative_difference(runs, honest, deceptive, generator=generator(), resamples=199)
-    expected = plain_interval(ratio, grids(runs), grids(honest), grids(deceptive))
+    found = relative_difference(runs, honest, deceptive)
+    expected = welch(without(ratio, grids(runs), grids(honest), grids(deceptive)), found.mean)
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
     left_out = [
         mean_squared_error(grids(honest)[[run]], np.delete(grids(honest), run, axis=0))
@@ -196,13 +183,13 @@ def test_interval_of_the_relative_difference_resamples_all_three_groups() -> Non
 def test_relative_difference_needs_a_scale() -> None:
     honest = profiles([[[2, 2], [2, 2]]] * 2, [10] * 2)
     with pytest.raises(ValueError, match="deceptive agents do not differ"):
-        relative_difference(honest, honest, honest, generator=generator())
+        relative_difference(honest, honest, honest)
     with pytest.raises(ValueError, match="no honest or no deceptive run has an opportunity"):
-        relative_difference(honest, honest, profiles([[[0, 0], [0, 0]]], [0]), generator=generator())
+        relative_difference(honest, honest, profiles([[[0, 0], [0, 0]]], [0]))
     single = profiles([[[6, 6], [6, 6]]], [10])
     with pytest.raises(ValueError, match="in every group, not 2 and 2 and 1"):
-        relative_difference(honest, honest, single, generator=generator())
-    found = relative_difference(single, honest[:1], single, generator=generator(), confidence=None)
+        relative_difference(honest, honest, single)
+    found = relative_difference(single, honest[:1], single, interval=False)
     assert found.mean == 1 and math.isnan(found.low) and math.isnan(found.honest)
 
 
@@ -210,21 +197,16 @@ def test_bad_input_is_refused() -> None:
     profile, goal = drawn(3, 0.4, seed=0), rates(1, 1, 1)
     with pytest.raises(ValueError, match="over different thresholds cannot be compared"):
         other = profiles(profile.counts, profile.total_opportunities.tolist(), x=(0.0, 0.6))
-        behavioural_difference(profile, other, goal, goal, generator=generator())
+        behavioural_difference(profile, other, goal, goal)
     with pytest.raises(ValueError, match=r"3 profiles and rates of shape \(2,\)"):
-        behavioural_difference(profile, profile, goal, rates(1, 1), generator=generator())
+        behavioural_difference(profile, profile, goal, rates(1, 1))
     with pytest.raises(ValueError, match="profile must hold one profile per run"):
-        behavioural_difference(profile[0], profile, goal, goal, generator=generator())
+        behavioural_difference(profile[0], profile, goal, goal)
     with pytest.raises(ValueError, match="deceptive must hold one profile per run"):
-        relative_difference(profile, profile, profile[0], generator=generator())
+        relative_difference(profile, profile, profile[0])
     with pytest.raises(ValueError, match="no run of the other group has an opportunity"):
         none = profiles(torch.zeros(3, 2, 2), [0, 0, 0])
-        behavioural_difference(profile, none, goal, goal, generator=generator())
-    for confidence in (0, 1, 95):
-        with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
-            behavioural_difference(profile, profile, goal, goal, generator=generator(), confidence=confidence)
-    with pytest.raises(ValueError, match="resamples must be at least 1"):
-        behavioural_difference(profile, profile, goal, goal, generator=generator(), resamples=0)
+        behavioural_difference(profile, none, goal, goal)
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 5))
@@ -232,7 +214,7 @@ def test_bad_input_is_refused() -> None:
 def test_differences_are_those_of_plain_loops_whatever_the_order_of_runs(seed: int, runs: int, others: int) -> None:
     profile, other = drawn(runs, 0.5, seed, (0, 4)), drawn(others, 0.3, seed + 1, (1, 30))
     goal, other_goal = rates(*[1.0] * runs), rates(*[1.0] * others)
-    found = behavioural_difference(profile, other, goal, other_goal, generator=generator(), confidence=None)
+    found = behavioural_difference(profile, other, goal, other_goal, interval=False)
     for run in range(runs):
         if profile.total_opportunities[run] == 0:
             assert found.rate_based[run].isnan() and found.published[run].isnan()
@@ -248,7 +230,6 @@ def test_differences_are_those_of_plain_loops_whatever_the_order_of_runs(seed: i
         other[list(range(others))[::-1]],
         goal,
         other_goal,
-        generator=generator(),
-        confidence=None,
+        interval=False,
     )
     torch.testing.assert_close(turned.rate_based, found.rate_based[back], equal_nan=True)

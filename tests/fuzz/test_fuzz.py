@@ -29,6 +29,7 @@ from soo_marl.agents import MADDPGConfig, TrainingConfig
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.report.page import write_report
 from soo_marl.report.terminal import one_sentence
+from soo_marl.statistics import RocPoints
 from soo_marl.studies import files, phases, training
 from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
 from soo_marl.studies.baselines import open_study, read_study
@@ -50,7 +51,6 @@ from soo_marl.studies.records import (
     OverlapValue,
     ProtocolCurve,
     Record,
-    RocCurve,
     read_list,
     read_one,
 )
@@ -389,7 +389,7 @@ RECORDS: dict[str, Any] = {
         ),
         values={"kept": (OverlapValue(kind="honest", seed=1, value=0.5),)},
         protocol={"kept": ProtocolCurve(episodes=(1, 2), mean=(0.5, 1.0), standard_deviation=(0.0, 0.1), pairs=4)},
-        roc={"kept": RocCurve(false_positive_rate=(0.0, 1.0), true_positive_rate=(0.0, 1.0))},
+        roc={"kept": RocPoints(false_positive_rate=(0.0, 1.0), true_positive_rate=(0.0, 1.0))},
         findings=("Found.",),
     ),
     "curves.json": [LearningCurve(stage="lure", kind="honest", metric="noise", updates=(1, 2), values=((0.5, None),))],

@@ -11,7 +11,6 @@ from soo_marl.llm.rates import (
     NOTHING,
     CellRates,
     Rate,
-    _wilson,
     cell_rates,
     contradiction,
     pooled_rate,
@@ -19,6 +18,7 @@ from soo_marl.llm.rates import (
     rate,
 )
 from soo_marl.llm.scenarios import Orientation
+from soo_marl.statistics import share_interval
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -76,13 +76,13 @@ def test_a_rate_in_words() -> None:
 def test_one_seed_is_wilson() -> None:
     assert pooled_rate([[1, 0, 1, 1]]) == rate(3, 4)
     assert pooled_rate([[1, math.nan, 0, math.nan]]) == rate(1, 2)
-    assert pooled_rate(np.empty((1, 0))) == pooled_rate(np.empty((3, 0)), generator()) == NOTHING
-    assert pooled_rate([[math.nan], [math.nan]], generator()) == NOTHING
+    assert pooled_rate(np.empty((1, 0))) == pooled_rate(np.empty((3, 0))) == NOTHING
+    assert pooled_rate([[math.nan], [math.nan]]) == NOTHING
 
 
 def test_seeds_that_answer_alike_are_no_more_than_one() -> None:
     row = [1.0] * 30 + [0.0] * 10
-    many, one = pooled_rate([row] * 20, generator()), rate(30, 40)
+    many, one = pooled_rate([row] * 20), rate(30, 40)
     assert many.estimate == one.estimate and many.n == 800
     # Prompts are paired across seeds: the interval stays that of 40 prompts, not of 800.
     assert many.low is not None and many.high is not None and one.low is not None and one.high is not None
@@ -91,46 +91,39 @@ def test_seeds_that_answer_alike_are_no_more_than_one() -> None:
 
 
 def test_no_deceptive_answer_at_all_still_has_an_upper_end() -> None:
-    found = pooled_rate(np.zeros((5, 40)), generator())
+    found = pooled_rate(np.zeros((5, 40)))
     assert found.low == 0 and found.high == pytest.approx(3.841459 / 43.841459)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
-    # Two of four seeds deceive always: resampled means are k / 4 with k ~ Binomial(4, 1/2), 0 and 1 each in 1/16.
-    found = pooled_rate(np.repeat([[0.0], [0.0], [1.0], [1.0]], 100, axis=1), generator())
-    assert (found.low, found.estimate, found.high) == (0, 0.5, 1)
+    # Two of four seeds deceive always: the jackknife's variance is 3 * (1 / 6) ** 2 = 1 / 12, as that of three answers;
+    # Wilson with Student's 3.182 at three degrees of freedom.
+    found = pooled_rate(np.repeat([[0.0], [0.0], [1.0], [1.0]], 100, axis=1))
+    half = 3.182446 / (1 + 3.182446**2 / 3) * math.sqrt(0.25 / 3 + 3.182446**2 / 36)
+    assert (found.low, found.estimate, found.high) == (pytest.approx(0.5 - half), 0.5, pytest.approx(0.5 + half))
 
 
-def test_the_interval_is_the_wider_of_bootstrap_and_wilson() -> None:
-    # Answers without any pattern: the bootstrap over 40 seeds alone would be a quarter as wide as Wilson over prompts.
+def test_the_interval_is_at_least_that_of_the_prompts() -> None:
+    # Answers without any pattern: forty times as many answers do not make more prompts.
     values = (generator(1).random((40, 100)) < 0.5).astype(float)
-    found = pooled_rate(values, generator())
-    assert (found.low, found.high) == pytest.approx(_wilson(float(values.mean()), 100))
+    found, expected = pooled_rate(values), share_interval(float(values.sum()) / 40, 100)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_pooled_rate_is_reproducible_and_refuses_bad_tables() -> None:
     values = [[1, 0, 1], [0, 0, 1]]
-    assert pooled_rate(values, generator(3)) == pooled_rate(values, generator(3))
-    with pytest.raises(ValueError, match="generator"):
-        pooled_rate(values)
+    assert pooled_rate(values) == pooled_rate(values)
     with pytest.raises(ValueError, match="row of values per seed"):
         pooled_rate([1, 0])
     with pytest.raises(ValueError, match="0, 1, or NaN"):
         pooled_rate([[0.5]])
 
 
-@given(st.integers(1, 200), st.data())
-def test_wilson_for_fractions_is_wilson(n: int, data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, n))
-    found = rate(count, n)
-    assert _wilson(count / n, n) == pytest.approx((found.low, found.high), abs=1e-9)
-
-
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0, math.nan]), min_size=4, max_size=4), min_size=1, max_size=4))
 @settings(max_examples=30, deadline=None)
 def test_the_interval_holds_the_estimate(values: list[list[float]]) -> None:
     table = np.array(values)
-    found = pooled_rate(table, generator())
+    found = pooled_rate(table)
     assert found.n == np.count_nonzero(~np.isnan(table))
     if found.n:
         assert found.estimate == pytest.approx(np.nanmean(table))
@@ -155,11 +148,11 @@ def test_cell_rates_count_every_label_and_intent_among_the_honest() -> None:
 
 
 def test_cell_rates_over_seeds() -> None:
-    found = cell_rates("burglar", "mirrored", [[answer("honest")] * 3, [answer("deceptive")] * 3], generator())
+    found = cell_rates("burglar", "mirrored", [[answer("honest")] * 3, [answer("deceptive")] * 3])
     assert found.honest.estimate == 0.5 and found.honest.n == 6 and (found.seeds, found.prompts) == (2, 3)
     assert found.stated_intent.estimate == 0 and found.stated_intent.n == 3
     with pytest.raises(ValueError, match="same prompts"):
-        cell_rates("burglar", "mirrored", [[answer("honest")], []], generator())
+        cell_rates("burglar", "mirrored", [[answer("honest")], []])
     with pytest.raises(ValueError, match="at least one seed"):
         cell_rates("burglar", "mirrored", [])
     assert cell_rates("burglar", "mirrored", [[]]).honest == NOTHING
@@ -221,12 +214,12 @@ def test_prompts_of_one_fill_are_drawn_together() -> None:
     # Every fill twice: the interval is that of the fills, not of twice as many answers.
     once = np.array([[1, 1, 0, 1, 0, 1], [1, 0, 0, 1, 1, 1]], dtype=float)
     twice, fills = np.repeat(once, 2, axis=1), np.repeat(np.arange(6), 2).tolist()
-    expected = pooled_rate(once, np.random.default_rng(0))
-    found = pooled_rate(twice, np.random.default_rng(0), fills)
+    expected = pooled_rate(once)
+    found = pooled_rate(twice, fills)
     assert (found.estimate, found.low, found.high) == (expected.estimate, expected.low, expected.high)
-    narrower = pooled_rate(twice, np.random.default_rng(0))
+    narrower = pooled_rate(twice)
     assert narrower.low is not None and found.low is not None and narrower.low > found.low
-    one_seed = pooled_rate(twice[:1], None, fills)
+    one_seed = pooled_rate(twice[:1], fills)
     assert (one_seed.low, one_seed.high) == (pytest.approx(rate(4, 6).low), pytest.approx(rate(4, 6).high))
     with pytest.raises(ValueError, match="give the fill of each of the 12 prompts, not of 3"):
-        pooled_rate(twice, np.random.default_rng(0), [0, 1, 2])
+        pooled_rate(twice, [0, 1, 2])

@@ -15,13 +15,13 @@ from soo_marl.report.figures import (
     roc_curves,
     save_figure,
 )
+from soo_marl.statistics import RocPoints
 from soo_marl.studies.records import (
     Classification,
     FigureRecord,
     LearningCurve,
     OverlapValue,
     ProtocolCurve,
-    RocCurve,
     read_list,
     write_list,
     write_one,
@@ -49,7 +49,7 @@ def classification() -> Classification:
     return Classification(
         values={"mse": values(("honest", 0.1), ("deceptive", 9.0)), "log_mse": values(("honest", -1.0))},
         protocol={"mse": ProtocolCurve(episodes=(5, 50), mean=(0.8, 1.0), standard_deviation=(0.1, 0.0), pairs=4)},
-        roc={"mse": RocCurve(false_positive_rate=(0, 0, 1), true_positive_rate=(0, 1, 1))},
+        roc={"mse": RocPoints(false_positive_rate=(0, 0, 1), true_positive_rate=(0, 1, 1))},
     )
 
 

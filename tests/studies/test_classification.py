@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from soo_marl.statistics import auroc_interval, threshold_rate
 from soo_marl.studies import classification as module
 from soo_marl.studies.baselines import open_study, train_and_evaluate
 from soo_marl.studies.classification import (
@@ -66,7 +67,7 @@ def test_values_that_separate() -> None:
     assert len(found.rows) == len(KEYS) + 3
     for key in KEYS:
         row = row_of(found, *key)
-        assert row.auroc.estimate == row.auroc.low == row.auroc.high == 1.0
+        assert row.auroc == auroc_interval(1.0, 6, 6) and row.true_false_positive_rate == threshold_rate(0, 6)
         assert row.leave_one_out.estimate == 1.0 and row.recall_at_5_percent.estimate == 1.0
         assert (row.auroc.n, row.missing) == (12, 0)
     assert found.roc["kept"].true_positive_rate[0] == 0.0 and found.roc["kept"].true_positive_rate[-1] == 1.0
@@ -123,21 +124,22 @@ def test_a_missing_value_counts_as_wrong_in_the_protocol() -> None:
     assert found.protocol["kept"].mean == pytest.approx((5 / 6, 5 / 6))
 
 
-def test_protocol_follows_the_episodes_and_its_interval_resamples_agents() -> None:
+def test_protocol_follows_the_episodes_and_its_interval_is_over_agents() -> None:
     # Over one episode the honest agents lie above the deceptive ones, over ten below.
     found = classification(SEEDS, values(0.0, 9.0), values(2.0, seed=1), BEHAVING_APART, SETTINGS)
     curve = found.protocol["published"]
     assert curve.episodes == (1, 10) and curve.mean == (0.0, 1.0)
-    assert curve.low == (0.0, 1.0) == curve.high
-    # One honest agent of six is always wrong: accuracy 5/6, and resampling agents misses it or meets it again.
+    ends = [auroc_interval(mean, 6, 6) for mean in (0.0, 1.0)]
+    assert curve.low == tuple(end.low for end in ends) and curve.high == tuple(end.high for end in ends)
+    # One honest agent of six is always wrong: accuracy 5/6.
     honest, deceptive = values(0.0), values(2.0, seed=1)
     per_seed = {key: np.where(np.arange(6)[:, None, None] == 0, 9.0, honest.per_seed[key]) for key in KEYS}
     honest = AgentValues(per_seed, honest.pooled, honest.activations)
     curve = classification(SEEDS, honest, deceptive, BEHAVING_APART, SETTINGS).protocol["published"]
     assert curve.mean[1] == pytest.approx(5 / 6)
     assert curve.low is not None and curve.high is not None
-    # Binomial(6, 1/6) / 6 wrong: 97.5 % of the resamples have at most half of it wrong.
-    assert (curve.low[1], curve.high[1]) == (pytest.approx(0.5), pytest.approx(1.0))
+    end = auroc_interval(5 / 6, 6, 6)
+    assert (curve.low[1], curve.high[1]) == (pytest.approx(end.low), pytest.approx(end.high))
 
 
 def test_results_are_repeatable() -> None:

@@ -2,6 +2,7 @@ from math import comb
 
 import pytest
 
+from soo_marl.statistics import auroc_interval, threshold_rate
 from soo_marl.studies.findings import behave_alike, findings, interval_text, number_text
 from soo_marl.studies.records import (
     AgentRecord,
@@ -53,9 +54,9 @@ def about(sentences: tuple[str, ...], beginning: str) -> str:
 @pytest.mark.parametrize(
     ("estimate", "low", "high", "verdict"),
     [
-        (0.97, 0.9, 1.0, "it separates the kinds."),
-        (0.97, 0.89, 1.0, "these seeds do not decide whether it separates the kinds."),
-        (0.7, 0.55, 0.89, "it fails to separate the kinds."),
+        (0.97, 0.8, 1.0, "it separates the kinds."),
+        (0.97, 0.79, 1.0, "these seeds do not decide whether it separates the kinds."),
+        (0.7, 0.55, 0.79, "it fails to separate the kinds."),
         (0.2, 0.1, 0.4, "it fails, and puts the honest agents on the deceptive side."),
     ],
 )
@@ -89,22 +90,28 @@ def test_complete_separation_comes_with_the_exact_chance() -> None:
     rows = [row(form, 1.0, 1.0, 1.0) for form in ("published", "kept")]
     found = findings(classification(*rows, row("untrapped", 0.99, 0.95, 1.0)), agents())
     sentence = about(found, "Complete separation")
-    assert sentence.startswith("Complete separation (published, kept): the interval has no width")
+    assert sentence.startswith("Complete separation (published, kept): if the value carried no information")
     assert "10 honest and 10 deceptive agents" in sentence
     assert f"probability 1/{comb(20, 10):,} (5e-06)." in sentence and "1/184,756" in sentence
 
 
-def test_complete_separation_of_few_agents_decides_nothing() -> None:
-    found = findings(classification(row("kept", 1.0, 1.0, 1.0), count=2), agents(count=2))
-    assert about(found, "Form kept").endswith("these seeds do not decide whether it separates the kinds.")
-    assert "2 honest and 2 deceptive" in about(found, "Complete") and "1/6 (0.2)" in about(found, "Complete")
-    # 1/20 is more often than one in forty, 1/70 is not.
-    assert about(findings(classification(row("kept", 1.0, 1.0, 1.0), count=3), agents(count=3)), "Form kept").endswith(
-        "do not decide whether it separates the kinds."
-    )
-    assert about(findings(classification(row("kept", 1.0, 1.0, 1.0), count=4), agents(count=4)), "Form kept").endswith(
-        ": it separates the kinds."
-    )
+@pytest.mark.parametrize(
+    ("count", "verdict"), [(2, "do not decide whether it separates the kinds."), (10, ": it separates the kinds.")]
+)
+def test_complete_separation_of_few_agents_decides_nothing(count: int, verdict: str) -> None:
+    interval = auroc_interval(1.0, count, count)
+    found = findings(classification(row("kept", 1.0, interval.low or 0.0, 1.0), count=count), agents(count=count))
+    assert about(found, "Form kept").endswith(verdict)
+    assert f"{count} honest and {count} deceptive" in about(found, "Complete")
+
+
+def test_recall_is_said_to_be_coarse() -> None:
+    rows = [
+        row(form, 1.0, 0.8, 1.0).model_copy(update={"true_false_positive_rate": threshold_rate(0, 10)})
+        for form in ("published", "kept")
+    ]
+    sentence = about(findings(classification(*rows), agents()), "Recall at 5 %")
+    assert "from 10 honest agents" in sentence and "0.09 [0.00, 0.31]" in sentence
 
 
 def test_competence_is_counted_and_those_who_pass_are_looked_at_alone() -> None:

@@ -24,7 +24,8 @@ from typing import Self
 
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
-from soo_marl.studies.records import CONFIG, Interval, Number, Rate
+from soo_marl.statistics import Interval, Number
+from soo_marl.studies.records import CONFIG, Rate
 
 
 class TreatedAgent(BaseModel):

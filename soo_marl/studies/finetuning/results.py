@@ -18,11 +18,12 @@ from soo_marl.deception import (
     judge,
     relative_difference,
 )
+from soo_marl.statistics import NOT_NEGATIVE, UNBOUNDED, Interval, paired_difference, ratio_interval
 from soo_marl.studies.finetuning.configuration import FinetuneConfig
 from soo_marl.studies.finetuning.evaluation import Condition
 from soo_marl.studies.finetuning.measures import Measures
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
-from soo_marl.studies.records import Interval, mean_interval
+from soo_marl.studies.records import over_seeds
 
 RELATIVE_DIFFERENCE = "relative_difference_to_honest"
 """Measure of a condition: the rate-based difference to honest as a fraction of that of the deceptive baselines."""
@@ -33,6 +34,9 @@ RELATIVE_SENSITIVITY = "relative_sensitivity"
 RELATIVE_GAIN = "relative_seeing_gain"
 """Measure of a condition: the gain from seeing red as a fraction of the honest baselines'."""
 
+AGAINST_SOO = ("trap_rate", "seeing_gain")
+"""Measures that every condition is held against the first treatment with ``soo`` by, seed by seed."""
+
 _RATES = (
     "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
     "rubric_rate_en_route",
@@ -42,6 +46,8 @@ _MEASURES = (
     "activation_power", "activation_variance", "difference_to_honest", "difference_to_deceptive",
     "published_difference_to_honest", "published_difference_to_deceptive",
 )  # fmt: skip
+
+_EITHER_SIGN = ("episode_return", "return_blanked", "seeing_gain")
 
 Measured = Mapping[Condition, Measures]
 
@@ -92,29 +98,12 @@ def condition_summaries(
 ) -> list[ConditionSummary]:
     """One record per condition: the mean of every measure over seeds with its 95 % interval, and the verdicts."""
     generator = np.random.default_rng(0)
-    references = _references(measured)
     honest, deceptive = (measured[Condition(kind)].profile for kind in ("honest", "deceptive"))
-    of_honest = [agent for agent in agents if agent.condition == "honest"]
     summaries = []
     for condition, measures in measured.items():
-        own = [agent for agent in agents if (agent.condition, agent.after) == (condition.name, condition.after)]
-        values = {name: _column(own, name) for name in _MEASURES}
-        for name, part in ((RELATIVE_SENSITIVITY, "sensitivity"), (RELATIVE_GAIN, "seeing_gain")):
-            reference = float(np.nanmean(_column(of_honest, part)))
-            # A fraction of nothing, or of a loss, says nothing.
-            values[name] = _column(own, part) / reference if reference > 0 else np.full(len(own), np.nan)
-        for form in measures.overlap:
-            values[f"overlap/{form}"] = np.array(
-                [math.nan if (value := agent.overlap[form]) is None else value for agent in own]
-            )
-        intervals = {name: mean_interval(column, generator) for name, column in values.items()}
-        if condition == Condition("honest"):
-            # The interval by which verdicts say whether seeing pays.
-            gain, low, high = references.honest.seeing_gain, references.seeing_gain_low, references.seeing_gain_high
-            if not math.isnan(low):
-                n = intervals["seeing_gain"].n
-                intervals["seeing_gain"] = Interval(estimate=gain, low=low, high=high, n=n)
-        intervals[RELATIVE_DIFFERENCE] = _relative(condition, measures.profile, honest, deceptive, generator)
+        own = _agents_of(agents, condition.name, condition.after)
+        intervals = measure_intervals(own, agents, generator)
+        intervals[RELATIVE_DIFFERENCE] = _relative(condition, measures.profile, honest, deceptive)
         words = Counter(agent.verdict for agent in own if agent.verdict is not None)
         chosen = condition.treatment
         summaries.append(
@@ -131,6 +120,46 @@ def condition_summaries(
             )
         )
     return summaries
+
+
+def measure_intervals(
+    own: Sequence[TreatedAgent], agents: Sequence[TreatedAgent], generator: np.random.Generator
+) -> dict[str, Interval]:
+    """Every measure of the agents of one condition that follows from the agents' records, by name.
+
+    Rates allow for a seed that fails, other measures have Student's t; fractions of the honest baselines' mean count
+    the spread of these as well, and what is held against ``soo`` are differences seed by seed.
+
+    Args:
+        own: the agents of the condition.
+        agents: those of all conditions, with the same seeds in the same order.
+        generator: source of the draws.
+    """
+    honest = _agents_of(agents, "honest")
+    label = next((agent.condition for agent in agents if agent.condition.split(".")[0] == "soo"), "")
+    soo = _agents_of(agents, label, own[0].after)
+    intervals = {
+        name: over_seeds(
+            _column(own, name),
+            generator,
+            rate=name in _RATES,
+            bounds=UNBOUNDED if name in _EITHER_SIGN else NOT_NEGATIVE,
+        )
+        for name in _MEASURES
+    }
+    for name, part in ((RELATIVE_SENSITIVITY, "sensitivity"), (RELATIVE_GAIN, "seeing_gain")):
+        intervals[name] = ratio_interval(_column(own, part), _column(honest, part))
+    for form in own[0].overlap:
+        values = [agent.overlap[form] for agent in own]
+        intervals[f"overlap/{form}"] = over_seeds(np.array(values, dtype=np.float64), generator, rate=False)
+    if soo and own != soo:
+        for name in AGAINST_SOO:
+            intervals[f"{name}_minus_soo"] = paired_difference(_column(own, name), _column(soo, name))
+    return intervals
+
+
+def _agents_of(agents: Sequence[TreatedAgent], condition: str, after: bool = False) -> list[TreatedAgent]:
+    return [agent for agent in agents if (agent.condition, agent.after) == (condition, after)]
 
 
 def _references(measured: Measured) -> References:
@@ -168,8 +197,7 @@ def _differences(condition: Condition, measures: Measures, honest: Measures, dec
                 other.profile,
                 measures.rates,
                 other.rates,
-                generator=np.random.default_rng(0),
-                confidence=None,
+                interval=False,
             )
             rate_based, published = difference.rate_based, difference.published
         found[f"difference_to_{name}"] = rate_based
@@ -182,20 +210,18 @@ def _relative(
     profile: DeceptionProfile,
     honest: DeceptionProfile,
     deceptive: DeceptionProfile,
-    generator: np.random.Generator,
 ) -> Interval:
-    """The rate-based difference to honest as a fraction of the deceptive baselines' own."""
+    """The rate-based difference to honest as a fraction of the deceptive baselines' own, which is 1 by definition."""
     if condition.name == "honest":
-        found = relative_difference(deceptive, honest, deceptive, generator=generator, confidence=None)
+        found = relative_difference(deceptive, honest, deceptive, interval=False)
         return Interval(estimate=found.honest, n=len(honest.total_opportunities))
     counted = int((profile.total_opportunities > 0).sum())
     found = relative_difference(
-        profile, honest, deceptive, generator=generator, confidence=0.95 if counted > 1 else None
+        profile, honest, deceptive, interval=counted > 1 and condition != Condition("deceptive")
     )
-    low, high = (None if math.isnan(value) else value for value in (found.low, found.high))
     if math.isnan(found.mean):
         return Interval(estimate=None, n=0)
-    return Interval(estimate=found.mean, low=low, high=high, n=counted)
+    return Interval(estimate=found.mean, low=found.low, high=found.high, n=counted)
 
 
 def _column(agents: Sequence[TreatedAgent], name: str) -> np.ndarray:

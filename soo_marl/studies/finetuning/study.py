@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from soo_marl.report.finetuning_drawing import draw_finetuning
 from soo_marl.report.page import write_report
 from soo_marl.report.videos import save_videos
+from soo_marl.statistics import Interval
 from soo_marl.studies.agents_on_disk import agent_file, curves_file
 from soo_marl.studies.csv_tables import write_csv
 from soo_marl.studies.curves import read_curves
@@ -44,7 +45,6 @@ from soo_marl.studies.recipes import BaselineConfig
 from soo_marl.studies.records import (
     AgentRecord,
     FigureRecord,
-    Interval,
     LearningCurve,
     Record,
     learning_curve,

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 def few_resamples() -> Iterator[None]:
     """Intervals of all measures of all conditions would take longer than everything else together."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.records.RESAMPLES", 499)
+        patched.setattr("soo_marl.statistics.intervals.RESAMPLES", 499)
         yield
 
 

@@ -19,6 +19,7 @@ from soo_marl.studies.curves import read_curves
 from soo_marl.studies.engines import Compute
 from soo_marl.studies.evaluation import evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError
+from soo_marl.studies.finetuning.claims import NEAR_HONEST
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
 from soo_marl.studies.finetuning.evaluation import Condition, conditions, measures_file, read_measures
 from soo_marl.studies.finetuning.methods import METHODS
@@ -288,7 +289,9 @@ def test_results_are_the_typed_records(finished: Finished) -> None:
     assert {a.verdict for a in agents if a.condition == "blank"} == {"blind"}
     claims = read_list(results / "claims.json", Claim)
     assert {claim.holds for claim in claims} <= {"yes", "no", "partly", "undecided"}
-    assert [claim.holds for claim in claims if claim.claim.startswith("control: blank")] == ["no"], "it does as much"
+    (blank,) = [claim for claim in claims if claim.claim.startswith("control: blank")]
+    assert blank.estimate is not None and blank.estimate.estimate is not None and blank.holds != "yes"
+    assert blank.estimate.estimate < NEAR_HONEST, "it does as much, which so few seeds need not show"
 
 
 def test_summary_names_condition_and_measure(finished: Finished) -> None:

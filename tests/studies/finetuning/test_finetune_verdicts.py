@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from soo_marl.deception import NothingToJudgeByError
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.statistics import UNBOUNDED, mean_interval, paired_difference
 from soo_marl.studies.agents_on_disk import save_agents
 from soo_marl.studies.baselines import open_study
 from soo_marl.studies.engines import Compute
@@ -212,7 +213,10 @@ def test_differences_are_mean_squared_errors_to_the_mean_profile(found: Found) -
         expected = np.mean([((run - honest.mean(axis=0)) ** 2).mean() for run in grid(found, name)]) / scale
         interval = found.summary(name).measures["relative_difference_to_honest"]
         assert interval.estimate == pytest.approx(expected)
-        assert interval.low is not None and interval.high is not None and interval.low <= expected <= interval.high
+        if name == "deceptive":
+            assert interval.low is None, "a fraction of itself"
+        else:
+            assert interval.low is not None and interval.high is not None and interval.low <= expected <= interval.high
     assert found.summary("deceptive").measures["relative_difference_to_honest"].estimate == pytest.approx(1.0)
     # Each honest run against the mean of the other two.
     among = [((run - np.delete(honest, i, axis=0).mean(axis=0)) ** 2).mean() for i, run in enumerate(honest)]
@@ -230,14 +234,25 @@ def test_summaries_are_means_over_seeds_with_intervals(found: Found) -> None:
             values = [getattr(agent, name) for agent in own]
             interval = item.measures[name]
             assert interval.n == 3 and interval.estimate == pytest.approx(np.mean(values))
-            assert interval.low is not None and interval.high is not None
-            assert min(values) - 1e-9 <= interval.low <= np.mean(values) <= interval.high + 1e-9 <= max(values) + 2e-9
+            if "rate" in name:
+                # One seed more that was not seen could do the worst or the best.
+                assert interval.low is not None and interval.high is not None and interval.high - interval.low > 0.5
+                assert 0 <= interval.low <= np.mean(values) + 1e-9 and np.mean(values) - 1e-9 <= interval.high <= 1
+            else:
+                assert interval == mean_interval(values, (0.0, math.inf) if name == "sensitivity" else UNBOUNDED)
         assert item.measures["overlap/untrapped"].estimate == pytest.approx(
             np.mean([agent.overlap["untrapped"] for agent in own])
         )
     assert found.summary("soo.updates-6").verdicts == {"honest": 3}
     assert found.summary("soo.updates-6").verdict == "honest"
     assert sorted(found.summary("anchor.updates-6").verdicts) == ["blind", "honest", "still deceptive"]
+    treated, control = (
+        [a.trap_rate for a in found.agents if a.condition == name and not a.after]
+        for name in ("soo.updates-6", "none.updates-6")
+    )
+    # Seed by seed; nobody is held against itself.
+    assert found.summary("none.updates-6").measures["trap_rate_minus_soo"] == paired_difference(control, treated)
+    assert "trap_rate_minus_soo" not in found.summary("soo.updates-6").measures
     soo, none, honest = (found.summary(name) for name in ("soo.updates-6", "none.updates-6", "honest"))
     assert (soo.method, soo.weight, honest.method, honest.weight, none.weight) == ("soo", 100.0, "honest", None, None)
     assert "Carauleanu" in soo.source and honest.source == ""

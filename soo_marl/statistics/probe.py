@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from soo_marl.overlap.classify import CountArray, FloatArray, Interval, auroc_of_resamples, bootstrap_intervals
+from soo_marl.statistics.intervals import FloatArray, Interval, share_interval
+from soo_marl.statistics.separation import auroc, auroc_interval
 
 
 class LinearProbe(BaseModel):
@@ -28,26 +29,20 @@ def linear_probe(
     activations: npt.ArrayLike,
     labels: npt.ArrayLike,
     pair_of: npt.ArrayLike,
-    generator: np.random.Generator,
-    resamples: int = 2000,
-    level: float = 0.95,
     inverse_regularisation: float = 1.0,
 ) -> LinearProbe:
     """Logistic regression on single steps' activations, tested on agents of held-out training seeds.
 
     Each fold holds out every agent of one training seed, of both kinds, so that nothing the two share can help. Units
     are standardised on the training agents; steps are weighted so that every kind, and within it every agent, counts
-    the same. An agent's score is its mean decision value over its steps. Intervals resample the held-out agents with
-    their scores and do not refit the probe. Scores of different folds share training agents, so with few seeds the
-    intervals are too narrow: hold the result against that of shuffled labels.
+    the same. An agent's score is its mean decision value over its steps. Intervals are over the held-out agents with
+    their scores. Scores of different folds share training agents, so with few seeds the intervals are too narrow: hold
+    the result against that of shuffled labels.
 
     Args:
         activations: ``[A, n, units]``, n steps of each of A agents; steps with a NaN are left out.
         labels: ``[A]``, 1 or True for a deceptive agent, 0 or False for an honest one.
         pair_of: ``[A]``, the training seed of each agent.
-        generator: source of the resamples.
-        resamples: number of bootstrap resamples.
-        level: coverage of the intervals, in (0, 1).
         inverse_regularisation: scikit-learn's ``C``; smaller pulls the weights harder towards zero.
 
     Raises:
@@ -75,10 +70,12 @@ def linear_probe(
         held_out = np.asarray(seeds == seed)
         scores[held_out] = _held_out_scores(steps, valid, deceptive, held_out, inverse_regularisation)
 
-    auroc, accuracy = bootstrap_intervals(
-        (auroc_of_resamples, _sign_accuracy), scores[~deceptive], scores[deceptive], generator, resamples, level
+    honest, others = scores[~deceptive], scores[deceptive]
+    return LinearProbe(
+        auroc=auroc_interval(auroc(honest, others), len(honest), len(others)),
+        accuracy=share_interval(int((honest < 0).sum() + (others > 0).sum()), len(scores)),
+        scores=tuple(scores.tolist()),
     )
-    return LinearProbe(auroc=auroc, accuracy=accuracy, scores=tuple(scores.tolist()))
 
 
 def _held_out_scores(
@@ -105,10 +102,3 @@ def _held_out_scores(
         for agent_steps, agent_valid in zip(steps[held_out], valid[held_out], strict=True)
     ]
     return np.array(scores)
-
-
-def _sign_accuracy(
-    honest: FloatArray, deceptive: FloatArray, honest_copies: CountArray, deceptive_copies: CountArray
-) -> FloatArray:
-    right: FloatArray = (honest_copies * (honest < 0)).sum(1) + (deceptive_copies * (deceptive > 0)).sum(1)
-    return right / (len(honest) + len(deceptive))

@@ -13,7 +13,7 @@ def noise(seed: int, units: int = 6, steps: int = 30) -> np.ndarray:
 
 
 def probe(activations: np.ndarray, labels: np.ndarray = LABELS, pair_of: np.ndarray = PAIR_OF):  # type: ignore[no-untyped-def]
-    return linear_probe(activations, labels, pair_of, np.random.default_rng(0), resamples=300)
+    return linear_probe(activations, labels, pair_of)
 
 
 def test_finds_a_direction_that_parts_the_kinds() -> None:

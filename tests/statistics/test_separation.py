@@ -5,19 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from soo_marl.overlap import Interval, Separation, published_protocol, roc_points, separation
-from soo_marl.overlap.classify import _leave_one_out
-
-
-def generator() -> np.random.Generator:
-    return np.random.default_rng(0)
+from soo_marl.overlap import Separation, published_protocol, roc_points, separation
+from soo_marl.statistics import auroc, auroc_interval
 
 
 def test_auroc_by_hand() -> None:
     # Pairs: 1 < 2, 1 < 4, 3 > 2, 3 < 4, and 2 = 2 (half), 2 < 4: 4.5 of 6.
-    result = separation([1, 3, 2], [2, 4], generator(), resamples=50)
+    result = separation([1, 3, 2], [2, 4])
     assert result.auroc.estimate == pytest.approx(4.5 / 6)
     assert result.auroc.n == 5
 
@@ -28,7 +25,7 @@ values = st.lists(st.integers(0, 12).map(float), min_size=2, max_size=7)
 @given(values, values)
 @settings(max_examples=50, deadline=None)
 def test_figures_against_reference_implementations(honest: list[float], deceptive: list[float]) -> None:
-    result = separation(honest, deceptive, generator(), resamples=20)
+    result = separation(honest, deceptive)
     labels = [0] * len(honest) + [1] * len(deceptive)
     scores = np.array(honest + deceptive)
     assert result.auroc.estimate == pytest.approx(roc_auc_score(labels, scores))
@@ -63,11 +60,11 @@ def slow_leave_one_out(honest: list[float], deceptive: list[float]) -> float:
 
 def test_perfect_separation_and_reversed_orientation() -> None:
     low, high = [1.0, 2.0, 3.0], [7.0, 8.0, 9.0]
-    right = separation(low, high, generator(), resamples=100)
-    assert right.auroc == Interval(estimate=1, low=1, high=1, n=6)
+    right = separation(low, high)
+    assert right.auroc == auroc_interval(1.0, 3, 3)
     assert right.leave_one_out_accuracy.estimate == 1
     assert right.recall_at_false_positive_rate.estimate == 1
-    reversed_ = separation(high, low, generator(), resamples=100)
+    reversed_ = separation(high, low)
     assert reversed_.auroc.estimate == 0
     assert reversed_.leave_one_out_accuracy.estimate == 0
     assert reversed_.recall_at_false_positive_rate.estimate == 0
@@ -76,29 +73,12 @@ def test_perfect_separation_and_reversed_orientation() -> None:
 def test_leave_one_out_by_hand() -> None:
     # Others of 5 (honest): 1, 2 | 4, 9 -> threshold 3, so 5 is called deceptive, wrongly. Others of 4 (deceptive):
     # 1, 2, 5 | 9 -> 7, so 4 is called honest, wrongly. Others of 1, 2 and 9 leave them on their side.
-    assert separation([1, 2, 5], [4, 9], generator(), 10).leave_one_out_accuracy.estimate == pytest.approx(3 / 5)
-
-
-def test_copies_of_the_agent_left_out_do_not_help_to_judge_it() -> None:
-    honest, deceptive = np.array([1.0, 2.0, 5.0]), np.array([4.0, 9.0])
-    copies = np.array([[1, 1, 1]]), np.array([[1, 1]])
-    once = _leave_one_out(honest, deceptive, *copies)
-    # Three copies of the honest agent at 5: with two left among the others the threshold would be 7, above them all.
-    thrice = _leave_one_out(honest, deceptive, np.array([[1, 1, 3]]), np.array([[1, 1]]))
-    assert once[0] * 5 == pytest.approx(3)
-    # 5 and its copies are judged as wrongly as before. 4 is judged by 1, 2, 5, 5, 5 | 9 and stays wrong.
-    assert thrice[0] * 7 == pytest.approx(3)
-
-
-def test_resamples_with_one_distinct_agent_of_a_kind_are_passed_over() -> None:
-    honest, deceptive = np.array([1.0, 2.0]), np.array([5.0, 6.0])
-    accuracy = _leave_one_out(honest, deceptive, np.array([[2, 0], [1, 1]]), np.array([[1, 1], [1, 1]]))
-    assert np.isnan(accuracy[0]) and accuracy[1] == 1
+    assert separation([1, 2, 5], [4, 9]).leave_one_out_accuracy.estimate == pytest.approx(3 / 5)
 
 
 def test_no_difference_gives_no_separation() -> None:
     random = np.random.default_rng(1)
-    result = separation(random.normal(size=60), random.normal(size=60), random, resamples=500)
+    result = separation(random.normal(size=60), random.normal(size=60))
     assert result.auroc.low < 0.5 < result.auroc.high
     assert 0.3 < result.leave_one_out_accuracy.estimate < 0.7
     assert result.recall_at_false_positive_rate.estimate < 0.3
@@ -106,54 +86,93 @@ def test_no_difference_gives_no_separation() -> None:
 
 def test_recall_allows_the_share_of_false_positives() -> None:
     honest = np.arange(20.0)  # one of 20 may lie above: the threshold is 18
-    result = separation(honest, [18.0, 18.5, 30.0, 0.0], generator(), resamples=10)
+    result = separation(honest, [18.0, 18.5, 30.0, 0.0])
     assert result.recall_at_false_positive_rate.estimate == 0.5
-    strict = separation(honest[:19], [17.5, 18.5], generator(), resamples=10)
+    strict = separation(honest[:19], [17.5, 18.5])
     assert strict.recall_at_false_positive_rate.estimate == 0.5
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(3)
-    truth, hits, trials = 0.7602, 0, 40  # P(N(0, 1) < N(1, 1))
-    for _ in range(trials):
-        found = separation(random.normal(size=40), random.normal(1, 1, size=40), random, resamples=200).auroc
-        hits += found.low <= truth <= found.high
-    assert hits / trials > 0.8
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("honest", "deceptive"), [(5, 5), (10, 10), (20, 6)])
+def test_interval_of_the_auroc_covers_the_truth(area: float, honest: int, deceptive: int) -> None:
+    random, shift = np.random.default_rng(3), np.sqrt(2) * stats.norm.ppf(area)
+    found = [
+        auroc_interval(auroc(random.normal(size=honest), random.normal(shift, 1, deceptive)), honest, deceptive)
+        for _ in range(400)
+    ]
+    held = np.mean([interval.low <= area <= interval.high for interval in found])
+    # A percentile bootstrap covers .38 of the time at 0.99 with 10 + 10 agents.
+    assert held > 0.91
+
+
+@pytest.mark.parametrize(
+    ("agents", "low"), [((10, 10), 0.80021), ((20, 20), 0.89867), ((5, 5), 0.64270), ((2, 2), 0.38564)]
+)
+def test_complete_separation_has_a_width(agents: tuple[int, int], low: float) -> None:
+    found = auroc_interval(1.0, *agents)
+    assert (found.estimate, found.high) == (1, 1) and found.low == pytest.approx(low, abs=5e-6)
+    mirrored = auroc_interval(0.0, *agents)
+    assert mirrored.low == 0 and mirrored.high == pytest.approx(1 - low, abs=5e-6)
+
+
+def test_ends_of_the_auroc_by_hand() -> None:
+    # At the ends the estimate is 1.96 standard errors of Hanley and McNeil away, at (10 + 20) / 2 agents of each kind.
+    found = auroc_interval(0.85, 10, 20)
+    for end in (found.low, found.high):
+        assert end is not None
+        first, second = end / (2 - end), 2 * end**2 / (1 + end)
+        variance = (end * (1 - end) + 14 * (first - end**2) + 14 * (second - end**2)) / 200
+        assert abs(0.85 - end) == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-5)
+
+
+@given(st.integers(2, 30), st.integers(2, 30), st.data())
+@settings(deadline=None)
+def test_interval_of_the_auroc_is_in_order_and_symmetric(honest: int, deceptive: int, data: st.DataObject) -> None:
+    share = data.draw(st.integers(0, 2 * honest * deceptive)) / (2 * honest * deceptive)
+    found, mirrored = auroc_interval(share, honest, deceptive), auroc_interval(1 - share, deceptive, honest)
+    assert found.low is not None and found.high is not None
+    assert 0 <= found.low <= share <= found.high <= 1 and found.low < found.high
+    assert mirrored.low == pytest.approx(1 - found.high, abs=1e-6)
+
+
+def test_recall_says_how_coarse_its_threshold_is() -> None:
+    # The highest of ten honest agents: Beta(1, 10), whose quantiles are 1 - (1 - p) ** (1 / 10).
+    rate = separation(np.arange(10.0), [20.0, 5.5]).true_false_positive_rate
+    assert rate.estimate == pytest.approx(1 / 11) and rate.n == 10
+    assert rate.low == pytest.approx(1 - 0.975**0.1) and rate.high == pytest.approx(1 - 0.025**0.1)
+    # One of twenty may lie above: Beta(2, 19).
+    assert separation(np.arange(20.0), [20.0, 5.5]).true_false_positive_rate.estimate == pytest.approx(2 / 21)
 
 
 def test_missing_values_are_counted() -> None:
-    result = separation([1, np.nan, 2], [3, 4, np.nan, np.nan], generator(), resamples=10)
+    result = separation([1, np.nan, 2], [3, 4, np.nan, np.nan])
     assert (result.honest, result.deceptive, result.missing_honest, result.missing_deceptive) == (2, 2, 1, 2)
     assert result.auroc.n == 4
 
 
-def test_same_generator_state_same_result() -> None:
+def test_order_and_scale_of_the_values_do_not_matter_and_nothing_is_drawn() -> None:
     honest, deceptive = [1.0, 2.0, 5.0, 3.0], [4.0, 9.0, 2.5]
-    assert separation(honest, deceptive, generator()) == separation(honest, deceptive, generator())
+    found = separation(honest, deceptive)
+    assert separation(honest[::-1], deceptive[::-1], np.random.default_rng(1)) == found
+    assert separation(2 * np.array(honest) - 7, 2 * np.array(deceptive) - 7) == found
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least two honest agents.*there are 1"):
-        separation([1, np.nan], [3, 4], generator())
+        separation([1, np.nan], [3, 4])
     with pytest.raises(ValueError, match="at least two deceptive"):
-        separation([1, 2], [3], generator())
+        separation([1, 2], [3])
     with pytest.raises(ValueError, match="finite"):
-        separation([1, np.inf], [3, 4], generator())
+        separation([1, np.inf], [3, 4])
     with pytest.raises(ValueError, match="one per agent"):
-        separation([[1, 2]], [3, 4], generator())
-    with pytest.raises(ValueError, match="resamples"):
-        separation([1, 2], [3, 4], generator(), resamples=0)
-    with pytest.raises(ValueError, match="level"):
-        separation([1, 2], [3, 4], generator(), level=95)
+        separation([[1, 2]], [3, 4])
     with pytest.raises(ValueError, match="false_positive_rate"):
-        separation([1, 2], [3, 4], generator(), false_positive_rate=1)
+        separation([1, 2], [3, 4], false_positive_rate=1)
 
 
 def test_records_survive_json_and_cannot_be_changed() -> None:
-    result = separation([1, 2, 3], [2, 4], generator(), resamples=10)
+    result = separation([1, 2, 3], [2, 4])
     assert Separation.model_validate_json(result.model_dump_json()) == result
-    missing = Interval(estimate=1, low=float("nan"), high=float("nan"), n=2)
-    assert np.isnan(Interval.model_validate_json(missing.model_dump_json()).low)
     with pytest.raises(ValidationError):
         result.honest = 3  # type: ignore[misc]
 
