@@ -170,9 +170,7 @@ def test_an_adapter_on_a_merged_model_names_no_model_that_it_does_not_fit(tmp_pa
     assert "with another adapter merged into it" in (tmp_path / "second" / "README.md").read_text()
 
 
-@settings(
-    max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(["adapter_config.json", "soo_marl_base_model.json", ADAPTER_WEIGHTS]),
     key=st.integers(0, 10_000),

@@ -53,10 +53,16 @@ def test_code_in_a_models_folder_never_runs(
 ) -> None:
     mark = tmp_path / "ran"
     monkeypatch.setattr("builtins.input", lambda *_: mark.write_text("asked") and "y")
-    code = f"open({str(mark)!r}, 'w').write('x')\nclass C: pass\nclass M: pass\nclass T: pass\ndef generate(**_): pass\n"
+    code = (
+        f"open({str(mark)!r}, 'w').write('x')\nclass C: pass\nclass M: pass\nclass T: pass\ndef generate(**_): pass\n"
+    )
     (folder / "evil.py").write_text(code)
     if kind == "model":
-        edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})
+        edit(
+            folder / "config.json",
+            model_type="evil",
+            auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"},
+        )
     elif kind == "tokenizer":
         edit(folder / "tokenizer_config.json", tokenizer_class="T", auto_map={"AutoTokenizer": [None, "evil.T"]})
     else:
@@ -97,7 +103,9 @@ def test_what_looks_like_a_path_is_not_asked_of_the_hub(
 
 
 @pytest.mark.parametrize("name", ["organisation/model", "gpt-of-nobody"])
-def test_a_name_on_the_hub_is_asked_for_without_retries(name: str, no_network: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_on_the_hub_is_asked_for_without_retries(
+    name: str, no_network: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ValueError, match=f"no language model '{name}' here or on the model hub"):
         load_model(name)
     assert 1 <= len(no_network) <= 2 and not caplog.records, "no retries, nothing in the log"

@@ -127,7 +127,9 @@ def test_a_missing_or_damaged_adapter_is_named(study: Path, config: LanguageStud
     directory = StudyDirectory.read(path)
     weights = path / "my_soo" / "seed_0" / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(RunDirectoryError, match="seed_0/adapter/adapter_model.safetensors is not a readable safetensors file"):
+    with pytest.raises(
+        RunDirectoryError, match="seed_0/adapter/adapter_model.safetensors is not a readable safetensors file"
+    ):
         load_study_model(config, directory, "my_soo", 0)
     shutil.rmtree(weights.parent)
     with pytest.raises(RunDirectoryError, match=r"seed_0/adapter/\S+ is missing"):
