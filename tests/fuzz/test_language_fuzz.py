@@ -119,7 +119,8 @@ TOML = {name: resources.files("soo_marl.llm").joinpath("data", name).read_bytes(
 READERS: dict[str, Any] = {
     "recipes.toml": load_recipes, "scenarios.toml": load_templates, "inventory.toml": load_inventory
 }  # fmt: skip
-HOSTILE = (b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",
+HOSTILE = (
+    b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",
            b"[scenarios.x]\ntext = 5", b"scenarios = 1", b"x = 9" + b"9" * 5_000, b"")  # fmt: skip
 
 
