@@ -66,7 +66,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDirectory, dic
             overlap=LatentOverlap(token_mode="full", skip_header=0, pairs=2, values=(value,)),
             gap=LayerGap(site="a", pairs=2, layers=(0,), relative=(0.5,)),
         )
-        shares = dict.fromkeys(("deceptive_cheap_first", "deceptive_mirrored", "honest_cheap_first", "honest_mirrored"), 0.5)
+        shares = dict.fromkeys(
+            ("deceptive_cheap_first", "deceptive_mirrored", "honest_cheap_first", "honest_mirrored"), 0.5
+        )
         training = TrainingRecord(losses=(1.0, 0.5), steps_per_epoch=1, epochs=(EpochRecord(epoch=1, **shares),))
         measures = ModelMeasures(perplexity=2.0, power=1.0, prompt_variance=0.5, name_gap=0.1)
         for model in CONFIG.models:
@@ -117,7 +119,8 @@ TOML = {name: resources.files("soo_marl.llm").joinpath("data", name).read_bytes(
 READERS: dict[str, Any] = {
     "recipes.toml": load_recipes, "scenarios.toml": load_templates, "inventory.toml": load_inventory
 }  # fmt: skip
-HOSTILE = (b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",
+HOSTILE = (
+    b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",
            b"[scenarios.x]\ntext = 5", b"scenarios = 1", b"x = 9" + b"9" * 5_000, b"")  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def test_a_pickle_in_the_weights_place_is_not_opened(adapter: Path, tmp_path: Pa
     (adapter / "adapter_model.bin").write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
     assert load_adapter(base(), adapter).has_adapter, "what lies beside the weights is no matter"
     (adapter / ADAPTER_WEIGHTS).unlink()
-    with pytest.raises(RunDirectoryError, match="adapter_model.safetensors is missing"):
+    with pytest.raises(RunDirectoryError, match=r"adapter_model\.safetensors is missing"):
         load_adapter(base(), adapter)
     (adapter / "adapter_model.bin").rename(adapter / ADAPTER_WEIGHTS)
     with pytest.raises(RunDirectoryError, match="not a readable safetensors file") as caught:

@@ -138,7 +138,10 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
         ({"more": ["--max-new-tokens", "0"]}, ["max_new_tokens", "greater than or equal to 1"]),
         ({"more": ["--recipes", "deep.toml"]}, ["deep.toml is not readable TOML"]),
         ({"more": ["--scenario-file", "deep.toml"]}, ["deep.toml is not readable TOML"]),
-        ({"config": {"tie_word_embeddings": True}, "more": ["--recipes", "mine.toml", "--recipe", "tied"]}, ["lm_head"]),
+        (
+            {"config": {"tie_word_embeddings": True}, "more": ["--recipes", "mine.toml", "--recipe", "tied"]},
+            ["lm_head"],
+        ),
         ({"config": {"vocab_size": 100}}, ["the model knows 100: take the tokenizer that belongs to it"]),
         ({"tokenizer": {"eos_token": None, "pad_token": None}, "more": ["--organism"]}, ["names no end token"]),
         (
@@ -180,7 +183,9 @@ def test_own_pairs_that_the_test_asks_too_are_pointed_out(
     study = tmp_path / "study"
     options = ["--no-organism", "--fills", 1, "--epochs", 1, "--seeds", 0, "--workers", 0, "--methods", "soo"]
     more = ["--layers", "1", "--pairs", file, "--max-new-tokens", 2]
-    status = main(list(map(str, ["llm", "finetune", "--model", saved(tmp_path / "m"), "--output", study, *options, *more])))
+    status = main(
+        list(map(str, ["llm", "finetune", "--model", saved(tmp_path / "m"), "--output", study, *options, *more]))
+    )
     told = "3 of 4 texts of the own pairs are also asked afterwards, as part of the test"
     assert status == 0 and told in " ".join(capsys.readouterr().out.split())
     assert told in " ".join((study / "report.html").read_text().split())

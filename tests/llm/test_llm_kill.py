@@ -1,4 +1,4 @@
-"""Models of a study killed with SIGKILL at any moment and continued end as those that were never interrupted, bit for bit.
+"""Models of a study killed with SIGKILL and continued end as those that were never interrupted, bit for bit.
 
 Each session is a forked process that counts the points at which it could die: before every operation on a file of the
 study, and every step of training.
@@ -57,9 +57,9 @@ class DeathWatch:
         optimisation._CHECKPOINT_SECONDS = -1.0  # after every step
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in AUDITED and isinstance(arguments[AUDITED[event]], str | os.PathLike):
-            if self.study in Path(arguments[AUDITED[event]]).parents:
-                self.point()
+        file = arguments[AUDITED[event]] if event in AUDITED else None
+        if isinstance(file, str | os.PathLike) and self.study in Path(file).parents:
+            self.point()
 
     def point(self) -> None:
         if self.points == self.die_at:

@@ -1,4 +1,4 @@
-"""Models are loaded from folders that were looked at first: no code of theirs runs, no pickle is read, no hub is asked."""
+"""Models come from folders that were looked at first: no code of theirs runs, no pickle is read, no hub is asked."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_a_missing_or_damaged_adapter_is_named(study: Path, config: LanguageStud
     weights = path / "my_soo" / "seed_0" / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(
-        RunDirectoryError, match="seed_0/adapter/adapter_model.safetensors is not a readable safetensors file"
+        RunDirectoryError, match=r"seed_0/adapter/adapter_model\.safetensors is not a readable safetensors file"
     ):
         load_study_model(config, directory, "my_soo", 0)
     shutil.rmtree(weights.parent)
