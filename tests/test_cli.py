@@ -178,10 +178,10 @@ def test_a_notebooks_environment_and_a_lost_output_change_nothing(tmp_path: Path
 def test_output_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refuse(run("train", "--output", tmp_path / "file"), "file is a file, not a folder; name another output folder")
-    refuse(run("train", "--output", tmp_path / "file" / "below"), "cannot write in", "name another output folder")
+    refuse(run("train", "--output", tmp_path / "file" / "below"), "cannot write", "name another output folder")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("x")
-    refuse(run("demo", "--output", tmp_path / "thesis"), "holds files but no study.json")
+    refuse(run("demo", "--output", tmp_path / "thesis"), "holds files (thesis.tex) but no study.json")
     assert contents(tmp_path) == {"file": b"", "thesis/thesis.tex": b"x"}
 
 

@@ -45,7 +45,7 @@ def test_reproduction(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     make_ready(output / "paper", ready_config(seeds=(0, 1), regime="joint"), deceptive=HONEST)
     (output / "study.json").unlink(missing_ok=True)
     command = ["reproduce", "--output", str(output), "--scale", "tiny", "--workers", "0", "--presets"]
-    refuse(run(*command, "trackable"), "holds files but no study.json")
+    refuse(run(*command, "trackable"), "holds files (paper) but no study.json")
     StudyDirectory.open(tmp_path / "new", "reproduction", SCALES["tiny"], (0, 1))
     shutil.copy(tmp_path / "new" / "study.json", output)
     capsys.readouterr()

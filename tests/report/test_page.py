@@ -147,7 +147,7 @@ def test_whole_page(study: StudyDirectory) -> None:
         ("results/agents.json", "results/agents.json is missing"),
         ("results/classification.json", "results/classification.json is missing"),
         ("results/figures.json", "results/figures.json is missing"),
-        ("figures/curves.png", "figures/curves.png cannot be read"),
+        ("figures/curves.png", "figures/curves.png is missing"),
         ("study.json", "study.json is missing"),
     ],
 )
