@@ -18,7 +18,7 @@ from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.methods import METHODS, method
 from soo_marl.studies.finetuning.study import treatments_of
 from soo_marl.studies.recipes import BaselineConfig, baseline_config, scaled
-from soo_marl.studies.run_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, MANIFEST_NAME, RunDirectoryError, StudyDirectory
 
 REGIMES: Mapping[str, str] = MappingProxyType({"trackable": "staged", "paper": "joint", "watch": "scripted"})
 """How each preset is trained: ``paper`` as in the paper, the others so that deception is learnt."""
@@ -303,17 +303,25 @@ def checkpoint_megabytes(plan: PresetPlan, compute: Compute) -> float:
 
 
 def _done(plan: PresetPlan) -> set[str]:
-    """Names of the steps that were done before."""
+    """Names of the steps that were done before; the preset itself refuses what is damaged, and the others go on."""
+
+    def is_done(study: StudyDirectory, step: str) -> bool:
+        try:
+            return study.done(step)
+        except RunDirectoryError:
+            return False
+
     if not (plan.path / MANIFEST_NAME).exists():
         return set()
     study, folder = StudyDirectory.read(plan.path), plan.path / FINETUNING_FOLDER
-    done = {step for step in ("train", "evaluate") if study.done(step)}
+    done = {step for step in ("train", "evaluate") if is_done(study, step)}
     for step, file in (("classify", "classification.json"), ("profiles", "profiles.json")):
         if (study.results / file).exists():
             done.add(step)
     if (folder / MANIFEST_NAME).exists():
         finetuning = StudyDirectory.read(folder)
-        done |= {name for name, step in (("fine-tune", "finetune"), ("measure", "measure")) if finetuning.done(step)}
+        steps = (("fine-tune", "finetune"), ("measure", "measure"))
+        done |= {name for name, step in steps if is_done(finetuning, step)}
     return done
 
 
