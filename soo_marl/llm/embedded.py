@@ -25,13 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, TypeAdapter
 
 from soo_marl.studies.files import (
+    DELETE,
     PARTIAL_SUFFIX,
     RunDirectoryError,
     opened,
     read_json,
     replacing_folder,
+    validate,
     write_json,
     write_text,
 )
@@ -88,12 +91,12 @@ def embedded_file() -> Path:
 def embedded_folder() -> Path:
     """The folder with the converted model, which any ``from_pretrained`` reads; made on the first call.
 
-    Its files are held against the digests that were taken when they were written, once in each process; a folder that
-    was damaged since is made anew. Processes that convert at the same time do not meet: each has a folder of its own.
+    Its files are held against the digests that were taken when they were written, once in each process. Processes that
+    convert at the same time do not meet: each has a folder of its own, and the first to finish gives its name.
 
     Raises:
         ValueError: the package, or transformers or gguf, is not installed.
-        RunDirectoryError: the cache folder cannot be read or written.
+        RunDirectoryError: the cache folder cannot be read or written, or what is in it was damaged.
     """
     source, target = embedded_file(), cache_folder() / f"{EMBEDDED}-{_version()}-float32"
     if not (target / _PROVENANCE).exists():
@@ -105,15 +108,15 @@ def embedded_folder() -> Path:
 def _checked_folder(source: Path, target: Path) -> Path:
     if _whole(target):
         return target
-    damaged = target.exists()
+    older = target.exists()
     _log.warning(
         "converting %s %s, which takes about half a minute; it is kept in %s",
         EMBEDDED,
-        "anew, since what was kept of it is damaged or of another version" if damaged else "once",
+        "anew, since what was kept of it holds no digests" if older else "once",
         target,
     )
     _remove_abandoned(target.parent)
-    with replacing_folder(target, replace=damaged) as folder:
+    with replacing_folder(target, replace=older) as folder:
         _convert(source, folder)
         write_text(folder / "LICENSE.txt", _LICENSE_NOTE)
         write_json(folder / _PROVENANCE, _provenance(source, folder))
@@ -121,18 +124,33 @@ def _checked_folder(source: Path, target: Path) -> Path:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether a converted model is what was written."""
-    try:
-        if not (folder / _PROVENANCE).is_file():
-            return False
-        expected = read_json(folder / _PROVENANCE).get("files", {})
-        return bool(expected) and all(_sha256(folder / Path(name).name) == expected[name] for name in expected)
-    except (RunDirectoryError, AttributeError, TypeError):
+    """Whether a converted model is there; one of version 0.1, whose files have no digests, is not.
+
+    Raises:
+        RunDirectoryError: it is not what was written.
+    """
+    way_out = f"delete the folder {folder} to have the model made anew"
+    if not (folder / _PROVENANCE).is_file():
         return False
+    content = read_json(folder / _PROVENANCE, way_out)
+    if isinstance(content, dict) and "files" not in content:
+        return False
+    for name, digest in validate(_FILES, content, folder / _PROVENANCE, way_out).files.items():
+        file = folder / Path(name).name
+        if not file.exists() or _sha256(file, way_out) != digest:
+            raise RunDirectoryError(f"{folder / name} is damaged: its content is not what was written; {way_out}")
+    return True
 
 
-def _sha256(path: Path) -> str:
-    with opened(path) as file:
+class _Files(BaseModel):
+    files: dict[str, str]
+
+
+_FILES = TypeAdapter(_Files)
+
+
+def _sha256(path: Path, way_out: str = DELETE) -> str:
+    with opened(path, way_out, follow=True) as file:
         content: Any = file
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -313,8 +313,8 @@ def test_of_two_conversions_at_once_the_first_to_end_stays(gguf: Path, monkeypat
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-@pytest.mark.parametrize("damage", ["bit", "gone", "provenance", "version 0.1"])
-def test_a_converted_model_that_was_damaged_since_is_made_anew(
+@pytest.mark.parametrize("damage", ["bit", "gone", "provenance", "digests", "version 0.1"])
+def test_a_converted_model_that_was_damaged_since_is_noticed(
     gguf: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     calls = []
@@ -331,8 +331,14 @@ def test_a_converted_model_that_was_damaged_since_is_made_anew(
     elif damage == "gone":
         weights.unlink()
     else:
-        provenance.write_text("[" if damage == "provenance" else '{"model": "SmolLM2-135M-Instruct"}')
+        content = {"provenance": "[", "digests": '{"files": 1}', "version 0.1": '{"model": "SmolLM2-135M-Instruct"}'}
+        provenance.write_text(content[damage])
     embedded._checked_folder.cache_clear()
+    if damage != "version 0.1":
+        with pytest.raises(RunDirectoryError, match=f"{folder}") as caught:
+            embedded.embedded_folder()
+        assert "delete the folder" in str(caught.value)
+        return
     assert embedded.embedded_folder() == folder and len(calls) == 2
     assert weights.read_bytes() == b"converted" and [path.name for path in folder.parent.iterdir()] == [folder.name]
     embedded._checked_folder.cache_clear()

@@ -137,7 +137,7 @@ def test_a_missing_or_damaged_adapter_is_named(study: Path, config: LanguageStud
     # A treatment of another organism than the one that is there now.
     shutil.rmtree(path / "organism" / "seed_0" / "adapter")
     shutil.copytree(path / "my_soo" / "seed_1" / "adapter", path / "organism" / "seed_0" / "adapter")
-    with pytest.raises(ValueError, match="belongs to another base model"):
+    with pytest.raises(RunDirectoryError, match="belongs to another study or another model of it"):
         load_study_model(config, directory, "my_soo", 1)
 
 
