@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from soo_marl.statistics.intervals import FloatArray, Interval, share_interval
 from soo_marl.statistics.separation import auroc, auroc_interval
@@ -85,6 +83,9 @@ def _held_out_scores(
     held_out: npt.NDArray[np.bool_],
     inverse_regularisation: float,
 ) -> FloatArray:
+    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed here
+    from sklearn.preprocessing import StandardScaler
+
     train = ~held_out
     agents_of_kind = np.where(deceptive, (deceptive & train).sum(), (~deceptive & train).sum())
     if agents_of_kind.min() == 0:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from scipy import stats
 from scipy.optimize import brentq
-from sklearn.metrics import roc_curve
 
 from soo_marl.statistics.intervals import CONFIDENCE, FloatArray, Interval, share_interval
 
@@ -213,6 +212,8 @@ def roc_points(honest: npt.ArrayLike, deceptive: npt.ArrayLike) -> RocPoints:
     Raises:
         ValueError: as for :func:`separation`.
     """
+    from sklearn.metrics import roc_curve  # slow to import, and only needed here
+
     honest_values, _ = _present(honest, "honest")
     deceptive_values, _ = _present(deceptive, "deceptive")
     kinds = np.repeat([0, 1], [len(honest_values), len(deceptive_values)])

@@ -82,11 +82,12 @@ def opened(path: Path, way_out: str = DELETE, *, follow: bool = False) -> Iterat
     try:
         # A pipe would keep the call waiting for somebody to write.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            what = "a folder, no file" if stat.S_ISDIR(mode) else "not a regular file"
+            raise RunDirectoryError(f"{path} is {what}; {way_out}")
         with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                what = "a folder, no file" if stat.S_ISDIR(mode) else "not a regular file"
-                raise RunDirectoryError(f"{path} is {what}; {way_out}")
             yield file
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{printable(str(path))} is missing") from error

@@ -9,6 +9,7 @@ import copy
 import importlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -429,8 +430,9 @@ def test_nothing_unpickles_a_file() -> None:
         source = path.read_text(encoding="utf-8")
         for call in ("torch.load(", "pickle.load(", "allow_pickle", "cPickle", "joblib", "shelve", "dill", "marshal"):
             assert call not in source, f"{path} has {call}"
-        # Engines exchange pickles through pipes and Ray; nothing else does.
-        assert "pickle" not in source or path.parent.name == "engines" or path.name == "files.py", path
+        # Engines exchange pickles through pipes and Ray; nothing else does. Elsewhere the word stands in refusals.
+        used = re.search(r"import \w*pickle|from \w*pickle|pickle\.\w", source)
+        assert used is None or path.parent.name == "engines", path
 
 
 @cases("marks")

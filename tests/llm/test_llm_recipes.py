@@ -136,7 +136,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence(tmp_path: Path, con
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"absent\.toml is missing"):
         load_recipes(tmp_path / "absent.toml")
-    with pytest.raises(RunDirectoryError, match=r"a folder, no file|Is a directory"):
+    with pytest.raises(RunDirectoryError, match="a folder, no file"):
         load_recipes(tmp_path)
     file = tmp_path / "latin.toml"
     file.write_bytes("# größer\n[mine]\n".encode("latin-1"))
