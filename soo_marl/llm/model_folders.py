@@ -129,16 +129,28 @@ def _check(folder: Path, weights: bool) -> None:
 
 
 def _check_config(folder: Path) -> None:
-    try:
-        config = json.loads(read_text(folder / "config.json"))
-    except (ValueError, RecursionError) as error:
-        raise _unusable(folder, f"config.json is not readable JSON: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise _unusable(folder, "config.json holds no settings")
-    for key, value in config.items():
+    for key, value in _settings(folder, "config.json").items():
         # transformers would fetch compute kernels of that name from the hub, and run them.
         if key.endswith("attn_implementation") and "/" in json.dumps(value):
             raise _unusable(folder, f"config.json names code from elsewhere as {quoted(key)}; take that line out")
+    for name in ("config.json", "generation_config.json"):
+        if not (folder / name).exists():
+            continue
+        ends = _settings(folder, name).get("eos_token_id")
+        for token in ends if isinstance(ends, list) else [ends]:
+            # Some settings say -1 for none.
+            if token is not None and not (type(token) is int and -1 <= token < 1 << 31):
+                raise _unusable(folder, f"{name} names {quoted(repr(token))} as an end token, not a number")
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(read_text(folder / name))
+    except (ValueError, RecursionError) as error:
+        raise _unusable(folder, f"{name} is not readable JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise _unusable(folder, f"{name} holds no settings")
+    return content
 
 
 def _missing_weights(folder: Path) -> str:

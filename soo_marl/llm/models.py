@@ -138,12 +138,17 @@ def load_model(
     folder = model_folder(name, weights)
     with quiet_transformers(), out_of_memory_advice():
         tokenizer = _from_pretrained(transformers.AutoTokenizer, folder, {})
+        with _told_of(folder):
+            tokenizer("a")  # some settings are only looked at where it is used
         config = _from_pretrained(transformers.AutoConfig, folder, {})
         _check_quantised(config, folder)
+        if (folder / "generation_config.json").exists():
+            _from_pretrained(transformers.GenerationConfig, folder, {})  # to refuse it with or without weights
         if weights:
             model = _from_pretrained(transformers.AutoModelForCausalLM, folder, options)
         else:
-            model = _without_weights(transformers, config, options["dtype"])
+            with _told_of(folder):
+                model = _without_weights(transformers, config, options["dtype"])
     if device == AUTO and any(parameter.is_meta for parameter in model.parameters()):
         # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
         raise DeviceMemoryError(
@@ -385,16 +390,25 @@ def _from_pretrained(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
     Raises:
         ValueError: it holds nothing that can be loaded so.
     """
-    try:
+    with _told_of(folder):
         return loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Turn whatever a library raises over the files of a folder into one sentence about the folder.
+
+    Raises:
+        ValueError: for every error but a lack of memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower()):
+            raise
         why = first_line(error)
+        if "safetensor" in type(error).__name__.lower():
+            raise ValueError(f"the weights of {folder} are damaged ({why}); delete and load anew") from error
         if "trust_remote_code" in str(error):
             why = "it needs code that lies in it, which is never run; take a model that transformers knows by itself"
         raise ValueError(f"the folder {folder} holds no usable language model ({why})") from error
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        if "safetensor" not in type(error).__name__.lower():
-            raise
-        raise ValueError(f"the weights of {folder} are damaged ({first_line(error)}); delete and load anew") from error

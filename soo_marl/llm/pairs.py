@@ -193,6 +193,8 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
     for field in ("self", "other"):
         if not isinstance(content[field], str) or not content[field].strip():
             raise ValueError(f"{where}: {field} must be a text that is not empty")
+        if any("\ud800" <= character <= "\udfff" for character in content[field]):
+            raise ValueError(f"{where}: {field} holds half of a surrogate pair, which is no text; take it out")
     return content["self"], content["other"]
 
 

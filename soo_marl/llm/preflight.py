@@ -20,8 +20,8 @@ def check_study(config: LanguageStudyConfig) -> None:
 
     Raises:
         ValueError: the model, a layer, a linear layer for the adapter, a scenario or an answer form does not exist;
-            there are not so many fills or pairs; the model has no chat template, or its tokenizer belongs to another
-            model; or an organism is to be taught where it cannot.
+            there are not so many fills or pairs; the model has no chat template, or one that leaves the message out;
+            its tokenizer belongs to another model; or an organism is to be taught where it cannot.
         RunDirectoryError: the embedded model cannot be written to the cache.
     """
     check_usable(config.model)
@@ -36,6 +36,11 @@ def check_study(config: LanguageStudyConfig) -> None:
     shape = load_model(config.model, dtype=config.dtype, weights=False)
     attention_site(shape.transformer)
     tokenizer, raw = shape.tokenizer, config.evaluation.raw
+    if render(tokenizer, "Yes?", raw=raw) == render(tokenizer, "No?", raw=raw):
+        raise ValueError(
+            f"the chat template of {config.model} leaves the message out, so all prompts would be the same: use a "
+            "recipe with raw = true"
+        )
     tokens = max(token_ids(tokenizer, render(tokenizer, asked[0].text, raw=raw), raw=raw))
     known = len(shape.transformer.get_input_embeddings().weight)
     if tokens >= known:

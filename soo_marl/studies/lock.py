@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import warnings
@@ -87,14 +88,13 @@ def _command_lock_of(path: Path, key: str) -> Iterator[None]:
     try:
         with _shared_or_alone(path, fcntl.LOCK_EX):
             pass
-        _name_holder(descriptor)
+        _rewrite(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         _held.paths.add(key)
         try:
             yield
         finally:
             _held.paths.discard(key)
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
+            _rewrite(descriptor, "")
     finally:
         os.close(descriptor)
 
@@ -137,6 +137,9 @@ def _acquire(file: Path, operation: int) -> int | None:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise cannot_write(file, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe might never end
+        os.close(descriptor)
+        raise RunDirectoryError(f"{file} is not a regular file; delete it")
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except OSError as error:
@@ -150,12 +153,12 @@ def _acquire(file: Path, operation: int) -> int | None:
     return descriptor
 
 
-def _name_holder(descriptor: int) -> None:
-    """Write who holds the lock; on a full disk nobody learns it."""
-    content = json.dumps({"process": os.getpid(), "host": socket.gethostname()})
+def _rewrite(descriptor: int, content: str) -> None:
+    """Write who holds a lock; on a full disk nobody learns it. By a second name the file may be somebody's own."""
     with suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, content.encode(), 0)
+        if os.fstat(descriptor).st_nlink == 1:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, content.encode(), 0)
 
 
 def _holder(path: Path) -> str:

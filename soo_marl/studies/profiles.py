@@ -28,7 +28,7 @@ from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, run_sh
 from soo_marl.studies.evaluation import LATE_STATES
 from soo_marl.studies.files import RunDirectoryError
 from soo_marl.studies.finetuning.evaluation import conditions, read_measures
-from soo_marl.studies.finetuning.study import read_finetuning
+from soo_marl.studies.finetuning.study import read_finetuning, source_digest
 from soo_marl.studies.lock import worker_lock
 from soo_marl.studies.profile_records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.progress import Display
@@ -94,7 +94,7 @@ def profile_study(
         )
     baselines = _baselines(config, directory, display, episodes, compute)
     records = [_record(kind, found, baselines, config) for kind, found in baselines.items()]
-    finetuned, remark = _finetuned(directory)
+    finetuned, remark = _finetuned(directory, config)
     records += [
         _record(name, found, finetuned, config, finetuned=True)
         for name, found in finetuned.items()
@@ -165,12 +165,14 @@ def _baselines(
     return found
 
 
-def _finetuned(directory: StudyDirectory) -> tuple[dict[str, Profiled], str | None]:
+def _finetuned(directory: StudyDirectory, baselines: BaselineConfig) -> tuple[dict[str, Profiled], str | None]:
     """Every condition of the fine-tuning in the study's folder but those after it; or what keeps it out."""
     folder = directory.path / FINETUNING_FOLDER
     if not folder.is_dir():
         return {}, None
     finetuning, config = read_finetuning(folder)
+    if config.baselines != baselines or config.agents_digest != source_digest(directory, baselines, config.seeds):
+        return {}, f"{folder} treated other agents than those here, so it is left out; delete it to treat these"
     if not finetuning.done("measure"):
         return {}, f"{folder} is not finished, so its agents are left out; run the command that began it again"
     found = {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.report.sweep_figures import draw_sweep
-from soo_marl.studies.baselines import RATES, open_study, summary, train_and_evaluate
+from soo_marl.studies.baselines import RATES, open_study, read_study, summary, train_and_evaluate
 from soo_marl.studies.engines import Compute, run_shards
 from soo_marl.studies.faults import one_sentence
 from soo_marl.studies.files import RunDirectoryError
@@ -236,7 +236,12 @@ def write_sweep_results(
     for point in config.points:
         path = point_path(directory, point)
         try:
-            if path.exists() and _finished(StudyDirectory.read(path)):
+            if not path.exists() or point.number in faults:
+                continue
+            study, found = read_study(path)
+            if found != point.config(config.base):
+                raise RunDirectoryError(f"{path} holds the study of other settings; delete it to train this point anew")
+            if _finished(study):
                 agents[point.number] = read_list(path / "results" / "agents.json", AgentRecord)
         except RunDirectoryError as error:
             faults.setdefault(point.number, str(error))

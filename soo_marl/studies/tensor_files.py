@@ -26,6 +26,7 @@ from soo_marl.studies.files import (
     cannot_read,
     error_number,
     opened,
+    printable,
     quoted,
     replacing,
 )
@@ -169,6 +170,12 @@ def _headers(file: Any, path: Path, way_out: str) -> dict[str, TensorHeader]:
 
 @contextmanager
 def _opened(path: Path, way_out: str) -> Iterator[Any]:
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:  # of the path, not of the file, which is as good as any
+        raise RunDirectoryError(
+            f"cannot read {printable(str(path))}: tensors are only read from paths that are UTF-8; rename the folder"
+        ) from error
     # Held open meanwhile: what is no regular file is refused, and what lacks memory or descriptors is not damaged.
     with opened(path, way_out):
         try:

@@ -65,12 +65,12 @@ def refuse(result: tuple[int, str], *words: str) -> None:
         assert word in error
 
 
-def saved(path: Path, template: bool = True) -> Path:
-    """A tiny model's folder."""
+def saved(path: Path, template: str | bool = True) -> Path:
+    """A tiny model's folder, with its chat template, another, or none."""
     model = tiny_language_model()
     model.model.save_pretrained(path)
-    if not template:
-        model.tokenizer.chat_template = None
+    if template is not True:
+        model.tokenizer.chat_template = template or None
     model.tokenizer.save_pretrained(path)
     return path
 
@@ -123,6 +123,7 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
         ({"layers": "plenty"}, ["plenty"]),
         ({"layers": "8-20"}, ["there is no decoder layer 8"]),
         ({"template": False}, ["a model without a chat template"]),
+        ({"template": "x"}, ["leaves the message out"]),
         ({"more": ["--scenarios", "nosuch"]}, ["scenario 'nosuch' is unknown"]),
         ({"more": ["--fills", "1000000"]}, ["1000000"]),
         ({"more": ["--fills", "0"]}, ["0"]),

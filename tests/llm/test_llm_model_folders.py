@@ -139,6 +139,16 @@ def test_what_the_hubs_cache_holds_is_used_without_the_hub(
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "a pickle"),
         (lambda f: edit(f / "config.json", attn_implementation="somebody/kernel"), "names code from elsewhere"),
+        (lambda f: edit(f / "config.json", eos_token_id=["x"]), "config.json names 'x' as an end token"),
+        (lambda f: edit(f / "generation_config.json", eos_token_id=10**30), "generation_config.json names 1000"),
+        (lambda f: edit(f / "generation_config.json", cache_implementation="none such"), "no usable language model"),
+        (lambda f: (f / "generation_config.json").write_text("[" * 100_000), "generation_config.json is not readable"),
+        (lambda f: (f / "tokenizer.json").write_text("[" * 100_000), "no usable language model"),
+        (lambda f: edit(f / "tokenizer_config.json", model_max_length="long"), "no usable language model"),
+        (lambda f: edit(f / "config.json", hidden_size="x"), "no usable language model"),
+        (lambda f: edit(f / "config.json", num_attention_heads=0), "no usable language model"),
+        (lambda f: edit(f / "config.json", dtype="os.system"), "no usable language model"),
+        (lambda f: edit(f / "config.json", rope_parameters="x"), "no usable language model"),
         (lambda f: os.mkfifo(f / "chat_template.jinja2"), "no regular file"),
         (
             lambda f: (

@@ -189,6 +189,7 @@ def test_own_pairs_are_read_line_by_line(tmp_path: Path) -> None:
         ('["a", "b"]', "line 2 must be an object"),
         ('{"self": "a", "other": 3}', "line 2: other must be a text"),
         ('{"self": " ", "other": "b"}', "line 2: self must be a text"),
+        ('{"self": "a", "other": "b \\ud83d"}', "line 2: other holds half of a surrogate pair"),
         ('{"self": "a", "other', "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
     ],

@@ -192,6 +192,23 @@ def test_a_link_in_place_of_a_lock_file_is_not_followed(tmp_path: Path) -> None:
     assert target.read_text() == "precious"
 
 
+def test_a_second_name_in_place_of_a_lock_file_is_not_written_through(tmp_path: Path) -> None:
+    targets = [tmp_path / "precious", tmp_path / "dear"]
+    for target, name in zip(targets, (COMMAND_LOCK, WORKERS_LOCK), strict=True):
+        target.write_text("mine")
+        (tmp_path / name).hardlink_to(target)
+    with command_lock(tmp_path):
+        assert [target.read_text() for target in targets] == ["mine", "mine"]
+    assert [target.read_text() for target in targets] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("name", [COMMAND_LOCK, WORKERS_LOCK])
+def test_a_pipe_in_place_of_a_lock_file_is_refused(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RunDirectoryError, match=rf"{name} is not a regular file; delete it"):
+        free(tmp_path)
+
+
 def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(38, "Function not implemented")

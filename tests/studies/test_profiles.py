@@ -1,5 +1,6 @@
 """Deception profiles of a study of hand-made agents, against plain loops."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ready_study import draw_nothing, make_ready, ready_config
+from ready_study import STILL, draw_nothing, make_ready, ready_config
 
 from soo_marl.deception import DeceptionProfile, behaviour, deception_profile
 from soo_marl.report.profile_drawing import draw_profiles
@@ -249,6 +250,12 @@ def test_fine_tuned_agents_are_held_against_the_baselines_measured_with_them(
                 (found.goal_rate, "goal_rate"),
             ):
                 assert number(ours) == pytest.approx(summary.measures[theirs].estimate), (summary.condition, theirs)
+
+    retrained = make_ready(tmp_path / "retrained", deceptive=STILL)
+    shutil.copytree(directory.path / "finetune", retrained[0].path / "finetune")
+    foreign = take(retrained)
+    assert [record.condition for record in foreign.conditions] == ["honest", "deceptive"]
+    assert foreign.remark is not None and "treated other agents than those here" in foreign.remark
 
     (directory.path / "finetune" / "measures" / "blank.safetensors").unlink()
     unfinished = take(ready)

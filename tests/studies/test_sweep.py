@@ -332,6 +332,21 @@ def test_a_bad_point_keeps_no_other_from_the_table(
     assert f"• Point 4 failed: {damaged} is not readable JSON" in shown
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_points_that_changed_places_are_not_taken_for_one_another(base: BaselineConfig, tmp_path: Path) -> None:
+    config = sweep_config(base, ["maddpg.tau=0.01,0.05,0.1"])
+    directory = train(config, tmp_path / "sweep", Totals())
+    points = directory.path / "points"
+    for old, new in (("0", "kept"), ("1", "0"), ("kept", "1")):
+        (points / old).rename(points / new)
+    metrics = read_metrics(DEFAULT_METRICS, config)
+    failed = train_points(config, directory, Anything(), HERE, "soo-marl sweep")
+    for known in (failed, None):  # without, as after Ctrl-C
+        result = write_sweep_results(config, directory, metrics, "soo-marl sweep", known)
+        assert [point.number for point in result.points] == [2] and list(result.failed) == [0, 1]
+    assert "delete it to train this point anew" in result.failed[0]
+
+
 def test_a_sweep_without_any_good_point_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     huge = ["--grid", "maddpg.hidden_units=1000000000,2000000000"]
     assert main(["sweep", "--output", str(tmp_path), *OPTIONS, *huge]) == 2

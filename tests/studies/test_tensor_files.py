@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,15 @@ def test_what_is_read_stays_whatever_becomes_of_the_file(path: Path) -> None:
     loaded: Tensor = read_tensors(path)[0]["weight"]
     os.truncate(path, 0)
     assert bool(loaded.all())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8")
+def test_a_path_that_is_not_utf8_is_not_called_damage(tmp_path: Path) -> None:
+    written = tmp_path / "agent.safetensors"
+    write_tensors(written, {"weight": torch.ones(2)})
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    written.rename(folder / written.name)
+    with pytest.raises(RunDirectoryError, match=r"^cannot read .*udcff/agent.* rename the folder$") as caught:
+        read_tensors(folder / written.name)
+    assert "delete" not in str(caught.value)

@@ -116,7 +116,7 @@ def finetuning_config(
     fields: dict[str, object] = {
         "baselines": baselines,
         "seeds": chosen,
-        "agents_digest": _digest(source, baselines, chosen),
+        "agents_digest": source_digest(source, baselines, chosen),
         "treatments": tuple(treatments),
     }
     if ever_alone and usual is not None and len(usual) == baselines.maddpg.contexts:
@@ -370,8 +370,12 @@ def _collection(
     )
 
 
-def _digest(source: StudyDirectory, baselines: BaselineConfig, seeds: Sequence[int]) -> str:
-    """Digest of the agents' files."""
+def source_digest(source: StudyDirectory, baselines: BaselineConfig, seeds: Sequence[int]) -> str:
+    """Digest of the files of the agents that are treated, and of those that they are held against.
+
+    Raises:
+        RunDirectoryError: a file is missing or unreadable.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for kind, seed in itertools.product(baselines.kinds, seeds):
         digest.update(read_bytes(agent_file(source, kind, seed), "train the study again"))
