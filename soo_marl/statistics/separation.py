@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from scipy import stats
 from scipy.optimize import brentq
-from sklearn.metrics import roc_curve
 
 from soo_marl.statistics.intervals import CONFIDENCE, FloatArray, Interval, share_interval
 
@@ -216,6 +215,8 @@ def roc_points(honest: npt.ArrayLike, deceptive: npt.ArrayLike) -> RocPoints:
     honest_values, _ = _present(honest, "honest")
     deceptive_values, _ = _present(deceptive, "deceptive")
     kinds = np.repeat([0, 1], [len(honest_values), len(deceptive_values)])
+    from sklearn.metrics import roc_curve  # slow to import, and only needed here
+
     false_positives, true_positives, _ = roc_curve(
         kinds, np.concatenate([honest_values, deceptive_values]), drop_intermediate=False
     )
