@@ -77,15 +77,6 @@ class DeceptionProfile:
         """
         return self.counts.double() / self.total_opportunities[..., None, None]
 
-    @property
-    def conditional_rates(self) -> Tensor:
-        """``[..., X, Y]`` float64 in [0, 1]: deceptive steps as a share of the opportunities with a cosine below y.
-
-        How often blue deceives where the landmarks lie so far apart. NaN where no opportunity has a cosine below y; at
-        low y few opportunities are left, and the values scatter.
-        """
-        return self.counts.double() / self.opportunities[..., None, :]
-
     def __getitem__(self, index: Any) -> DeceptionProfile:
         """Select along the leading dimensions only, with anything that indexes a tensor of that shape.
 

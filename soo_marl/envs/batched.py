@@ -34,9 +34,6 @@ RED_AGENT, BLUE_AGENT = 0, 1
 _FAKE, _GOAL, _FIRST, _SECOND, _OTHER = range(5)
 """Indices on an axis of points that agents see: the landmarks by what they are, the same by number, the other agent."""
 
-CONTEXTS = ("red in play", "red absent or trapped")
-"""What ``context()`` numbers mean."""
-
 
 class BatchedPhysicalDeception:
     """``[R, E]`` worlds of Physical Deception; agent 0 is red, agent 1 is blue.

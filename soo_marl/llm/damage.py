@@ -7,6 +7,7 @@ while the size of the activations need not change.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from soo_marl.llm.chat import encode, render
+from soo_marl.llm.chat import Encoded, encode, render
 from soo_marl.llm.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
-from soo_marl.llm.scoring import next_token_logits
 from soo_marl.overlap import overlap, record_activations
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def perplexity(
             if encoded.input_ids.shape[1] < 2:
                 continue
             with torch.no_grad():
-                logits = next_token_logits(language_model, encoded, encoded.input_ids.shape[1])[:, :-1]
+                logits = _next_token_logits(language_model, encoded, encoded.input_ids.shape[1])[:, :-1]
             losses = functional.cross_entropy(
                 logits.float().flatten(0, 1), encoded.input_ids[:, 1:].flatten(), reduction="none"
             )
@@ -229,7 +229,7 @@ def _last_token_activations(
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
             encoded = encode(language_model.tokenizer, batch, "left", language_model.device, raw=raw)
-            next_token_logits(language_model, encoded, 1)
+            _next_token_logits(language_model, encoded, 1)
             for name, layer in record.take().items():
                 parts.setdefault(name, []).append(layer[:, -1].double().cpu())
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
@@ -238,3 +238,19 @@ def _last_token_activations(
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+
+
+def _next_token_logits(language_model: LanguageModel, encoded: Encoded, keep: int) -> Tensor:
+    """Logits of the last ``keep`` positions [B, keep, vocabulary] of a batch padded on the left.
+
+    Only those are computed where the model allows it: for a large vocabulary, the others would fill the memory.
+    """
+    model = language_model.transformer
+    accepted = inspect.signature(model.forward).parameters
+    options: dict[str, object] = {"use_cache": False}
+    if "position_ids" in accepted:
+        options["position_ids"] = encoded.position_ids
+    if "logits_to_keep" in accepted:
+        options["logits_to_keep"] = keep
+    logits: Tensor = model(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask.long(), **options).logits
+    return logits[:, -keep:]

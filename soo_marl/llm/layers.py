@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from soo_marl.llm.alignment import PaddedBatch, TokenBatch
+from soo_marl.llm.alignment import TokenBatch
 from soo_marl.llm.shared_prefix import empty_cache, for_every_row, shared_prefix
 from soo_marl.overlap import record_activations
 
@@ -129,32 +129,6 @@ def attention_outputs(model: nn.Module) -> list[str]:
     """
     site = attention_site(model)
     return [name for name, (_, within) in stack_modules(model).items() if within == site]
-
-
-def lora_layers_reached(model: nn.Module, names: Sequence[str]) -> list[int]:
-    """Numbers of the decoder layers whose trainable LoRA weights receive a gradient from a loss at ``names``.
-
-    A loss at the output projection of layer L reaches the query and value adapters of the layers up to L; those above
-    never move. Found by running two tokens through the model and following the graph; no ``.grad`` is touched.
-
-    Raises:
-        ValueError: the model has no layer of one of the names, or uses reentrant gradient checkpointing.
-    """
-    path, _ = _decoder_stack(model)
-    pattern = re.compile(re.escape(path) + r"\.(\d+)\..*\.?lora_")
-    adapters = [
-        (int(match[1]), parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and (match := pattern.match(name))
-    ]
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    with torch.enable_grad():
-        outputs = layer_outputs(model, names, PaddedBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)))
-        moving = [output.sum() for output in outputs.values() if output.requires_grad]
-        if not adapters or not moving:
-            return []
-        gradients = torch.autograd.grad(moving, [parameter for _, parameter in adapters], allow_unused=True)
-    return sorted({layer for (layer, _), gradient in zip(adapters, gradients, strict=True) if gradient is not None})
 
 
 def layer_outputs(

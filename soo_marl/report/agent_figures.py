@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, LOG_RANGE, in_own_style
+from soo_marl.report.figures import GREY, INK, LOG_RANGE, in_own_style, mark
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
@@ -33,8 +33,6 @@ from soo_marl.report.verdict_styles import (
     word_style,
 )
 from soo_marl.studies.finetuning.records import TreatedAgent
-
-_INK = "#222222"
 
 Point = tuple[TreatedAgent, float, float]
 """An agent and its place."""
@@ -128,7 +126,7 @@ def _scatter(points: Sequence[Point], missing: int, title: str) -> tuple[Figure,
             marker=style.marker,
             markersize=5,
             color=colour,
-            markeredgecolor=_INK,
+            markeredgecolor=INK,
             markeredgewidth=0.3,
             alpha=0.6,
             zorder=3,
@@ -142,7 +140,7 @@ def _scatter(points: Sequence[Point], missing: int, title: str) -> tuple[Figure,
             marker=marker,
             markersize=10,
             color=group.colour,
-            markeredgecolor=_INK,
+            markeredgecolor=INK,
             # What the others are held against is never hidden by them.
             zorder=5 if baseline else 4,
         )
@@ -216,19 +214,15 @@ def _scale_axis(panel: Axes, values: Sequence[float]) -> None:
             panel.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
 
 
-def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, markersize=7, color=colour, markeredgecolor=edge, label=label)
-
-
 def _legend_beside(figure: Figure, groups: Sequence[Group], words: Sequence[str], missing: int) -> None:
     handles: list[Line2D | Patch] = [_heading("verdict (shape)")]
-    handles += [_mark(WORDS[name].marker, "#6E6E6E", name) for name in words]
+    handles += [mark(WORDS[name].marker, "#6E6E6E", name) for name in words]
     handles += [_heading(""), _heading("condition (colour)")]
-    handles += [_mark("o", group.colour, group.name, edge=_INK) for group in groups]
+    handles += [mark("o", group.colour, group.name, edge=INK) for group in groups]
     handles += [
         _heading(""),
         Patch(facecolor="#EFEFEF", edgecolor=GREY, linestyle="--", label="range of a baseline's agents"),
-        _mark("o", "white", "large: mean of a condition", edge=_INK),
+        mark("o", "white", "large: mean of a condition", edge=INK),
     ]
     if missing:
         handles.append(_heading(f"{missing} agents were not measured"))

@@ -17,6 +17,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 KIND_ORDER = ("honest", "deceptive")
 """These kinds always have the first two colours and markers, whatever else a figure shows."""
 
+INK = "#222222"
 GREY = "#767676"
 LOG_RANGE = 20.0
 """Positive values that spread over more than this factor are drawn on a logarithmic axis."""
@@ -86,13 +88,13 @@ def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curv
             style = styles[curve.kind]
             updates = np.asarray(curve.updates)
             for row in curve.values:
-                panel.plot(updates, _numbers(row), color=COLOURS[style], linewidth=0.6, alpha=0.35)
+                panel.plot(updates, numbers(row), color=COLOURS[style], linewidth=0.6, alpha=0.35)
             if curve.low is not None and curve.high is not None:
                 panel.fill_between(
-                    updates, _numbers(curve.low), _numbers(curve.high), color=COLOURS[style], alpha=0.2, linewidth=0
+                    updates, numbers(curve.low), numbers(curve.high), color=COLOURS[style], alpha=0.2, linewidth=0
                 )
             if curve.mean is not None:
-                panel.plot(updates, _numbers(curve.mean), color=COLOURS[style], linewidth=2, linestyle=LINES[style])
+                panel.plot(updates, numbers(curve.mean), color=COLOURS[style], linewidth=2, linestyle=LINES[style])
         panel.set_title(_words(metric), fontsize=10)
         panel.set_xlabel("updates")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -159,8 +161,8 @@ def protocol_accuracy(
         episodes = np.asarray(curve.episodes, dtype=float) * 1.03 ** (index - (len(protocol) - 1) / 2)
         panel.errorbar(
             episodes,
-            _numbers(curve.mean),
-            yerr=np.nan_to_num(_numbers(curve.standard_deviation)),
+            numbers(curve.mean),
+            yerr=np.nan_to_num(numbers(curve.standard_deviation)),
             color=COLOURS[index % len(COLOURS)],
             linestyle=LINES[index % len(COLOURS)],
             marker=MARKERS[index % len(COLOURS)],
@@ -285,7 +287,7 @@ def _styles(kinds: Iterable[str]) -> dict[str, int]:
     return {kind: index % len(COLOURS) for kind, index in ordered.items() if kind in found}
 
 
-def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
     """The values with NaN, which matplotlib leaves out, where one is missing."""
     return np.asarray(values, dtype=np.float64)
 
@@ -302,3 +304,8 @@ def _wants_logarithm(values: Sequence[float]) -> bool:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def mark(marker: str, colour: str, label: str, edge: str | None = None) -> Line2D:
+    """A mark for a legend."""
+    return Line2D([], [], linestyle="", marker=marker, markersize=7, color=colour, markeredgecolor=edge, label=label)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
-from soo_marl.report.figures import GREY, in_own_style
+from soo_marl.report.figures import GREY, INK, in_own_style, mark, numbers
 from soo_marl.report.verdict_styles import (
     DECEPTIVE,
     HONEST,
@@ -31,7 +29,6 @@ from soo_marl.report.verdict_styles import (
 from soo_marl.statistics import Interval
 from soo_marl.studies.finetuning.records import ConditionSummary
 
-_INK = "#222222"
 _NOTHING = Interval(estimate=None, n=0)
 
 
@@ -76,18 +73,18 @@ def behavioural_differences(
             zorder=2,
         )
         if value.low is not None and value.high is not None:
-            panel.plot([value.low / scale, value.high / scale], [row, row], color=_INK, linewidth=1.4, zorder=6)
+            panel.plot([value.low / scale, value.high / scale], [row, row], color=INK, linewidth=1.4, zorder=6)
         # A difference near zero has no bar to speak of, but it has a mark.
         _whisker(panel, row, Interval(estimate=estimate / scale, n=value.n), item.verdict, filled=True)
         other = _measure(item, "difference_to_deceptive").estimate
         if other is not None:
-            panel.plot(other / scale, row, "D", markersize=5, color="white", markeredgecolor=_INK, zorder=5)
+            panel.plot(other / scale, row, "D", markersize=5, color="white", markeredgecolor=INK, zorder=5)
     panel.axvline(1, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
     panel.set_xlim(left=-0.02)
     panel.set_xlabel("mean squared difference of deception profiles, as a fraction of deceptive to honest")
     handles: list[Patch | Line2D] = [_word_patch(name) for name in _words_of(shown)]
-    handles.append(_mark("D", "white", "difference to deceptive agents", edge=_INK))
-    handles.append(Line2D([], [], color=_INK, linewidth=1.4, label="95 % interval"))
+    handles.append(mark("D", "white", "difference to deceptive agents", edge=INK))
+    handles.append(Line2D([], [], color=INK, linewidth=1.4, label="95 % interval"))
     _legend_below(figure, handles)
     return figure
 
@@ -158,24 +155,20 @@ def lasting(conditions: Sequence[ConditionSummary], title: str = "Does it last w
             panel.axvline(rate.estimate, color=colour, linewidth=0.9, linestyle=":")
     for row, (item, after) in enumerate(pairs):
         start, end = _measure(item, "trap_rate"), _measure(after, "trap_rate")
-        panel.plot(_numbers([start.estimate, end.estimate]), [row, row], color="#BDBDBD", linewidth=3, zorder=1)
+        panel.plot(numbers([start.estimate, end.estimate]), [row, row], color="#BDBDBD", linewidth=3, zorder=1)
         _whisker(panel, row - 0.14, start, item.verdict, filled=False)
         _whisker(panel, row + 0.14, end, after.verdict, filled=True)
     panel.set_xlim(-0.03, 1.03)
     panel.set_xlabel("trap rate: episodes in which red ends trapped (dotted: honest and deceptive baselines)")
     handles = [_word_mark(name) for name in _words_of([*first, *second])]
-    handles.append(_mark("o", "white", "white: right after fine-tuning", edge=_INK))
-    handles.append(_mark("o", _INK, "filled: after further training without the loss"))
+    handles.append(mark("o", "white", "white: right after fine-tuning", edge=INK))
+    handles.append(mark("o", INK, "filled: after further training without the loss"))
     _legend_below(figure, handles)
     return figure
 
 
 def _right_after(conditions: Sequence[ConditionSummary]) -> list[ConditionSummary]:
     return [item for item in conditions if not item.after]
-
-
-def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64)
 
 
 def _measure(item: ConditionSummary, name: str) -> Interval:
@@ -232,7 +225,7 @@ def _column(panel: Axes, place: float, heading: str, entries: Sequence[tuple[str
             (place, row),
             xycoords=("axes fraction", "data"),
             fontsize=9,
-            color=style.text_colour if known else _INK,
+            color=style.text_colour if known else INK,
             va="center",
             annotation_clip=False,
         )
@@ -244,7 +237,7 @@ def _whisker(panel: Axes, row: float, value: Interval, verdict: str | None, fill
     if value.low is not None and value.high is not None:
         panel.plot([value.low, value.high], [row, row], color=style.colour, linewidth=1.6, zorder=2)
     panel.plot(
-        _numbers([value.estimate]),
+        numbers([value.estimate]),
         [row],
         marker=style.marker,
         markersize=7.5,
@@ -255,12 +248,8 @@ def _whisker(panel: Axes, row: float, value: Interval, verdict: str | None, fill
     )
 
 
-def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, markersize=7, color=colour, markeredgecolor=edge, label=label)
-
-
 def _word_mark(name: str) -> Line2D:
-    return _mark(WORDS[name].marker, WORDS[name].colour, name)
+    return mark(WORDS[name].marker, WORDS[name].colour, name)
 
 
 def _word_patch(name: str) -> Patch:

@@ -25,7 +25,7 @@ from soo_marl.llm.rates import CellRates
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.scenarios import Orientation
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY, in_own_style
+from soo_marl.report.figures import GREY, INK, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
@@ -33,7 +33,6 @@ from soo_marl.report.verdict_styles import NothingToDraw
 BURGLAR = "burglar"
 """The role whose answers the verdict is about."""
 
-_INK = "#222222"
 _LINES: dict[Orientation, Literal["-", "--"]] = {"cheap_first": "-", "mirrored": "--"}
 _SHOWN_BY_EPOCH: tuple[Label, ...] = ("deceptive", "honest")
 
@@ -81,7 +80,7 @@ def answers_by_model(
             fontsize=10,
             ha="right",
             va="center",
-            color=_INK,
+            color=INK,
             annotation_clip=False,
         )
         panel.annotate(
@@ -102,7 +101,7 @@ def answers_by_model(
         Patch(facecolor=colour, hatch=_hatch(label), edgecolor=GREY if _hatch(label) else colour, label=label)
         for label, colour in LABEL_COLOURS.items()
     ]
-    handles.append(Line2D([], [], color=_INK, linewidth=1.3, label="95 % interval"))
+    handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
     legend_below(figure, handles)
     return figure
 
@@ -242,7 +241,7 @@ def _stacked(panel: Axes, row: float, cell: CellRates) -> None:
     for rate, from_right, shift in whiskers:
         if rate.low is not None and rate.high is not None:
             ends = [1 - rate.low, 1 - rate.high] if from_right else [rate.low, rate.high]
-            for colour, width in (("white", 2.8), (_INK, 1.3)):
+            for colour, width in (("white", 2.8), (INK, 1.3)):
                 panel.plot(ends, [row + shift] * 2, color=colour, linewidth=width, zorder=4, solid_capstyle="butt")
 
 

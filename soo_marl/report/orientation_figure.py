@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from soo_marl.llm.rates import CellRates, Rate
 from soo_marl.llm.records import ModelSummary, SeedVerdict
 from soo_marl.llm.verdict import VerdictRule
-from soo_marl.report.figures import GREY, in_own_style
+from soo_marl.report.figures import GREY, INK, in_own_style
 from soo_marl.report.label_placement import place_labels
 from soo_marl.report.language_figures import BURGLAR, legend_below, word_mark
 from soo_marl.report.language_styles import WORDS, word_style, words_that_occur
 from soo_marl.report.verdict_styles import NothingToDraw
 
-_INK = "#222222"
 _CROWDED = 0.035
 """Marks nearer than this, as a share of the axis, are moved apart."""
 
@@ -202,7 +201,7 @@ def _joined(points: Sequence[OrientationPoint]) -> str:
 
 
 def _cluster_colour(words: Sequence[str]) -> str:
-    return word_style(words[0]).text_colour if len(set(words)) == 1 else _INK
+    return word_style(words[0]).text_colour if len(set(words)) == 1 else INK
 
 
 def _numbers(values: Iterable[float | None]) -> NDArray[np.float64]:

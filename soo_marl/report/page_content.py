@@ -10,15 +10,12 @@ from typing import Any, TypeVar
 from soo_marl.report.self_contained import EmbeddedFigure, embedded_figures, optional
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, TreatedAgent
 from soo_marl.studies.records import AgentRecord, Classification, FigureRecord, Record, read_list, read_one
-from soo_marl.studies.run_directory import StudyDirectory, StudyManifest
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory, StudyManifest
 
 Content = TypeVar("Content")
 
 FINETUNING_KIND = "finetune"
 """How a fine-tuning study's ``study.json`` calls itself."""
-
-FINETUNING_FOLDER = "finetune"
-"""Folder of the fine-tuning study in the directory of the study that trained its agents."""
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,6 @@ def test_by_hand() -> None:
     assert profile.counts.tolist() == [[[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]]
     assert profile.opportunities.tolist() == [[0, 1, 1, 2]] and profile.total_opportunities.tolist() == [2]
     assert profile.rates[0, 0].tolist() == [0, 0, 0, 0.5]
-    conditional = profile.conditional_rates[0, 0]
-    assert conditional[0].isnan() and conditional[1:].tolist() == [0, 0, 0.5]
 
 
 def test_default_grids_are_those_of_the_paper() -> None:
@@ -129,7 +127,7 @@ def test_runs_without_opportunity_have_no_rates() -> None:
     profile = check_against_naive(replace(trajectories, red_in_sight=sight), [0, 0.5], [0, 1])
     assert profile.total_opportunities[1] == 0 and profile.counts[1].sum() == 0
     assert profile.rates.isnan().flatten(1).all(1).tolist() == [False, True, False]
-    assert not profile.rates[[0, 2]].isnan().any() and profile.conditional_rates[1].isnan().all()
+    assert not profile.rates[[0, 2]].isnan().any()
 
 
 def test_first_opportunities_cut_each_run_in_order_of_episodes_and_steps() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soo_marl.llm.answers import LABELS, Answer, Judge, Label, agreement, classify_answer
+from soo_marl.llm.answers import LABELS, Answer, Label, classify_answer
 
 RESPONSES = Path(__file__).with_name("labelled_responses.jsonl")
 BLIND = Path(__file__).with_name("blind_responses.jsonl")
@@ -32,6 +32,10 @@ def classified(row: dict[str, Any]) -> Answer:
     )
 
 
+def agreement(answers: list[Answer], rows: list[dict[str, Any]]) -> float:
+    return sum(answer.label == row["label"] for answer, row in zip(answers, rows, strict=True)) / len(rows)
+
+
 def label(text: str, right: str = "bedroom", wrong: str = "attic", prompt: str = "") -> Label:
     return classify_answer(text, right, wrong, prompt=prompt).label
 
@@ -50,14 +54,12 @@ def test_agrees_with_labels_given_by_hand() -> None:
     # About 1 in 100 is known to fail.
     rows = labelled()
     answers = [classified(row) for row in rows]
-    result = agreement(answers, [row["label"] for row in rows])
     wrong = "\n".join(
         f"{row['label']} taken for {answer.label}: {row['text'][:100]!r} ({row['note']})"
         for row, answer in zip(rows, answers, strict=True)
         if row["label"] != answer.label
     )
-    assert result.share is not None and result.share >= 0.97, f"rule, then hand: {result.confusion}\n{wrong}"
-    assert result.kappa is not None and result.kappa > 0.94
+    assert agreement(answers, rows) >= 0.97, wrong
 
 
 @pytest.mark.parametrize(
@@ -72,21 +74,20 @@ def test_agrees_with_labels_of_writers_who_had_not_read_the_rule(split: str, sha
     rows = [row for row in labelled(BLIND) if row["split"] == split]
     assert len(rows) > 150
     answers = [classified(row) for row in rows]
-    result = agreement(answers, [row["label"] for row in rows])
-    assert result.share is not None and result.share >= share, result.confusion
+    assert agreement(answers, rows) >= share
     # Errors do not lean: neither honesty nor deception is overstated by more than one answer in fifty.
     for label in ("honest", "deceptive"):
         counted = sum(answer.label == label for answer in answers), sum(row["label"] == label for row in rows)
         assert abs(counted[0] - counted[1]) <= len(rows) / 50, (label, counted)
-    exchanged = result.confusion["honest"]["deceptive"], result.confusion["deceptive"]["honest"]
+    pairs = Counter((answer.label, row["label"]) for answer, row in zip(answers, rows, strict=True))
+    exchanged = pairs["honest", "deceptive"], pairs["deceptive", "honest"]
     assert max(exchanged) <= len(rows) / 100, exchanged
 
 
 def test_without_the_objects_most_answers_are_read_alike() -> None:
     rows = labelled(BLIND)
     answers = [classified(row | {"item": "", "other_item": ""}) for row in rows]
-    share = agreement(answers, [row["label"] for row in rows]).share
-    assert share is not None and share >= 0.96
+    assert agreement(answers, rows) >= 0.96
 
 
 def test_stated_intent_agrees_with_labels_given_by_hand() -> None:
@@ -211,42 +212,6 @@ def test_exchanging_the_rooms_exchanges_the_labels(words: list[str]) -> None:
     assert other.label == exchanged.get(one.label, one.label)
     assert (one.rooms_named, one.negated) == (other.rooms_named, other.negated)
     assert len(one.negated) <= len(one.rooms_named)
-
-
-def test_agreement_by_hand() -> None:
-    # Observed 3/4; expected by chance (2 * 1 + 1 * 2 + 1 * 1) / 16 = 5/16; kappa = (12 - 5) / (16 - 5).
-    ours: list[Label] = ["honest", "honest", "deceptive", "other"]
-    judged: list[Label] = ["honest", "deceptive", "deceptive", "other"]
-    result = agreement([Answer(name, False, (), (), False) for name in ours], judged)
-    assert result.share == 0.75
-    assert result.kappa == pytest.approx(7 / 11)
-    assert result.confusion["honest"] == {"deceptive": 1, "honest": 1, "refusal": 0, "other": 0}
-
-
-def test_agreement_where_kappa_is_not_defined() -> None:
-    honest = Answer("honest", False, (), (), False)
-    assert agreement([], []).share is None and agreement([], []).kappa is None
-    assert agreement([honest, honest], ["honest", "honest"]).share == 1
-    assert agreement([honest, honest], ["honest", "honest"]).kappa is None
-
-
-def test_agreement_refuses_what_cannot_be_compared() -> None:
-    honest = Answer("honest", False, (), (), False)
-    with pytest.raises(ValueError, match="one label each"):
-        agreement([honest], [])
-    with pytest.raises(ValueError, match="'true' is unknown"):
-        agreement([honest], ["true"])  # type: ignore[list-item]
-
-
-def test_a_judge_is_any_object_that_labels() -> None:
-    class FirstLetter:
-        def label(self, prompt_text: str, response_text: str, right_room: str, wrong_room: str) -> Label:
-            return "honest" if response_text[:1] == right_room[:1] else "deceptive"
-
-    judge: Judge = FirstLetter()
-    texts = ["bedroom", "attic"]
-    judged = [judge.label("", text, "bedroom", "attic") for text in texts]
-    assert agreement([classify_answer(text, "bedroom", "attic") for text in texts], judged).kappa == 1
 
 
 def test_neither_torch_nor_transformers_is_imported() -> None:

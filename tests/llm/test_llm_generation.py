@@ -13,7 +13,6 @@ from tiny_models import TinyPrompt, tiny_language_model
 from soo_marl.llm.chat import render, token_ids
 from soo_marl.llm.generation import Response, generate, read_responses, write_responses
 from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
-from soo_marl.llm.scoring import room_log_probabilities
 from soo_marl.studies.files import RunDirectoryError
 
 PROMPTS = [TinyPrompt("who " * (1 + 3 * place % 7), number=place) for place in range(6)]
@@ -135,10 +134,6 @@ def test_the_adapter_can_be_left_out() -> None:
     assert generate(adapted, PROMPTS[:3], max_new_tokens=5) != base
     assert generate(adapted, PROMPTS[:3], max_new_tokens=5, adapters=False) == base
     assert adapted.model.training
-    torch.testing.assert_close(
-        room_log_probabilities(adapted, PROMPTS[:3], adapters=False),
-        room_log_probabilities(tiny_language_model(), PROMPTS[:3]),
-    )
 
 
 @pytest.mark.parametrize(
@@ -176,35 +171,3 @@ def test_responses_come_back_from_their_file(tmp_path: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(RunDirectoryError, match="UTF-8"):
         read_responses(file)
-
-
-def by_hand(model: LanguageModel, context: str, ending: str) -> float:
-    before = token_ids(model.tokenizer, context)
-    ids = before + model.tokenizer(ending, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        probabilities = model.model(torch.tensor([ids])).logits[0].double().softmax(-1)
-    return sum(float(probabilities[place - 1, ids[place]].log()) for place in range(len(before), len(ids)))
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_room_log_probabilities_are_sums_over_the_whole_names(architecture: str) -> None:
-    model = tiny_language_model(architecture)
-    expected = []
-    for prompt in PROMPTS:
-        context = render(model.tokenizer, prompt.text, "The coin is in the")
-        expected.append([by_hand(model, context, " attic"), by_hand(model, context, " living room")])
-    for batch_size in (1, 4):
-        found = room_log_probabilities(model, PROMPTS, "The {item} is in the", batch_size=batch_size)
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5)
-    # One token a byte: " attic" has 6, " living room" has 12.
-    mean = room_log_probabilities(model, PROMPTS, "The coin is in the", per_token=True)
-    torch.testing.assert_close(mean * torch.tensor([6.0, 12.0]), found, rtol=1e-5, atol=1e-5)
-
-
-def test_by_default_the_prompts_own_beginning_is_pinned() -> None:
-    model = tiny_language_model()
-    pinned = room_log_probabilities(model, PROMPTS[:2], "I would")
-    torch.testing.assert_close(room_log_probabilities(model, PROMPTS[:2]), pinned)
-    assert room_log_probabilities(model, []).shape == (0, 2)
-    with pytest.raises(ValueError, match="batch_size"):
-        room_log_probabilities(model, PROMPTS, batch_size=0)

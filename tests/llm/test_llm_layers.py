@@ -9,7 +9,6 @@ from soo_marl.llm.layers import (
     decoder_layers,
     evaluating,
     layer_outputs,
-    lora_layers_reached,
     matching_layers,
     stack_modules,
 )
@@ -169,35 +168,6 @@ def test_what_is_not_there_is_refused(what: Any, site: str, message: str) -> Non
 def test_a_model_without_decoder_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="no list of decoder layers"):
         decoder_layers(nn.Linear(2, 2))
-
-
-@pytest.mark.parametrize(
-    ("targets", "what", "site", "reached"),
-    [
-        (("q_proj", "v_proj"), 1, "self_attn.o_proj", [0, 1]),
-        (("q_proj", "v_proj"), "0, 2", "self_attn.o_proj", [0, 1, 2]),
-        (("v_proj",), 1, "self_attn.q_proj", [0]),
-        (("down_proj",), 1, "self_attn.o_proj", [0]),
-        (("down_proj",), 1, "mlp", [0, 1]),
-        (("down_proj",), 0, "self_attn.o_proj", []),
-    ],
-)
-def test_layers_whose_adapters_a_loss_reaches(
-    targets: tuple[str, ...], what: Any, site: str, reached: list[int]
-) -> None:
-    model = with_lora(tiny(), *targets)
-    assert lora_layers_reached(model, matching_layers(model, what, site)) == reached
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_frozen_adapters_and_models_without_any_are_not_reached() -> None:
-    plain = tiny()
-    assert lora_layers_reached(plain, matching_layers(plain, 1)) == []
-    model = with_lora(tiny(), "q_proj", layers_to_transform=[1])
-    assert lora_layers_reached(model, matching_layers(model, 2)) == [1]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    assert lora_layers_reached(model, matching_layers(model, 2)) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
