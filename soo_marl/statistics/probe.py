@@ -95,9 +95,6 @@ def _held_out_scores(
     weights = (1 / (agents_of_kind * valid.sum(1)))[train][agent_of_step]
     # Mean 1, so that the regularisation means what it means without weights.
     weights /= weights.mean()
-    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed here
-    from sklearn.preprocessing import StandardScaler
-
     scaler = StandardScaler().fit(rows, sample_weight=weights)
     model = LogisticRegression(C=inverse_regularisation, max_iter=1000)
     model.fit(scaler.transform(rows), deceptive[train][agent_of_step], sample_weight=weights)

@@ -217,8 +217,6 @@ def roc_points(honest: npt.ArrayLike, deceptive: npt.ArrayLike) -> RocPoints:
     honest_values, _ = _present(honest, "honest")
     deceptive_values, _ = _present(deceptive, "deceptive")
     kinds = np.repeat([0, 1], [len(honest_values), len(deceptive_values)])
-    from sklearn.metrics import roc_curve  # slow to import, and only needed here
-
     false_positives, true_positives, _ = roc_curve(
         kinds, np.concatenate([honest_values, deceptive_values]), drop_intermediate=False
     )
