@@ -169,7 +169,12 @@ def read_content(directory: Path, name: str = "") -> StudyContent:
         folder = directory / FINETUNING_FOLDER
         if folder.is_dir():
             of_folder = optional(lambda: StudyDirectory.read(folder).manifest, missing)
-            finetuning = _finetuning(folder, of_folder, missing)
+            if manifest and of_folder and of_folder.configuration.get("baselines") != manifest.configuration:
+                missing.append(
+                    f"{folder} treats the agents of another study, so it is left out; delete it to treat these"
+                )
+            else:
+                finetuning = _finetuning(folder, of_folder, missing)
     inside, itself = (f"{name}/", name) if name else ("", "this folder")
     sentences = tuple(text.replace(f"{directory}/", inside).replace(str(directory), itself) for text in missing)
     return StudyContent(name, baselines, finetuning, sentences)

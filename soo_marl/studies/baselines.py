@@ -29,7 +29,7 @@ from soo_marl.studies.records import (
     record_from_values,
     write_list,
 )
-from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory
+from soo_marl.studies.run_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
 from soo_marl.studies.training import agent_files, check_memory, train_baselines
 
 STUDY_KIND = "baselines"
@@ -243,7 +243,12 @@ def _records_beside(directory: StudyDirectory) -> list[Record]:
     with suppress(RunDirectoryError):
         records += read_one(directory.results / "profiles.json", ProfileResult).records()
     with suppress(RunDirectoryError):
-        finetuned = read_list(directory.path / FINETUNING_FOLDER / "results" / _SUMMARY, Record)
+        folder = directory.path / FINETUNING_FOLDER
+        if (folder / MANIFEST_NAME).exists():
+            treated = StudyDirectory.read(folder).manifest.configuration.get("baselines")
+            if treated != directory.manifest.configuration:
+                return records
+        finetuned = read_list(folder / "results" / _SUMMARY, Record)
         records += [record.model_copy(update={"name": f"{FINETUNING}{record.name}"}) for record in finetuned]
     return records
 

@@ -51,6 +51,7 @@ from soo_marl.studies.files import (
     cannot_read,
     cannot_write,
     is_partial,
+    printable,
     quoted,
     read_bytes,
     read_json,
@@ -151,6 +152,11 @@ class StudyDirectory:
             ValueError: the configuration is not JSON data, or a seed has more than 64 bits.
         """
         path = _without_dots(Path(path))
+        try:
+            os.path.abspath(path).encode("utf-8")
+        except UnicodeEncodeError as error:
+            # The safetensors library takes no other names.
+            raise RunDirectoryError(f"{printable(str(path))} is no UTF-8 name; name another output folder") from error
         _check_seeds(seeds)
         wanted = StudyManifest(
             kind=kind,

@@ -62,11 +62,12 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
+BASELINES = {"environment": {"preset": "trackable"}, "regime": "frozen red"}
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> StudyDirectory:
-    directory = StudyDirectory.open(
-        tmp_path / "study", "classify", {"environment": {"preset": "trackable"}, "regime": "frozen red"}, [4, 5]
-    )
+    directory = StudyDirectory.open(tmp_path / "study", "classify", BASELINES, [4, 5])
     interval = Interval(estimate=0.9, low=0.75, high=1.0, n=12)
     write_list(
         directory.results / "summary.json",
@@ -178,9 +179,7 @@ def both(study: StudyDirectory) -> StudyDirectory:
 
 
 def write_finetuning(path: Path) -> StudyDirectory:
-    directory = StudyDirectory.open(
-        path, "finetune", {"baselines": {"game": {"preset": "trackable"}}, "weight": 100.0}, [4, 5]
-    )
+    directory = StudyDirectory.open(path, "finetune", {"baselines": BASELINES, "weight": 100.0}, [4, 5])
 
     def interval(estimate: float) -> Interval:
         return Interval(estimate=estimate, low=estimate - 0.02, high=estimate + 0.02, n=2)
@@ -295,7 +294,7 @@ def test_page_of_baselines_and_fine_tuning(both: StudyDirectory) -> None:
         "soo.30, after 5 – – – – – – – – – stopped: update 40; no goal rate",
         "soo-marl classify",
         "soo-marl finetune runs/study",
-        "baselines.game.preset",
+        "baselines.environment.preset",
         "Overlap separates them.",
     ):
         assert words in page.text, words
@@ -412,3 +411,11 @@ def test_seeds_in_a_row_are_a_range(seeds: tuple[int, ...], text: str) -> None:
 )
 def test_numbers_are_short(value: float | None, text: str) -> None:
     assert format_number(value) == text
+
+
+def test_the_fine_tuning_of_another_study_stays_out_of_the_page(both: StudyDirectory) -> None:
+    assert "Treated agents" in Page(write_report(both.path).read_text()).text
+    manifest = both.path / "finetune" / "study.json"
+    manifest.write_text(manifest.read_text().replace("frozen red", "learning red"))
+    text = Page(write_report(both.path).read_text()).text
+    assert "finetune treats the agents of another study, so it is left out" in text and "Treated agents" not in text

@@ -328,3 +328,9 @@ def test_only_files_are_taken_for_leftovers(tmp_path: Path) -> None:
     StudyDirectory.open(study.path, "classify", CONFIGURATION, [0])
     assert link.is_symlink()
     assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_names_that_are_not_utf_8_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"\\udcff is no UTF-8 name; name another output folder"):
+        StudyDirectory.open(tmp_path / "a\udcff", "classify", CONFIGURATION, [0])
+    assert not list(tmp_path.iterdir())
