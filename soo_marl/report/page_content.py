@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from soo_marl.report.self_contained import EmbeddedFigure, embedded_figures, optional
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, TreatedAgent
+from soo_marl.studies.recipes import same_recipe
 from soo_marl.studies.records import AgentRecord, Classification, FigureRecord, Record, read_list, read_one
 from soo_marl.studies.run_directory import FINETUNING_FOLDER, StudyDirectory, StudyManifest
 
@@ -169,7 +170,8 @@ def read_content(directory: Path, name: str = "") -> StudyContent:
         folder = directory / FINETUNING_FOLDER
         if folder.is_dir():
             of_folder = optional(lambda: StudyDirectory.read(folder).manifest, missing)
-            if manifest and of_folder and of_folder.configuration.get("baselines") != manifest.configuration:
+            treated = of_folder and of_folder.configuration.get("baselines")
+            if manifest and of_folder and not same_recipe(treated, manifest.configuration):
                 missing.append(
                     f"{folder} treats the agents of another study, so it is left out; delete it to treat these"
                 )

@@ -18,7 +18,7 @@ from soo_marl.studies.evaluation import collect_curves, evaluate_baselines
 from soo_marl.studies.files import RunDirectoryError, validate
 from soo_marl.studies.profile_records import PROFILES, ProfileResult
 from soo_marl.studies.progress import Display
-from soo_marl.studies.recipes import BaselineConfig
+from soo_marl.studies.recipes import BaselineConfig, same_recipe
 from soo_marl.studies.records import (
     AgentRecord,
     Classification,
@@ -246,7 +246,7 @@ def _records_beside(directory: StudyDirectory) -> list[Record]:
         folder = directory.path / FINETUNING_FOLDER
         if (folder / MANIFEST_NAME).exists():
             treated = StudyDirectory.read(folder).manifest.configuration.get("baselines")
-            if treated != directory.manifest.configuration:
+            if not same_recipe(treated, directory.manifest.configuration):
                 return records
         finetuned = read_list(folder / "results" / _SUMMARY, Record)
         records += [record.model_copy(update={"name": f"{FINETUNING}{record.name}"}) for record in finetuned]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from soo_marl.agents.maddpg import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
@@ -273,6 +273,14 @@ def scaled(stages: tuple[Stage, ...], factor: float) -> tuple[Stage, ...]:
         return training.model_copy(update={"updates": updates, "log_every": min(training.log_every, updates)})
 
     return tuple(stage.model_copy(update={"training": shorter(stage.training)}) for stage in stages)
+
+
+def same_recipe(one: object, other: object) -> bool:
+    """Whether two configurations, as JSON, are of one recipe; fields that earlier versions did not write are usual."""
+    try:
+        return one == other or BaselineConfig.model_validate(one) == BaselineConfig.model_validate(other)
+    except ValidationError:
+        return False
 
 
 def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConfig:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from soo_marl.studies.recipes import (
     BaselineConfig,
     Stage,
     baseline_config,
+    same_recipe,
     scaled,
     with_changes,
 )
@@ -223,3 +225,11 @@ def test_sizes_that_no_memory_holds_are_named(change: str, monkeypatch: pytest.M
         training.check_memory(config)
     training.check_memory(config, Compute(device="cuda"))
     training.check_memory(baseline_config())
+
+
+def test_a_recipe_that_an_earlier_version_wrote_is_the_same() -> None:
+    now = baseline_config("trackable", "staged", (0, 1)).model_dump(mode="json")
+    before = json.loads(json.dumps(now))
+    del before["game"]["trap_at_start"]
+    assert same_recipe(before, now) and same_recipe({"any": 1}, {"any": 1})
+    assert not same_recipe(before | {"seeds": [0, 2]}, now) and not same_recipe(None, now) and not same_recipe({}, now)
