@@ -79,13 +79,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         _sort_metadata(temporary)
 
 
-def stored_digest(path: Path, way_out: str = DELETE) -> str:
+def stored_digest(path: Path) -> str:
     """The digest that a file of :func:`write_tensors` says it has; empty where it says none. Reads no tensor.
 
     Raises:
         RunDirectoryError: as :func:`read_headers`.
     """
-    return read_headers(path, way_out)[1].get(_DIGEST, "")
+    return read_headers(path)[1].get(_DIGEST, "")
 
 
 def read_headers(path: Path, way_out: str = DELETE) -> tuple[dict[str, TensorHeader], dict[str, str]]:
