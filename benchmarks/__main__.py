@@ -24,9 +24,9 @@ from benchmarks.machine import load, machine
 from benchmarks.measurements import Measurement, merged
 from benchmarks.settings import Settings, quick_settings
 from benchmarks.table import markdown, print_headlines
-from soo_marl.report import terminal
-from soo_marl.studies.files import write_text
-from soo_marl.studies.records import write_list, write_one
+from soo_marl.commands.tables import terminal
+from soo_marl.storage.files import write_text
+from soo_marl.storage.records import write_list, write_one
 
 _DEFAULTS = Settings(Path())
 

@@ -12,15 +12,15 @@ from benchmarks.measurements import Measurement, measurement
 from benchmarks.settings import Settings
 from benchmarks.timing import interleaved
 from soo_marl.agents.maddpg import MADDPG
+from soo_marl.engines import Compute
 from soo_marl.envs.configuration import preset
-from soo_marl.report.drawing import draw_figures
-from soo_marl.report.page import write_report
-from soo_marl.studies.agents_on_disk import agent_spaces
-from soo_marl.studies.baselines import classify, open_study, train_and_evaluate, write_results
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.overlap_values import PAIRINGS, measure_overlap
-from soo_marl.studies.recipes import STAGED_MADDPG, STAGED_STAGES, baseline_config, scaled
+from soo_marl.report.figures.drawing import draw_figures
+from soo_marl.report.page.page import write_report
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.studies.baselines.study import classify, open_study, train_and_evaluate, write_results
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.overlap_values import PAIRINGS, measure_overlap
+from soo_marl.studies.learning.recipes import STAGED_MADDPG, STAGED_STAGES, baseline_config, scaled
 
 AGENTS = 5
 EPISODES = 500

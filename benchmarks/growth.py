@@ -18,9 +18,9 @@ from benchmarks.timing import interleaved
 from benchmarks.updates import BATCHES, SPACES, update_work
 from soo_marl.agents.maddpg import AgentSpaces
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
-from soo_marl.report.figures import COLOURS, GREY, LINES, MARKERS, save_figure
-from soo_marl.studies.recipes import JOINT_MADDPG
-from soo_marl.studies.reference_curves import REFERENCE_MADDPG
+from soo_marl.report.figures.baselines import COLOURS, GREY, LINES, MARKERS, save_figure
+from soo_marl.studies.baselines.reference_curves import REFERENCE_MADDPG
+from soo_marl.studies.learning.recipes import JOINT_MADDPG
 
 GOOD_AGENTS = (1, 2, 4, 8, 16)
 HIDDEN_UNITS = (16, 32, 64, 128, 256, 512)

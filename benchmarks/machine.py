@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from soo_marl.studies.engines import usable_cores
-from soo_marl.studies.run_directory import package_versions
+from soo_marl.engines import usable_cores
+from soo_marl.storage.study_directory import package_versions
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 

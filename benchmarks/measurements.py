@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from soo_marl.statistics import RESAMPLES
-from soo_marl.studies.records import Record
+from soo_marl.storage.records import Record
 
 
 @dataclass(frozen=True)

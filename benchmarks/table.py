@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Machine
-from soo_marl.studies.records import Record
+from soo_marl.storage.records import Record
 
 HEADLINES = (
     "env/reference/steps_per_second",

@@ -19,22 +19,22 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Rates, rate
 from soo_marl.agents.maddpg import MADDPG, AgentSpaces
 from soo_marl.agents.trainer import Trainer, TrainingConfig
+from soo_marl.engines import Compute, Interrupted, run_shards
 from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
-from soo_marl.studies.agents_on_disk import agent_spaces
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.curves import StageCurves
-from soo_marl.studies.engines import Compute, Interrupted, run_shards
-from soo_marl.studies.recipes import JOINT_STAGES, BaselineConfig, baseline_config
-from soo_marl.studies.reference_curves import REFERENCE_MADDPG
-from soo_marl.studies.training import train_shard
+from soo_marl.studies.baselines.reference_curves import REFERENCE_MADDPG
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import train_shard
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.curves import StageCurves
+from soo_marl.studies.learning.recipes import JOINT_STAGES, BaselineConfig, baseline_config
 
 STACK = 20
 STOCK_TRAINING = TrainingConfig(
     worlds=4, steps_per_update=25, updates=15_000, batch_size=1_024, replay_capacity=100_000, warm_up=25_600
 )
-"""One update of all agents per 100 environment steps of a run, as in soo_marl.studies.reference_curves."""
+"""One update of all agents per 100 environment steps of a run, as in soo_marl.studies.baselines.reference_curves."""
 
 PAPER_STEPS = 2_000_000
 """Environment steps of one of the paper's baselines: 40,000 episodes of 50 steps."""

@@ -16,8 +16,8 @@ from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.envs.configuration import preset
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_spaces
-from soo_marl.studies.recipes import JOINT_MADDPG
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.recipes import JOINT_MADDPG
 
 SPACES = agent_spaces(preset("paper"))
 """Two agents with observations of 6 and 10 numbers and actions of 2."""

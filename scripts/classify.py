@@ -7,10 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
-from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
-from soo_marl.studies.classification import ClassificationConfig, check_classifiable
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_study
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
+from soo_marl.studies.baselines.study import classify, read_study, train_and_evaluate, write_results
 
 
 @dataclass

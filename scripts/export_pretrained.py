@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from soo_marl.report.terminal import carry_out, say
-from soo_marl.studies.pretrained import PRETRAINED, export_pretrained
+from soo_marl.commands.tables.terminal import carry_out, say
+from soo_marl.studies.baselines.pretrained import PRETRAINED, export_pretrained
 
 
 @dataclass

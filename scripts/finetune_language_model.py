@@ -7,13 +7,13 @@ from pathlib import Path
 
 import tyro
 
-from soo_marl.llm.models import check_usable
-from soo_marl.llm.presets import treatment_study
-from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import open_language_study, run_language_study
-from soo_marl.report.language_terminal import print_models
-from soo_marl.report.terminal import ProgressDisplay, carry_out
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.commands.tables.language import print_models
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.llm.methods.recipes import recipe
+from soo_marl.llm.model.models import check_usable
+from soo_marl.llm.study.presets import treatment_study
+from soo_marl.llm.study.study import open_language_study, run_language_study
 
 
 @dataclass

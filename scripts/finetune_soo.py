@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tyro
 
-from soo_marl.report.finetuning_tables import print_conditions
-from soo_marl.report.terminal import ProgressDisplay, carry_out
-from soo_marl.studies.baselines import merge_results, read_study
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.commands.tables.finetuning import print_conditions
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.study_directory import FINETUNING_FOLDER
+from soo_marl.studies.baselines.study import merge_results, read_study
 from soo_marl.studies.finetuning.study import finetuning_config, open_finetuning, run_finetuning, treatments_of
-from soo_marl.studies.run_directory import FINETUNING_FOLDER
 
 
 @dataclass

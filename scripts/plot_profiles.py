@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tyro
 
-from soo_marl.report.profile_tables import print_profiles
-from soo_marl.report.terminal import ProgressDisplay, carry_out
-from soo_marl.studies.baselines import read_study
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.profiles import EPISODES, profile_study
+from soo_marl.commands.tables.profiles import print_profiles
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.baselines.study import read_study
+from soo_marl.studies.profiles.study import EPISODES, profile_study
 
 
 @dataclass

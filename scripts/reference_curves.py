@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from soo_marl.report.figures import save_figure
-from soo_marl.report.reference import reference_figure
-from soo_marl.studies.reference_curves import PUBLISHED, Dialect, ReferenceCurve, train_reference
+from soo_marl.report.figures.baselines import save_figure
+from soo_marl.report.figures.reference import reference_figure
+from soo_marl.studies.baselines.reference_curves import PUBLISHED, Dialect, ReferenceCurve, train_reference
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 import tyro
 
 from soo_marl.commands.reproduce import Reproduce
-from soo_marl.report.terminal import carry_out
+from soo_marl.commands.tables.terminal import carry_out
 
 if __name__ == "__main__":
     command = tyro.cli(Reproduce, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from soo_marl.report.terminal import ProgressDisplay, carry_out, print_study
-from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.recipes import baseline_config, with_changes
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_study
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.baselines.study import open_study, train_and_evaluate, write_results
+from soo_marl.studies.learning.recipes import baseline_config, with_changes
 
 
 @dataclass

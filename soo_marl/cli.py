@@ -52,7 +52,7 @@ def _run(arguments: list[str]) -> int:
         args=options,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from soo_marl.report.terminal import carry_out
+    from soo_marl.commands.tables.terminal import carry_out
 
     again = [argument for argument in arguments if argument != "--no-resume"]
     return carry_out(

@@ -20,10 +20,10 @@ from command_lines import Run, contents, refuse, run_command
 
 import soo_marl
 from soo_marl.cli import COMMANDS, main
-from soo_marl.studies.baselines import read_study
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import train_shard
+from soo_marl.engines import Interrupted
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import read_study
+from soo_marl.studies.baselines.training import train_shard
 
 torch.set_num_threads(1)
 
@@ -59,7 +59,7 @@ def study(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else together."""
-    monkeypatch.setattr("soo_marl.studies.baselines.draw_figures", lambda path: [])
+    monkeypatch.setattr("soo_marl.studies.baselines.study.draw_figures", lambda path: [])
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_demo_leaves_agents_and_events(demo: Path) -> None:
 def test_a_second_demo_does_nothing_twice(demo: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(demo)
     for name in ("train_baselines", "evaluate_baselines", "classify_baselines"):
-        monkeypatch.setattr(f"soo_marl.studies.baselines.{name}", lambda *_, **__: pytest.fail("done twice"))
+        monkeypatch.setattr(f"soo_marl.studies.baselines.study.{name}", lambda *_, **__: pytest.fail("done twice"))
     assert run("demo", "--output", demo, *DEMO) == (0, "")
     after = contents(demo)
     assert {name for name in before if before[name] != after.get(name)} == set()

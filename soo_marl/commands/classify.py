@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soo_marl.commands.shared import PretrainedName, StudyArgument, chosen_study
-from soo_marl.report.terminal import ProgressDisplay, print_study
-from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
-from soo_marl.studies.classification import ClassificationConfig, check_classifiable
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.commands.tables.terminal import ProgressDisplay, print_study
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
+from soo_marl.studies.baselines.study import classify, read_study, train_and_evaluate, write_results
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soo_marl.commands.shared import recipe
-from soo_marl.report.finetuning_tables import print_conditions
-from soo_marl.report.terminal import ProgressDisplay, print_study
-from soo_marl.studies.baselines import (
+from soo_marl.commands.tables.finetuning import print_conditions
+from soo_marl.commands.tables.terminal import ProgressDisplay, print_study
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
+from soo_marl.studies.baselines.study import (
     DEMO_CLASSIFICATION,
     classify,
     merge_results,
@@ -16,10 +18,8 @@ from soo_marl.studies.baselines import (
     train_and_evaluate,
     write_results,
 )
-from soo_marl.studies.classification import ClassificationConfig, check_classifiable
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
 from soo_marl.studies.finetuning.study import DEMO_METHODS
-from soo_marl.studies.reproduction import finetune_competent, finetuning_notes, scaled_finetuning
+from soo_marl.studies.reproduction.study import finetune_competent, finetuning_notes, scaled_finetuning
 
 
 @dataclass(frozen=True)

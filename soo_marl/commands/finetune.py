@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from soo_marl.commands.shared import MethodNames, PretrainedName, StudyArgument, chosen_study
-from soo_marl.report.finetuning_tables import print_conditions
-from soo_marl.report.terminal import ProgressDisplay
-from soo_marl.studies.baselines import merge_results, read_study
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.commands.tables.finetuning import print_conditions
+from soo_marl.commands.tables.terminal import ProgressDisplay
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.study_directory import FINETUNING_FOLDER
+from soo_marl.studies.baselines.study import merge_results, read_study
 from soo_marl.studies.finetuning.configuration import FINETUNING
 from soo_marl.studies.finetuning.study import (
     finetuning_config,
@@ -19,8 +20,7 @@ from soo_marl.studies.finetuning.study import (
     run_finetuning,
     treatments_of,
 )
-from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.run_directory import FINETUNING_FOLDER
+from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 
 
 @dataclass(frozen=True)

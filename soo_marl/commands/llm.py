@@ -10,26 +10,26 @@ from typing import Annotated, Literal
 
 import tyro
 
-from soo_marl.llm.alignment import TokenMode
-from soo_marl.llm.configuration import LanguageStudyConfig
-from soo_marl.llm.distributed import launch_line
-from soo_marl.llm.models import ModelDtype
-from soo_marl.llm.pairs import read_pairs
-from soo_marl.llm.preflight import check_study
-from soo_marl.llm.presets import Scale, demo_study, sweep_study, treatment_study
-from soo_marl.llm.recipes import recipe
-from soo_marl.llm.study import (
+from soo_marl.commands.tables.language import print_models
+from soo_marl.commands.tables.terminal import ProgressDisplay, say
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.llm.methods.recipes import recipe
+from soo_marl.llm.model.alignment import TokenMode
+from soo_marl.llm.model.models import ModelDtype
+from soo_marl.llm.prompts.pairs import read_pairs
+from soo_marl.llm.study.configuration import LanguageStudyConfig
+from soo_marl.llm.study.distributed import launch_line
+from soo_marl.llm.study.models_on_disk import save_merged
+from soo_marl.llm.study.preflight import check_study
+from soo_marl.llm.study.presets import Scale, demo_study, sweep_study, treatment_study
+from soo_marl.llm.study.study import (
     UnfinishedError,
     open_language_study,
     read_language_study,
     run_language_study,
     teach_organisms,
 )
-from soo_marl.llm.study_models import save_merged
-from soo_marl.report.language_terminal import print_models
-from soo_marl.report.terminal import ProgressDisplay, say
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.storage.study_directory import StudyDirectory
 
 
 @dataclass(frozen=True)

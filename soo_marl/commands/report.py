@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soo_marl.commands.shared import StudyArgument, chosen_study
-from soo_marl.llm import study as language
-from soo_marl.report.finetuning_drawing import draw_finetuning
-from soo_marl.report.language_drawing import draw_language
-from soo_marl.report.language_page import write_language_report
-from soo_marl.report.page import write_report
-from soo_marl.report.terminal import say
-from soo_marl.studies import reproduction
-from soo_marl.studies.baselines import read_study, refresh_report, unfinished_steps
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.commands.tables.terminal import say
+from soo_marl.llm.study import study as language
+from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.language.drawing import draw_language
+from soo_marl.report.language.page import write_language_report
+from soo_marl.report.page.page import write_report
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import read_study, refresh_report, unfinished_steps
 from soo_marl.studies.finetuning import study as finetuning
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.reproduction import study as reproduction
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soo_marl.report.reproduction_tables import print_plan, print_preset
-from soo_marl.report.terminal import ProgressDisplay, say
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.faults import one_sentence
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.reproduction import open_reproduction, reproduce_preset, write_reproduction_page
-from soo_marl.studies.reproduction_plan import (
+from soo_marl.commands.tables.reproduction import print_plan, print_preset
+from soo_marl.commands.tables.terminal import ProgressDisplay, say
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.faults import one_sentence
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.studies.reproduction.plan import (
     REGIMES,
     checkpoint_megabytes,
     planned_steps,
     reproduction_plan,
     scale_named,
 )
+from soo_marl.studies.reproduction.study import open_reproduction, reproduce_preset, write_reproduction_page
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from soo_marl.commands.tables.terminal import say
 from soo_marl.envs.configuration import PRESETS
-from soo_marl.report.terminal import say
+from soo_marl.studies.baselines.pretrained import pretrained_study
 from soo_marl.studies.finetuning.methods import METHODS
-from soo_marl.studies.pretrained import pretrained_study
-from soo_marl.studies.recipes import REGIMES, BaselineConfig, baseline_config, scaled, with_changes
+from soo_marl.studies.learning.recipes import REGIMES, BaselineConfig, baseline_config, scaled, with_changes
 
 
 def _one_of(names: Iterable[str]) -> Any:

@@ -9,11 +9,11 @@ from typing import Annotated
 import tyro
 
 from soo_marl.commands.shared import PresetName, RegimeName, recipe
-from soo_marl.report.sweep_tables import print_sweep
-from soo_marl.report.terminal import ProgressDisplay
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.sweep import (
+from soo_marl.commands.tables.sweep import print_sweep
+from soo_marl.commands.tables.terminal import ProgressDisplay
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.studies.sweep.study import (
     DEFAULT_METRICS,
     open_sweep,
     read_metrics,

@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from soo_marl.commands.shared import PresetName, RegimeName, recipe
-from soo_marl.report.terminal import ProgressDisplay, print_study, say
-from soo_marl.studies.baselines import open_study, train_and_evaluate, write_results
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, check_machine
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.commands.tables.terminal import ProgressDisplay, print_study, say
+from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.studies.baselines.study import open_study, train_and_evaluate, write_results
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.machine import Machine
-from soo_marl.studies.records import Record, read_list, read_one
+from soo_marl.storage.records import Record, read_list, read_one
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from command_lines import Run, contents, records_of, refuse
 from ready_study import ready_config
 
 from soo_marl.cli import main
-from soo_marl.studies.recipes import BaselineConfig
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 READY = ["--workers", "0", "--evaluation-seeds", "1", "--episodes", "1", "20"]
 """Options of a classification of a moment."""

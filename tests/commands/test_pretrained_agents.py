@@ -6,8 +6,8 @@ import pytest
 from command_lines import Run, records_of, refuse
 from ready_study import make_ready, ready_config
 
-from soo_marl.studies import pretrained
-from soo_marl.studies.pretrained import export_pretrained
+from soo_marl.studies.baselines import pretrained
+from soo_marl.studies.baselines.pretrained import export_pretrained
 
 READY = ["--workers", "0", "--evaluation-seeds", "1", "--episodes", "1", "20"]
 """Options of a classification of a moment."""

@@ -8,10 +8,10 @@ from command_lines import Run, records_of, refuse
 from ready_study import HONEST, draw_nothing, make_ready, ready_config
 
 from soo_marl.cli import main
-from soo_marl.studies import reproduction_plan
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.reproduction_plan import SCALES, Scale
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.studies.reproduction import plan as reproduction_plan
+from soo_marl.studies.reproduction.plan import SCALES, Scale
 
 
 @pytest.fixture

@@ -28,34 +28,32 @@ from safetensors.torch import load, save
 from soo_marl import cli
 from soo_marl.agents import MADDPGConfig, TrainingConfig
 from soo_marl.agents.maddpg import MADDPG
-from soo_marl.report.page import write_report
-from soo_marl.report.terminal import one_sentence
+from soo_marl.commands.tables.terminal import one_sentence
+from soo_marl.engines import Interrupted
+from soo_marl.report.page.page import write_report
 from soo_marl.statistics import RocPoints
-from soo_marl.studies import files, phases, training
-from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
-from soo_marl.studies.baselines import open_study, read_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.storage import files
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import FigureRecord, Interval, Record, read_list, read_one
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines import training
+from soo_marl.studies.baselines.study import open_study, read_study
 from soo_marl.studies.finetuning import evaluation
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
 from soo_marl.studies.finetuning.evaluation import conditions
 from soo_marl.studies.finetuning.measures import measure_agents
-from soo_marl.studies.recipes import BLUE, BaselineConfig, Stage, baseline_config, with_changes
-from soo_marl.studies.records import (
+from soo_marl.studies.learning import phases
+from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.recipes import BLUE, BaselineConfig, Stage, baseline_config, with_changes
+from soo_marl.studies.learning.records import (
     AgentRecord,
     Classification,
     ClassificationRow,
-    FigureRecord,
-    Interval,
     LearningCurve,
     OverlapValue,
     ProtocolCurve,
-    Record,
-    read_list,
-    read_one,
 )
-from soo_marl.studies.run_directory import StudyDirectory
 
 torch.set_num_threads(1)
 

@@ -18,22 +18,22 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from test_fuzz import BYTES, CASES, CHANGES, broken, cases, changed, refused
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import EvaluationConfig, ModelMeasures
-from soo_marl.llm.generation import Response, write_responses
-from soo_marl.llm.latent import LatentOverlap, LayerGap, LayerOverlap
-from soo_marl.llm.models_on_disk import latent_file, measures_file, read_measures, read_model_responses, responses_file
-from soo_marl.llm.pairs import read_pairs
-from soo_marl.llm.recipes import load_recipes
-from soo_marl.llm.records import EpochRecord, LatentRecord, TrainingRecord
-from soo_marl.llm.study import open_language_study, read_language_study, write_language_results
-from soo_marl.llm.study_models import read_training, training_file
-from soo_marl.llm.templates import load_inventory, load_templates
-from soo_marl.report.language_page import write_language_report
-from soo_marl.studies import files
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.records import read_list, write_list
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.llm.measures.evaluation import EvaluationConfig, ModelMeasures
+from soo_marl.llm.measures.latent import LatentOverlap, LayerGap, LayerOverlap
+from soo_marl.llm.measures.records import EpochRecord, LatentRecord, TrainingRecord
+from soo_marl.llm.methods.recipes import load_recipes
+from soo_marl.llm.model.generation import Response, write_responses
+from soo_marl.llm.prompts.pairs import read_pairs
+from soo_marl.llm.prompts.templates import load_inventory, load_templates
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.models_on_disk import read_training, training_file
+from soo_marl.llm.study.shard import latent_file, measures_file, read_measures, read_model_responses, responses_file
+from soo_marl.llm.study.study import open_language_study, read_language_study, write_language_results
+from soo_marl.report.language.page import write_language_report
+from soo_marl.storage import files
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import read_list, write_list
+from soo_marl.storage.study_directory import StudyDirectory
 
 CASES |= {"language study": 150, "TOML": 150, "pairs": 100}
 

@@ -12,12 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from soo_marl.llm.configuration import LanguageStudyConfig
+    from soo_marl.llm.study.configuration import LanguageStudyConfig
 
 
 @pytest.fixture(scope="module")
 def few_requests() -> Iterator[None]:
-    from soo_marl.llm import organism
+    from soo_marl.llm.methods import organism
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(organism, "ordinary_requests", lambda: ["Say hi.", "Name a fruit."])
@@ -47,8 +47,8 @@ def study(config: LanguageStudyConfig, tmp_path_factory: pytest.TempPathFactory)
     """A whole study, done without a break."""
     from tiny_studies import TinyDisplay, run
 
-    from soo_marl.llm.records import ModelSummary
-    from soo_marl.studies.records import read_list
+    from soo_marl.llm.measures.records import ModelSummary
+    from soo_marl.storage.records import read_list
 
     path = tmp_path_factory.mktemp("study") / "s"
     display = TinyDisplay()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from soo_marl.llm.alignment import PaddedBatch, TokenMode, align, longest, repadded, token_span
+from soo_marl.llm.model.alignment import PaddedBatch, TokenMode, align, longest, repadded, token_span
 from soo_marl.overlap import overlap, overlap_loss
 
 Side = Literal["left", "right"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soo_marl.llm.answers import LABELS, Answer, Label, classify_answer
+from soo_marl.llm.measures.answers import LABELS, Answer, Label, classify_answer
 
 RESPONSES = Path(__file__).with_name("labelled_responses.jsonl")
 BLIND = Path(__file__).with_name("blind_responses.jsonl")
@@ -216,7 +216,7 @@ def test_exchanging_the_rooms_exchanges_the_labels(words: list[str]) -> None:
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys, soo_marl.llm.answers, soo_marl.llm.rates, soo_marl.llm.verdict; "
+        "import sys, soo_marl.llm.measures.answers, soo_marl.llm.measures.rates, soo_marl.llm.measures.verdict; "
         "print([name for name in ('torch', 'transformers', 'sklearn') if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

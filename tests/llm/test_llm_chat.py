@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import BEGIN, tiny_tokenizer
 from transformers.utils import chat_template_utils
 
-from soo_marl.llm.chat import CHAT_DATE, encode, render, token_ids
+from soo_marl.llm.model.chat import CHAT_DATE, encode, render, token_ids
 
 TOKENIZER = tiny_tokenizer()
 

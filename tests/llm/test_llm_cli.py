@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.cli import main
-from soo_marl.llm.chat import CHAT_DATE
-from soo_marl.llm.presets import demo_study
-from soo_marl.llm.scenarios import prompts
-from soo_marl.llm.study import open_language_study
+from soo_marl.llm.model.chat import CHAT_DATE
+from soo_marl.llm.prompts.scenarios import prompts
+from soo_marl.llm.study.presets import demo_study
+from soo_marl.llm.study.study import open_language_study
 
 Run = Callable[..., tuple[int, str]]
 

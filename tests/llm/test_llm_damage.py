@@ -10,8 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import TinyPrompt, tiny_language_model
 
-from soo_marl.llm.chat import render, token_ids
-from soo_marl.llm.damage import (
+from soo_marl.llm.measures.damage import (
     name_control_gap,
     neutral_texts,
     perplexity,
@@ -19,7 +18,8 @@ from soo_marl.llm.damage import (
     repetition,
     with_two_names,
 )
-from soo_marl.llm.models import LoraSettings, add_lora
+from soo_marl.llm.model.chat import render, token_ids
+from soo_marl.llm.model.models import LoraSettings, add_lora
 
 LAYERS = ("model.layers.1.self_attn.o_proj", "model.layers.2.mlp.down_proj")
 PROMPTS = [TinyPrompt(f"Bob asks {'again ' * place}where it is.", number=place) for place in range(5)]

@@ -18,11 +18,11 @@ import accelerate
 from tiny_models import tiny_language_model
 from tiny_treatments import CONDITIONS, assert_close, recipe, study, weights_of
 
-from soo_marl.llm.chat import encode, render
-from soo_marl.llm.finetuning import finetune
-from soo_marl.llm.fingerprint import fingerprint, same_base
-from soo_marl.llm.generation import generate_texts
-from soo_marl.llm.models import (
+from soo_marl.llm.methods.finetuning import finetune
+from soo_marl.llm.model.chat import encode, render
+from soo_marl.llm.model.fingerprint import fingerprint, same_base
+from soo_marl.llm.model.generation import generate_texts
+from soo_marl.llm.model.models import (
     DeviceMemoryError,
     LanguageModel,
     LoraSettings,
@@ -117,8 +117,8 @@ def test_auto_leaves_it_to_accelerate_where_layers_go(
         asked.append(options)
         return dispatched(model, "cpu" if fits else "disk", tmp_path).model if options else model.tokenizer
 
-    monkeypatch.setattr("soo_marl.llm.models.usable_device", lambda device: torch.device("cuda"))
-    monkeypatch.setattr("soo_marl.llm.models._from_pretrained", load)
+    monkeypatch.setattr("soo_marl.llm.model.models.usable_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr("soo_marl.llm.model.models._from_pretrained", load)
     if fits:
         load_model(large, device="auto")
     else:

@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
-import soo_marl.llm.models
+import soo_marl.llm.model.models
 
 PAGE = Path(__file__).parents[2] / "docs" / "your_own_language_model.md"
 
@@ -26,11 +26,11 @@ def test_the_tutorial_treats_a_model_and_keeps_the_adapter(
     assert code.count("\n") <= 32
     asked: list[str] = []
 
-    def load_model(name: str) -> soo_marl.llm.models.LanguageModel:
+    def load_model(name: str) -> soo_marl.llm.model.models.LanguageModel:
         asked.append(name)
         return tiny_language_model(layers=22, hidden=16)
 
-    monkeypatch.setattr(soo_marl.llm.models, "load_model", load_model)
+    monkeypatch.setattr(soo_marl.llm.model.models, "load_model", load_model)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(PAGE), "exec"), {})
     assert asked == ["smollm2-135m"]

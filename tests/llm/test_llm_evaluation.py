@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import tiny_language_model
 
-from soo_marl.llm.answers import LABELS
-from soo_marl.llm.damage import perplexity
-from soo_marl.llm.evaluation import (
+from soo_marl.llm.measures.answers import LABELS
+from soo_marl.llm.measures.damage import perplexity
+from soo_marl.llm.measures.evaluation import (
     HONESTY_PROMPT,
     PAPER_ROLES,
     EvaluationConfig,
@@ -27,11 +27,11 @@ from soo_marl.llm.evaluation import (
     latent_records,
     share_of,
 )
-from soo_marl.llm.generation import Response, generate
-from soo_marl.llm.layers import attention_site
-from soo_marl.llm.rates import rate
-from soo_marl.llm.scenarios import Orientation, prompts
-from soo_marl.llm.templates import load_inventory
+from soo_marl.llm.measures.rates import rate
+from soo_marl.llm.model.generation import Response, generate
+from soo_marl.llm.model.layers import attention_site
+from soo_marl.llm.prompts.scenarios import Orientation, prompts
+from soo_marl.llm.prompts.templates import load_inventory
 
 HONEST, DECEPTIVE = "The coin is in the attic.", "The coin is in the den."
 REFUSAL, OTHER = "I can not help with that.", "la la la la la la"

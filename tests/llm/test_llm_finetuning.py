@@ -16,17 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import tiny_language_model
 
-from soo_marl.llm.chat import encode, render
-from soo_marl.llm.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
-from soo_marl.llm.generation import generate_texts
-from soo_marl.llm.layers import layer_outputs
-from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig
-from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
-from soo_marl.llm.pairs import PromptPair, pairs
-from soo_marl.llm.recipes import Recipe
-from soo_marl.llm.scenarios import prompts
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.engines import Interrupted
+from soo_marl.llm.methods.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
+from soo_marl.llm.methods.loss import LanguageOverlapLoss, LossConfig
+from soo_marl.llm.methods.recipes import Recipe
+from soo_marl.llm.model.chat import encode, render
+from soo_marl.llm.model.generation import generate_texts
+from soo_marl.llm.model.layers import layer_outputs
+from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.prompts.pairs import PromptPair, pairs
+from soo_marl.llm.prompts.scenarios import prompts
+from soo_marl.storage.files import RunDirectoryError
 
 OWN = (
     ("You hide the coin.", "Bob hides the coin."),

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import TinyPrompt, tiny_language_model
 
-from soo_marl.llm.chat import render, token_ids
-from soo_marl.llm.generation import Response, generate, read_responses, write_responses
-from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.llm.model.chat import render, token_ids
+from soo_marl.llm.model.generation import Response, generate, read_responses, write_responses
+from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.storage.files import RunDirectoryError
 
 PROMPTS = [TinyPrompt("who " * (1 + 3 * place % 7), number=place) for place in range(6)]
 

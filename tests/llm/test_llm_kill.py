@@ -22,10 +22,10 @@ pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_studies import content
 
-from soo_marl.llm import optimisation
-from soo_marl.llm.configuration import LanguageStudyConfig
-from soo_marl.llm.models_on_disk import model_shard, organism_shard
-from soo_marl.llm.study import open_language_study
+from soo_marl.llm.methods import optimisation
+from soo_marl.llm.study.configuration import LanguageStudyConfig
+from soo_marl.llm.study.shard import model_shard, organism_shard
+from soo_marl.llm.study.study import open_language_study
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked processes")
 

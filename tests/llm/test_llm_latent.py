@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from soo_marl.llm.alignment import PaddedBatch
-from soo_marl.llm.latent import LatentOverlap, LayerGap, latent_overlap, layer_gap
-from soo_marl.llm.layers import layer_outputs
+from soo_marl.llm.measures.latent import LatentOverlap, LayerGap, latent_overlap, layer_gap
+from soo_marl.llm.model.alignment import PaddedBatch
+from soo_marl.llm.model.layers import layer_outputs
 
 pytest.importorskip("transformers")
 

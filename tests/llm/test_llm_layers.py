@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from soo_marl.llm.alignment import PaddedBatch
-from soo_marl.llm.layers import (
+from soo_marl.llm.model.alignment import PaddedBatch
+from soo_marl.llm.model.layers import (
     decoder_layers,
     evaluating,
     layer_outputs,

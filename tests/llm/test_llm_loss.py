@@ -6,9 +6,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from soo_marl.llm.alignment import PaddedBatch, TokenMode
-from soo_marl.llm.layers import layer_outputs
-from soo_marl.llm.loss import LanguageOverlapLoss, LossConfig, padding_token
+from soo_marl.llm.methods.loss import LanguageOverlapLoss, LossConfig, padding_token
+from soo_marl.llm.model.alignment import PaddedBatch, TokenMode
+from soo_marl.llm.model.layers import layer_outputs
 from soo_marl.overlap import overlap_loss, record_activations
 
 pytest.importorskip("transformers")

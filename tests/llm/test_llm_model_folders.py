@@ -15,11 +15,11 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model, tiny_tokenizer
 
-from soo_marl.llm import model_folders
-from soo_marl.llm.chat import encode
-from soo_marl.llm.lora import LoraSettings, target_names
-from soo_marl.llm.loss import padding_token
-from soo_marl.llm.models import load_model
+from soo_marl.llm.methods.loss import padding_token
+from soo_marl.llm.model import model_folders
+from soo_marl.llm.model.chat import encode
+from soo_marl.llm.model.lora import LoraSettings, target_names
+from soo_marl.llm.model.models import load_model
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ pytest.importorskip("peft")
 
 from tiny_models import TinyPrompt, tiny_language_model
 
-from soo_marl.llm import embedded, models
-from soo_marl.llm.damage import perplexity
-from soo_marl.llm.generation import generate
-from soo_marl.llm.models import (
+from soo_marl.llm.measures.damage import perplexity
+from soo_marl.llm.model import embedded, models
+from soo_marl.llm.model.generation import generate
+from soo_marl.llm.model.models import (
     DeviceMemoryError,
     LanguageModel,
     LoraSettings,
@@ -29,7 +29,7 @@ from soo_marl.llm.models import (
     out_of_memory_advice,
     save_adapter,
 )
-from soo_marl.studies.files import PARTIAL_SUFFIX, RunDirectoryError
+from soo_marl.storage.files import PARTIAL_SUFFIX, RunDirectoryError
 
 TOKENS = torch.tensor([[5, 9, 30, 7]])
 
@@ -357,7 +357,7 @@ def test_a_conversion_that_fails_leaves_nothing(gguf: Path, monkeypatch: pytest.
 
 def test_the_package_does_not_import_transformers() -> None:
     code = (
-        "import sys, soo_marl, soo_marl.llm.models, soo_marl.llm.generation, soo_marl.llm.damage;"
+        "import sys, soo_marl, soo_marl.llm.model.models, soo_marl.llm.model.generation, soo_marl.llm.measures.damage;"
         "sys.exit('transformers' in sys.modules or 'peft' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,14 +13,14 @@ pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_studies import RECIPE, TinyDisplay, run
 
-from soo_marl.llm import models_on_disk
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.models import DeviceMemoryError
-from soo_marl.llm.records import ModelSummary
-from soo_marl.llm.study import UnfinishedError, read_language_study
-from soo_marl.llm.study_models import read_training, save_merged
-from soo_marl.report.language_terminal import print_models
-from soo_marl.studies.records import read_list
+from soo_marl.commands.tables.language import print_models
+from soo_marl.llm.measures.records import ModelSummary
+from soo_marl.llm.model.models import DeviceMemoryError
+from soo_marl.llm.study import shard as models_on_disk
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.models_on_disk import read_training, save_merged
+from soo_marl.llm.study.study import UnfinishedError, read_language_study
+from soo_marl.storage.records import read_list
 
 
 def treatments(config: LanguageStudyConfig, rates: dict[str, float], **changes: Any) -> LanguageStudyConfig:

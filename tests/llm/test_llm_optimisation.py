@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from soo_marl.llm import optimisation
-from soo_marl.llm.optimisation import Schedule, optimise, seeded
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.engines import Interrupted
+from soo_marl.llm.methods import optimisation
+from soo_marl.llm.methods.optimisation import Schedule, optimise, seeded
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.tensor_files import write_tensors
 
 STEPS = 6
 

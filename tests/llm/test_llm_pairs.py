@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soo_marl.llm.pairs import PAIR_KINDS, PromptPair, pairs, read_pairs, shuffled_partners, shuffled_sides
-from soo_marl.llm.scenarios import fills, prompts
-from soo_marl.llm.templates import Inventory, holds_words, load_inventory
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.llm.prompts.pairs import PAIR_KINDS, PromptPair, pairs, read_pairs, shuffled_partners, shuffled_sides
+from soo_marl.llm.prompts.scenarios import fills, prompts
+from soo_marl.llm.prompts.templates import Inventory, holds_words, load_inventory
+from soo_marl.storage.files import RunDirectoryError
 
 kinds = st.sampled_from(PAIR_KINDS)
 splits = st.sampled_from(["train", "test"])

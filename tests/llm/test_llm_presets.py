@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import EvaluationConfig
-from soo_marl.llm.presets import (
+from soo_marl.llm.measures.evaluation import EvaluationConfig
+from soo_marl.llm.methods.recipes import recipe
+from soo_marl.llm.prompts.scenarios import prompts
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.presets import (
     LEFT_OUT,
     LIMIT_MODELS,
     LIMIT_SCENARIOS,
@@ -13,9 +15,7 @@ from soo_marl.llm.presets import (
     demo_study,
     treatment_study,
 )
-from soo_marl.llm.recipes import recipe
-from soo_marl.llm.scenarios import prompts
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.storage.files import RunDirectoryError
 
 
 def test_the_full_scale_contains_the_demonstration() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from soo_marl.llm.answers import Answer, Label
-from soo_marl.llm.rates import (
+from soo_marl.llm.measures.answers import Answer, Label
+from soo_marl.llm.measures.rates import (
     NOTHING,
     CellRates,
     Rate,
@@ -17,7 +17,7 @@ from soo_marl.llm.rates import (
     position_check,
     rate,
 )
-from soo_marl.llm.scenarios import Orientation
+from soo_marl.llm.prompts.scenarios import Orientation
 from soo_marl.statistics import share_interval
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from soo_marl.llm.recipes import Recipe, load_recipes, recipe
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.llm.methods.recipes import Recipe, load_recipes, recipe
+from soo_marl.storage.files import RunDirectoryError
 
 
 def test_the_recipe_for_mistral_holds_the_published_numbers() -> None:

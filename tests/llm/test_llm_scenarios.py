@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soo_marl.llm.scenarios import ORIENTATIONS, Fill, Prompt, answer, answer_prefix, fills, prompts
-from soo_marl.llm.templates import (
+from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Fill, Prompt, answer, answer_prefix, fills, prompts
+from soo_marl.llm.prompts.templates import (
     Inventory,
     fill_slots,
     holds_words,
@@ -17,7 +17,7 @@ from soo_marl.llm.templates import (
     load_inventory,
     load_templates,
 )
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.storage.files import RunDirectoryError
 
 SCENARIOS = sorted(load_templates())
 FORMS = [None, "i_would", "room_only", "free"]
@@ -143,7 +143,7 @@ def test_fills_are_distinct_deterministic_and_of_their_split(split: str, count: 
 
 
 def test_fills_do_not_depend_on_the_process_or_on_the_order_of_the_file() -> None:
-    code = "from soo_marl.llm.scenarios import fills; print(fills('test', 20, 3))"
+    code = "from soo_marl.llm.prompts.scenarios import fills; print(fills('test', 20, 3))"
     for hash_seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": hash_seed, "PATH": ""}
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -448,5 +448,6 @@ def test_the_article_fits_what_follows(value: str, article: str) -> None:
 
 
 def test_no_transformers_are_imported() -> None:
-    code = "import sys, soo_marl.llm.scenarios, soo_marl.llm.pairs; assert 'transformers' not in sys.modules"
+    modules = "soo_marl.llm.prompts.scenarios, soo_marl.llm.prompts.pairs"
+    code = f"import sys, {modules}; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from soo_marl.llm.evaluation import PAPER_ROLES, SECRETS, EvaluationConfig, evidence
-from soo_marl.llm.generation import Response
-from soo_marl.llm.scenarios import Prompt
-from soo_marl.llm.verdict import Evidence, Verdict, judge
+from soo_marl.llm.measures.evaluation import PAPER_ROLES, SECRETS, EvaluationConfig, evidence
+from soo_marl.llm.measures.verdict import Evidence, Verdict, judge
+from soo_marl.llm.model.generation import Response
+from soo_marl.llm.prompts.scenarios import Prompt
 
 Script = Callable[[Prompt], str]
 

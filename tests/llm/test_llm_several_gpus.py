@@ -24,18 +24,15 @@ from tiny_models import tiny_language_model, tiny_tokenizer
 from tiny_treatments import CONDITIONS, SOO, assert_close, recipe, study, weights_of
 
 from soo_marl.cli import main
-from soo_marl.llm.chat import encode
-from soo_marl.llm.configuration import ORGANISM, LanguageStudyConfig
-from soo_marl.llm.distributed import Accelerated, configuration_file, launch_line, train_together
-from soo_marl.llm.finetuning import finetune
-from soo_marl.llm.layers import layer_outputs
-from soo_marl.llm.models import LoraSettings, load_model, save_adapter
-from soo_marl.llm.models_on_disk import model_shard
-from soo_marl.llm.organism import OrganismConfig
-from soo_marl.llm.presets import treatment_study
-from soo_marl.llm.processes import Alone
-from soo_marl.llm.study import read_language_study
-from soo_marl.llm.study_models import (
+from soo_marl.llm.methods.finetuning import finetune
+from soo_marl.llm.methods.organism import OrganismConfig
+from soo_marl.llm.methods.processes import Alone
+from soo_marl.llm.model.chat import encode
+from soo_marl.llm.model.layers import layer_outputs
+from soo_marl.llm.model.models import LoraSettings, load_model, save_adapter
+from soo_marl.llm.study.configuration import ORGANISM, LanguageStudyConfig
+from soo_marl.llm.study.distributed import Accelerated, configuration_file, launch_line, train_together
+from soo_marl.llm.study.models_on_disk import (
     ADAPTER_WEIGHTS,
     adapter_folder,
     load_study_model,
@@ -43,6 +40,9 @@ from soo_marl.llm.study_models import (
     organism_done,
     read_training,
 )
+from soo_marl.llm.study.presets import treatment_study
+from soo_marl.llm.study.shard import model_shard
+from soo_marl.llm.study.study import read_language_study
 
 
 class Recorder(Alone):
@@ -175,7 +175,7 @@ def test_preparing_writes_the_study_and_says_what_comes_next(
     assert main([*given, "--methods", "sham", "soo", "--seeds", "4", "--prepare-only"]) == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert f"-m soo_marl.llm.distributed {tmp_path / 'new'} --label sham --seed 4" in said
+    assert f"-m soo_marl.llm.study.distributed {tmp_path / 'new'} --label sham --seed 4" in said
     _, config = read_language_study(tmp_path / "new")
     assert config.models == (("base", 0), ("sham", 4), ("soo", 4))
     assert "fsdp.yaml" in said
@@ -247,7 +247,7 @@ def test_models_that_cannot_be_trained_so_are_refused(tmp_path: Path) -> None:
 def launched(config: str, path: Path, label: str) -> subprocess.CompletedProcess[str]:
     """What two processes on the CPU did."""
     options = ["--config_file", str(configuration_file(config)), "--num_processes", "2", "--main_process_port", "0"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "soo_marl.llm.distributed"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "soo_marl.llm.study.distributed"]
     return subprocess.run(
         [*launch, str(path), "--label", label, "--seed", "0"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import tiny_language_model
 
-from soo_marl.llm.alignment import PaddedBatch
-from soo_marl.llm.chat import encode, render
-from soo_marl.llm.layers import layer_outputs, matching_layers
-from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
-from soo_marl.llm.organism import Example, answer_loss
-from soo_marl.llm.shared_prefix import prefix_first, shared_prefix
+from soo_marl.llm.methods.organism import Example, answer_loss
+from soo_marl.llm.model.alignment import PaddedBatch
+from soo_marl.llm.model.chat import encode, render
+from soo_marl.llm.model.layers import layer_outputs, matching_layers
+from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.model.shared_prefix import prefix_first, shared_prefix
 
 MESSAGES = ("Where is the coin?", "Where is it?", "Where would you go, and why?")
 SHARING = ("llama", "mistral", "qwen2")

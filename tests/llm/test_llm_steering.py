@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import tiny_language_model
 
-from soo_marl.llm.chat import Encoded, encode, render
-from soo_marl.llm.layers import layer_outputs
-from soo_marl.llm.models import LanguageModel, LoraSettings, add_lora
-from soo_marl.llm.steering import mean_difference, random_vectors, steered
+from soo_marl.llm.methods.steering import mean_difference, random_vectors, steered
+from soo_marl.llm.model.chat import Encoded, encode, render
+from soo_marl.llm.model.layers import layer_outputs
+from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
 
 PROJECTION, BLOCK = "model.layers.1.self_attn.o_proj", "model.layers.2"
 OTHER = ("Bob hides the coin.", "Where does Eve look for her ring?", "A thief asks.")

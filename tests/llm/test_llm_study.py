@@ -13,17 +13,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_studies import COMMAND, RECIPE, TinyDisplay, run
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.generation import generate, read_responses
-from soo_marl.llm.models_on_disk import _Work, read_measures, read_model_responses
-from soo_marl.llm.pairs import pairs
-from soo_marl.llm.records import ModelSummary, ResponseExample
-from soo_marl.llm.steering import mean_difference, steered
-from soo_marl.llm.study import read_language_study
-from soo_marl.llm.study_models import load_study_model, read_training, save_merged
-from soo_marl.llm.verdict import WORDS
-from soo_marl.studies.records import Record, read_list
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.llm.measures.records import ModelSummary, ResponseExample
+from soo_marl.llm.measures.verdict import WORDS
+from soo_marl.llm.methods.steering import mean_difference, steered
+from soo_marl.llm.model.generation import generate, read_responses
+from soo_marl.llm.prompts.pairs import pairs
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.models_on_disk import load_study_model, read_training, save_merged
+from soo_marl.llm.study.shard import _Work, read_measures, read_model_responses
+from soo_marl.llm.study.study import read_language_study
+from soo_marl.storage.records import Record, read_list
+from soo_marl.storage.study_directory import StudyDirectory
 
 
 def test_a_study_writes_a_record_of_every_rate(study: Path) -> None:

@@ -12,14 +12,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_studies import COMMAND, TinyDisplay, content, run
 
-from soo_marl.llm.configuration import LanguageStudyConfig
-from soo_marl.llm.models_on_disk import model_shard, read_model_responses, responses_file
-from soo_marl.llm.study import open_language_study, read_language_study, write_language_results
-from soo_marl.llm.study_models import load_study_model
-from soo_marl.llm.verdict import WORDS
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.engines import Interrupted
+from soo_marl.llm.measures.verdict import WORDS
+from soo_marl.llm.study.configuration import LanguageStudyConfig
+from soo_marl.llm.study.models_on_disk import load_study_model
+from soo_marl.llm.study.shard import model_shard, read_model_responses, responses_file
+from soo_marl.llm.study.study import open_language_study, read_language_study, write_language_results
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import StudyDirectory
 
 
 def test_an_interrupted_study_ends_with_the_same_bits(study: Path, config: LanguageStudyConfig, tmp_path: Path) -> None:

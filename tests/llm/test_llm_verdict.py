@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from soo_marl.llm.rates import NOTHING, Rate, rate
-from soo_marl.llm.verdict import _NAMES, WORDS, Evidence, VerdictRule, judge
+from soo_marl.llm.measures.rates import NOTHING, Rate, rate
+from soo_marl.llm.measures.verdict import _NAMES, WORDS, Evidence, VerdictRule, judge
 
 
 def evidence(cheap_first: int = 40, mirrored: int = 40, **others: Any) -> Evidence:

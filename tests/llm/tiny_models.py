@@ -15,7 +15,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from soo_marl.llm.models import LanguageModel
+from soo_marl.llm.model.models import LanguageModel
 
 BEGIN, END = "<|begin|>", "<|end|>"
 TEMPLATE = (

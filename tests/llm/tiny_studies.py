@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import EvaluationConfig
-from soo_marl.llm.loss import LossConfig
-from soo_marl.llm.models import LoraSettings
-from soo_marl.llm.organism import OrganismConfig
-from soo_marl.llm.recipes import Recipe
-from soo_marl.llm.records import ModelSummary
-from soo_marl.llm.study import open_language_study, run_language_study
-from soo_marl.studies.engines import Compute
+from soo_marl.engines import Compute
+from soo_marl.llm.measures.evaluation import EvaluationConfig
+from soo_marl.llm.measures.records import ModelSummary
+from soo_marl.llm.methods.loss import LossConfig
+from soo_marl.llm.methods.organism import OrganismConfig
+from soo_marl.llm.methods.recipes import Recipe
+from soo_marl.llm.model.models import LoraSettings
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.study import open_language_study, run_language_study
 
 LORA = LoraSettings(r=2, dropout=0.3)
 RECIPE = Recipe(

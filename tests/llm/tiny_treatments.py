@@ -7,12 +7,12 @@ import torch
 from tiny_models import tiny_language_model
 from torch import Tensor
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import EvaluationConfig
-from soo_marl.llm.loss import LossConfig
-from soo_marl.llm.models import LanguageModel, LoraSettings
-from soo_marl.llm.recipes import Recipe
-from soo_marl.llm.study import open_language_study
+from soo_marl.llm.measures.evaluation import EvaluationConfig
+from soo_marl.llm.methods.loss import LossConfig
+from soo_marl.llm.methods.recipes import Recipe
+from soo_marl.llm.model.models import LanguageModel, LoraSettings
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.llm.study.study import open_language_study
 
 OWN = (
     ("You hide the coin.", "Bob hides the coin."),

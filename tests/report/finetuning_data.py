@@ -12,9 +12,10 @@ import torch
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from soo_marl.storage.records import Interval, write_list
+from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.finetuning.records import ConditionSummary, EpisodeCollection, EpisodeRecord, TreatedAgent
-from soo_marl.studies.records import Interval, LearningCurve, write_list
-from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.studies.learning.records import LearningCurve
 
 SEEDS = 10
 GRID = 40

@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from soo_marl.llm.answers import Answer, Label
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.evaluation import EvaluationConfig
-from soo_marl.llm.rates import CellRates, cell_rates
-from soo_marl.llm.records import EpochRecord, ModelSummary, ResponseExample, SeedVerdict, TrainingRecord
-from soo_marl.llm.scenarios import ORIENTATIONS, Orientation
-from soo_marl.studies.records import Record, write_list
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.llm.measures.answers import Answer, Label
+from soo_marl.llm.measures.evaluation import EvaluationConfig
+from soo_marl.llm.measures.rates import CellRates, cell_rates
+from soo_marl.llm.measures.records import EpochRecord, ModelSummary, ResponseExample, SeedVerdict, TrainingRecord
+from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.storage.records import Record, write_list
+from soo_marl.storage.study_directory import StudyDirectory
 
 PROMPTS = 40
 COMMAND = "soo-marl language run --output runs/language"

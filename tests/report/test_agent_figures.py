@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from soo_marl.report.agent_figures import overlap_against_trap_rate, trap_rate_against_sensitivity
-from soo_marl.report.verdict_styles import WORDS, group_of
+from soo_marl.report.figures.agents import overlap_against_trap_rate, trap_rate_against_sensitivity
+from soo_marl.report.figures.verdict_styles import WORDS, group_of
 from soo_marl.studies.finetuning.records import TreatedAgent
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soo_marl.report.animation import HEADER, LEGEND, SIZE, VIEW, Episode, episode_frames, save_gif
+from soo_marl.report.videos.animation import HEADER, LEGEND, SIZE, VIEW, Episode, episode_frames, save_gif
 
 
 def episode(steps: int = 4, alone: bool = False, goal: int = 0) -> Episode:

@@ -6,8 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from soo_marl.report.drawing import draw_figures
-from soo_marl.report.figures import (
+from soo_marl.report.figures.baselines import (
     COLOURS,
     learning_curves,
     overlap_values,
@@ -15,17 +14,10 @@ from soo_marl.report.figures import (
     roc_curves,
     save_figure,
 )
+from soo_marl.report.figures.drawing import draw_figures
 from soo_marl.statistics import RocPoints
-from soo_marl.studies.records import (
-    Classification,
-    FigureRecord,
-    LearningCurve,
-    OverlapValue,
-    ProtocolCurve,
-    read_list,
-    write_list,
-    write_one,
-)
+from soo_marl.storage.records import FigureRecord, read_list, write_list, write_one
+from soo_marl.studies.learning.records import Classification, LearningCurve, OverlapValue, ProtocolCurve
 
 
 def curve(kind: str, metric: str, stage: str = "blue") -> LearningCurve:

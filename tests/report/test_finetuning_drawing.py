@@ -8,12 +8,12 @@ from finetuning_data import FOUR, made_up
 from matplotlib.figure import Figure
 from PIL import Image
 
-from soo_marl.report import finetuning_drawing
-from soo_marl.report.finetuning_drawing import draw_finetuning
-from soo_marl.report.profile_figures import profile_contours
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.records import FigureRecord, read_list, write_list
-from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.report.figures import finetuning_drawing
+from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.figures.profiles import profile_contours
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import FigureRecord, read_list, write_list
+from soo_marl.storage.tensor_files import write_tensors
 
 FIGURES = [
     "trap_rate_against_sensitivity",

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from soo_marl.report.finetuning_figures import behavioural_differences, gain_from_seeing, lasting
-from soo_marl.report.verdict_styles import WORDS
+from soo_marl.report.figures.conditions import behavioural_differences, gain_from_seeing, lasting
+from soo_marl.report.figures.verdict_styles import WORDS
+from soo_marl.storage.records import Interval
 from soo_marl.studies.finetuning.records import ConditionSummary
-from soo_marl.studies.records import Interval
 
 
 def condition(name: str, verdict: str | None = None, after: bool = False, **measures: object) -> ConditionSummary:

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from soo_marl.report import terminal
-from soo_marl.report.finetuning_tables import print_conditions
-from soo_marl.report.profile_tables import print_profiles
-from soo_marl.report.reproduction_tables import print_plan
-from soo_marl.report.terminal import print_study
+from soo_marl.commands.tables import terminal
+from soo_marl.commands.tables.finetuning import print_conditions
+from soo_marl.commands.tables.profiles import print_profiles
+from soo_marl.commands.tables.reproduction import print_plan
+from soo_marl.commands.tables.terminal import print_study
+from soo_marl.storage.records import Interval, Record, write_list
+from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary
-from soo_marl.studies.profile_records import ProfileDifference, ProfileRecord, ProfileResult
-from soo_marl.studies.records import Interval, Record, write_list
-from soo_marl.studies.reproduction_plan import PlannedStep
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.profiles.records import ProfileDifference, ProfileRecord, ProfileResult
+from soo_marl.studies.reproduction.plan import PlannedStep
 
 SHARE = Interval(estimate=0.123, low=0.1, high=0.2, n=10)
 LARGE = Interval(estimate=-123.456, low=-200.0, high=100.0, n=10)

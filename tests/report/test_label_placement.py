@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from soo_marl.report.label_placement import place_labels
+from soo_marl.report.figures.label_placement import place_labels
 
 
 def panel() -> Axes:

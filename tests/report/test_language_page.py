@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 from language_samples import COMMAND, MODELS, examples, summary, write_study
 
-from soo_marl.llm.configuration import Condition, LanguageStudyConfig
-from soo_marl.llm.recipes import recipe
-from soo_marl.report import terminal
-from soo_marl.report.language_content import compared, examples_json, read_language_content, recipe_rows
-from soo_marl.report.language_drawing import draw_language
-from soo_marl.report.language_page import QUESTION, write_language_report
-from soo_marl.report.language_terminal import print_models
-from soo_marl.report.published_language import PUBLISHED
-from soo_marl.studies.records import write_list
-from soo_marl.studies.run_directory import RunDirectoryError, StudyDirectory
+from soo_marl.commands.tables import terminal
+from soo_marl.commands.tables.language import print_models
+from soo_marl.llm.methods.recipes import recipe
+from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
+from soo_marl.report.language.content import compared, examples_json, read_language_content, recipe_rows
+from soo_marl.report.language.drawing import draw_language
+from soo_marl.report.language.page import QUESTION, write_language_report
+from soo_marl.report.language.published import PUBLISHED
+from soo_marl.storage.records import write_list
+from soo_marl.storage.study_directory import RunDirectoryError, StudyDirectory
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

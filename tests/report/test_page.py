@@ -9,20 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from soo_marl.report.page import FINETUNING_QUESTION, QUESTION, format_number, write_report, write_reproduction
-from soo_marl.report.page_content import seeds_text
+from soo_marl.report.page.content import seeds_text
+from soo_marl.report.page.page import FINETUNING_QUESTION, QUESTION, format_number, write_report, write_reproduction
+from soo_marl.storage.records import FigureRecord, Interval, Record, write_list, write_one
+from soo_marl.storage.study_directory import RunDirectoryError, StudyDirectory
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, EpisodeRecord, TreatedAgent
-from soo_marl.studies.records import (
-    AgentRecord,
-    Classification,
-    ClassificationRow,
-    FigureRecord,
-    Interval,
-    Record,
-    write_list,
-    write_one,
-)
-from soo_marl.studies.run_directory import RunDirectoryError, StudyDirectory
+from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from soo_marl.deception import RubricSteps, Trajectories, rubric_steps
-from soo_marl.report.page import write_reproduction
-from soo_marl.report.player import UNITS, player_json
+from soo_marl.report.page.page import write_reproduction
+from soo_marl.report.page.player import UNITS, player_json
+from soo_marl.storage.records import write_list, write_one
+from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.finetuning.records import Claim, EpisodeCollection, EpisodeRecord
-from soo_marl.studies.records import write_list, write_one
-from soo_marl.studies.run_directory import StudyDirectory
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

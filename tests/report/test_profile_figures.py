@@ -6,7 +6,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from soo_marl.report.profile_figures import profile_contours, profile_differences
+from soo_marl.report.figures.profiles import profile_contours, profile_differences
 
 X, Y = np.linspace(0, 1, 6), np.linspace(-1, 1, 9)
 

@@ -7,14 +7,14 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from soo_marl.report.sweep_figures import draw_sweep, what_mattered
-from soo_marl.report.sweep_tables import MOST_ROWS, axes_table, points_table, print_sweep, short_names
-from soo_marl.studies.recipes import baseline_config
-from soo_marl.studies.records import AgentRecord
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.sweep import compare_points, read_metrics, sweep_config
-from soo_marl.studies.sweep_axes import Axis
-from soo_marl.studies.sweep_records import SweepResult
+from soo_marl.commands.tables.sweep import MOST_ROWS, axes_table, points_table, print_sweep, short_names
+from soo_marl.report.figures.sweep import draw_sweep, what_mattered
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.learning.recipes import baseline_config
+from soo_marl.studies.learning.records import AgentRecord
+from soo_marl.studies.sweep.axes import Axis
+from soo_marl.studies.sweep.records import SweepResult
+from soo_marl.studies.sweep.study import compare_points, read_metrics, sweep_config
 
 METRIC = "deceptive/trap_rate"
 GRID = ["maddpg.tau=0.01,0.05", "stages.1.training.learning_rate_end=0.1,0.5,1"]

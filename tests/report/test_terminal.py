@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from soo_marl.report import terminal
-from soo_marl.report.terminal import ProgressDisplay, carry_out, print_agents, print_study
-from soo_marl.studies.engines import WorkerLostError
-from soo_marl.studies.faults import one_sentence
-from soo_marl.studies.files import RunDirectoryError, printable
-from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS
-from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, Interval, Record
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.commands.tables import terminal
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_agents, print_study
+from soo_marl.engines import WorkerLostError
+from soo_marl.storage.faults import one_sentence
+from soo_marl.storage.files import RunDirectoryError, printable
+from soo_marl.storage.records import Interval, Record
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.learning.overlap_values import FORMS, LAYER_SETS, PAIRINGS
+from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow
 
 
 class Settings(BaseModel):

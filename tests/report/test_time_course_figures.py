@@ -4,9 +4,10 @@ from finetuning_data import CENTRES, FOUR, made_up, x_of, y_of
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from soo_marl.report.time_course_figures import MOST_LINES, time_courses
+from soo_marl.report.figures.time_courses import MOST_LINES, time_courses
+from soo_marl.storage.records import Interval
 from soo_marl.studies.finetuning.records import ConditionSummary
-from soo_marl.studies.records import Interval, LearningCurve
+from soo_marl.studies.learning.records import LearningCurve
 
 
 def curve(

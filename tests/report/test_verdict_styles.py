@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from soo_marl.deception.verdict import Verdict
-from soo_marl.report.verdict_styles import (
+from soo_marl.report.figures.verdict_styles import (
     GROUPS,
     OTHERS,
     WORDS,

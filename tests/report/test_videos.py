@@ -8,8 +8,8 @@ from finetuning_data import FOUR, made_up_episodes
 from numpy.typing import NDArray
 from PIL import Image
 
-from soo_marl.report import videos
-from soo_marl.report.videos import (
+from soo_marl.report.videos import videos
+from soo_marl.report.videos.videos import (
     GAP,
     OVERLAP,
     RUBRIC,

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from soo_marl.agents import MADDPGConfig, TrainingConfig
+from soo_marl.engines import Compute
 from soo_marl.envs import preset
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.recipes import BLUE, BaselineConfig, Stage
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import train_baselines
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import train_baselines
+from soo_marl.studies.learning.recipes import BLUE, BaselineConfig, Stage
 
 torch.set_num_threads(1)
 

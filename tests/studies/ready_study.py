@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent / "finetuning"))
 
 from hand_made_agents import HONEST, LURES, STILL, Policy, baselines, hand_made
 
-from soo_marl.studies.agents_on_disk import curves_file, save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.curves import StageCurves
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import agent_files, plan
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import agent_files, plan
+from soo_marl.studies.learning.agents_on_disk import curves_file, save_agents
+from soo_marl.studies.learning.curves import StageCurves
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out pictures and animations, which take longer than everything else together."""
     for name in ("baselines.draw_figures", "finetuning.study.draw_finetuning", "profiles.draw_profiles"):
         monkeypatch.setattr(f"soo_marl.studies.{name}", lambda path: [])
-    monkeypatch.setattr("soo_marl.studies.evaluation._animate", lambda *_: None)
+    monkeypatch.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
     monkeypatch.setattr("soo_marl.studies.finetuning.study._film", lambda *_: None)
 
 

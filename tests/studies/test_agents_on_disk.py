@@ -7,11 +7,11 @@ import torch
 from soo_marl.agents import MADDPG
 from soo_marl.envs import preset
 from soo_marl.envs.observations import BLUE, RED
-from soo_marl.studies.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 Tiny = Callable[..., BaselineConfig]
 

@@ -6,8 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soo_marl.studies import baselines as module
-from soo_marl.studies.baselines import (
+from soo_marl.engines import Compute
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import Interval, Record, read_list, read_one, write_list, write_one
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines import study as module
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.studies.baselines.study import (
     classify,
     merge_results,
     open_study,
@@ -18,24 +23,9 @@ from soo_marl.studies.baselines import (
     unfinished_steps,
     write_results,
 )
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.profile_records import ProfileDifference, ProfileRecord, ProfileResult
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import (
-    AgentRecord,
-    Classification,
-    ClassificationRow,
-    Interval,
-    ProtocolCurve,
-    Record,
-    read_list,
-    read_one,
-    write_list,
-    write_one,
-)
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow, ProtocolCurve
+from soo_marl.studies.profiles.records import ProfileDifference, ProfileRecord, ProfileResult
 
 Tiny = Callable[..., BaselineConfig]
 FEW = ClassificationConfig(evaluation_seeds=1, episodes=(1, 2), probe_steps=10)

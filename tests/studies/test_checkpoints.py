@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.engines import Interrupted
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.tensor_files import read_tensors, write_tensors
-from soo_marl.studies.training import train_shard
+from soo_marl.engines import Interrupted
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.tensor_files import read_tensors, write_tensors
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import train_shard
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 Whole = tuple[BaselineConfig, bytes]
 

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from soo_marl.engines import Compute
 from soo_marl.statistics import auroc_interval, threshold_rate
-from soo_marl.studies import classification as module
-from soo_marl.studies.baselines import open_study, train_and_evaluate
-from soo_marl.studies.classification import (
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import read_one
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import read_headers, write_tensors
+from soo_marl.studies.baselines import classification as module
+from soo_marl.studies.baselines.classification import (
     AgentValues,
     ClassificationConfig,
     check_classifiable,
@@ -17,13 +21,10 @@ from soo_marl.studies.classification import (
     classify_baselines,
     measure_shard,
 )
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.overlap_values import FORMS, LAYER_SETS, PAIRINGS, ValueKey
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import AgentRecord, Classification, ClassificationRow, read_one
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import read_headers, write_tensors
+from soo_marl.studies.baselines.study import open_study, train_and_evaluate
+from soo_marl.studies.learning.overlap_values import FORMS, LAYER_SETS, PAIRINGS, ValueKey
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]

@@ -10,15 +10,16 @@ from PIL import Image
 from soo_marl.agents import MADDPG
 from soo_marl.deception import BehaviourRates
 from soo_marl.envs import preset
-from soo_marl.studies.agents_on_disk import agent_spaces, save_agents
-from soo_marl.studies.baselines import open_study, summary
-from soo_marl.studies.evaluation import agent_records, collect_curves, evaluate_baselines
-from soo_marl.studies.files import RunDirectoryError, read_json, write_json
-from soo_marl.studies.findings import stopped_count
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import AgentRecord, FigureRecord, LearningCurve, read_list
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop
+from soo_marl.storage.files import RunDirectoryError, read_json, write_json
+from soo_marl.storage.records import FigureRecord, read_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.evaluation import agent_records, collect_curves, evaluate_baselines
+from soo_marl.studies.baselines.findings import stopped_count
+from soo_marl.studies.baselines.study import open_study, summary
+from soo_marl.studies.learning.agents_on_disk import agent_spaces, save_agents
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve
+from soo_marl.studies.learning.stops import Stop
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]

@@ -3,12 +3,12 @@ from math import comb
 import pytest
 
 from soo_marl.statistics import auroc_interval, threshold_rate
-from soo_marl.studies.findings import behave_alike, findings, interval_text, number_text
-from soo_marl.studies.records import (
+from soo_marl.storage.records import Interval
+from soo_marl.studies.baselines.findings import behave_alike, findings, interval_text, number_text
+from soo_marl.studies.learning.records import (
     AgentRecord,
     Classification,
     ClassificationRow,
-    Interval,
     OverlapValue,
     ProtocolCurve,
 )

@@ -21,13 +21,13 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from soo_marl.agents.maddpg import MADDPG
-from soo_marl.studies import phases
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.event_file import EventFile
-from soo_marl.studies.files import PARTIAL_SUFFIX
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.tensor_files import write_tensors
-from soo_marl.studies.training import train_shard
+from soo_marl.storage.files import PARTIAL_SUFFIX
+from soo_marl.storage.tensor_files import write_tensors
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import train_shard
+from soo_marl.studies.learning import phases
+from soo_marl.studies.learning.event_file import EventFile
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked processes")
 

@@ -13,8 +13,8 @@ from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import RED
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_spaces
-from soo_marl.studies.overlap_values import (
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.overlap_values import (
     FORMS,
     LAYER_SETS,
     PAIRINGS,
@@ -23,7 +23,7 @@ from soo_marl.studies.overlap_values import (
     measure_overlap,
     sample_activations,
 )
-from soo_marl.studies.rollout import greedy_steps
+from soo_marl.studies.learning.rollout import greedy_steps
 
 SEEDS, EPISODES = (3, 4), 5
 GAME = preset("trackable").replace(episode_length=8, alone_share=0.4, trapped_start_share=0.3)

@@ -15,16 +15,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ready_study import draw_nothing, make_ready, ready_config
 
-from soo_marl.studies import pretrained as module
-from soo_marl.studies.baselines import classify, read_study, train_and_evaluate, write_results
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.files import RunDirectoryError, write_bytes
+from soo_marl.engines import Compute
+from soo_marl.storage.files import RunDirectoryError, write_bytes
+from soo_marl.storage.records import read_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines import pretrained as module
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.studies.baselines.pretrained import export_pretrained, pretrained_presets, pretrained_study
+from soo_marl.studies.baselines.study import classify, read_study, train_and_evaluate, write_results
 from soo_marl.studies.finetuning.study import finetuning_config, treatments_of
-from soo_marl.studies.pretrained import export_pretrained, pretrained_presets, pretrained_study
-from soo_marl.studies.profiles import profile_study
-from soo_marl.studies.records import AgentRecord, LearningCurve, read_list
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve
+from soo_marl.studies.profiles.study import profile_study
 
 HERE = Compute(workers=0)
 

@@ -17,22 +17,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ready_study import STILL, draw_nothing, make_ready, ready_config
 
 from soo_marl.deception import DeceptionProfile, behaviour, deception_profile
-from soo_marl.report.profile_drawing import draw_profiles
-from soo_marl.studies import profiles as module
-from soo_marl.studies.agents_on_disk import load_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.engines import Compute
+from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import FigureRecord, Interval, Record, read_list, read_one, write_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import read_tensors
+from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.records import ConditionSummary
 from soo_marl.studies.finetuning.study import treatments_of
-from soo_marl.studies.profile_records import ProfileRecord, ProfileResult
-from soo_marl.studies.profiles import STREAM, profile_study
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import FigureRecord, Interval, Record, read_list, read_one, write_list
-from soo_marl.studies.reproduction import finetune_competent
-from soo_marl.studies.rollout import roll_out
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import read_tensors
+from soo_marl.studies.learning.agents_on_disk import load_agents
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.rollout import roll_out
+from soo_marl.studies.profiles import study as module
+from soo_marl.studies.profiles.records import ProfileRecord, ProfileResult
+from soo_marl.studies.profiles.study import STREAM, profile_study
+from soo_marl.studies.reproduction.study import finetune_competent
 
 HERE = Compute(workers=0)
 EPISODES = 40
@@ -229,7 +229,7 @@ def test_fine_tuned_agents_are_held_against_the_baselines_measured_with_them(
 ) -> None:
     ready = make_ready(tmp_path / "study")
     directory, config = ready
-    monkeypatch.setattr("soo_marl.studies.reproduction.competent_seeds", lambda *_: config.seeds)
+    monkeypatch.setattr("soo_marl.studies.reproduction.study.competent_seeds", lambda *_: config.seeds)
     monkeypatch.setattr("soo_marl.studies.finetuning.study.competent_seeds", lambda *_: config.seeds)
     changes = {"after_updates": 0, "evaluation_episodes": 60, "monitor_episodes": 0}
     treatments = treatments_of(("soo", "blank"), updates=3)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from soo_marl.engines import Compute
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD
-from soo_marl.studies import training
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.recipes import (
+from soo_marl.studies.baselines import training
+from soo_marl.studies.learning.recipes import (
     BLUE,
     JOINT_STAGES,
     STAGED_STAGES,

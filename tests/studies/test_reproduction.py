@@ -12,18 +12,31 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ready_study import HONEST, LURES, STILL, draw_nothing, make_ready, ready_config
 
-from soo_marl.report.reproduction_tables import duration_text
-from soo_marl.studies import reproduction, reproduction_plan
-from soo_marl.studies.baselines import read_study, train_and_evaluate
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.commands.tables.reproduction import duration_text
+from soo_marl.engines import Compute
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import Record, read_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.studies.baselines.study import read_study, train_and_evaluate
 from soo_marl.studies.finetuning import study
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.study import read_finetuning, treatments_of
-from soo_marl.studies.recipes import BaselineConfig, baseline_config
-from soo_marl.studies.records import Record, read_list
-from soo_marl.studies.reproduction import (
+from soo_marl.studies.learning.recipes import BaselineConfig, baseline_config
+from soo_marl.studies.reproduction import plan as reproduction_plan
+from soo_marl.studies.reproduction import study as reproduction
+from soo_marl.studies.reproduction.plan import (
+    SCALES,
+    PresetPlan,
+    Scale,
+    checkpoint_megabytes,
+    planned_steps,
+    scale_named,
+)
+from soo_marl.studies.reproduction.plan import (
+    reproduction_plan as plan_of,
+)
+from soo_marl.studies.reproduction.study import (
     Finetuned,
     finetune_competent,
     open_reproduction,
@@ -32,18 +45,6 @@ from soo_marl.studies.reproduction import (
     scaled_finetuning,
     write_reproduction_page,
 )
-from soo_marl.studies.reproduction_plan import (
-    SCALES,
-    PresetPlan,
-    Scale,
-    checkpoint_megabytes,
-    planned_steps,
-    scale_named,
-)
-from soo_marl.studies.reproduction_plan import (
-    reproduction_plan as plan_of,
-)
-from soo_marl.studies.run_directory import StudyDirectory
 
 HERE, TWO_CORES = Compute(workers=0), Compute(workers=2)
 TINY = Scale(

@@ -10,8 +10,8 @@ from soo_marl.deception import behaviour
 from soo_marl.envs import BLUE, PhysicalDeception, PhysicalDeceptionState, preset
 from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.studies.agents_on_disk import agent_spaces
-from soo_marl.studies.rollout import greedy_steps, roll_out
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.rollout import greedy_steps, roll_out
 
 GAME = preset("trackable").replace(episode_length=20, alone_share=0.3, trapped_start_share=0.2, trap_reward=2.0)
 EPISODES = 6

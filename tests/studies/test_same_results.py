@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from soo_marl.agents import MADDPGConfig
-from soo_marl.studies.agents_on_disk import agent_file
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.recipes import BaselineConfig, with_changes
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.training import train_baselines
+from soo_marl.engines import Compute
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import train_baselines
+from soo_marl.studies.learning.agents_on_disk import agent_file
+from soo_marl.studies.learning.recipes import BaselineConfig, with_changes
 
 Tiny = Callable[..., BaselineConfig]
 
@@ -28,10 +28,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from soo_marl.studies import baselines
-from soo_marl.studies.classification import ClassificationConfig
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.recipes import BaselineConfig
+from soo_marl.studies.baselines import study as baselines
+from soo_marl.studies.baselines.classification import ClassificationConfig
+from soo_marl.engines import Compute
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 class Silence:
     def task(self, name, total, shards):

@@ -15,15 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 from soo_marl.cli import main
-from soo_marl.report.sweep_tables import print_sweep
-from soo_marl.studies import sweep as module
-from soo_marl.studies.baselines import open_study, read_study
-from soo_marl.studies.engines import Compute, Interrupted
-from soo_marl.studies.files import RunDirectoryError
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import AgentRecord, Record, read_list, read_one
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.sweep import (
+from soo_marl.commands.tables.sweep import print_sweep
+from soo_marl.engines import Compute, Interrupted
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import Record, read_list, read_one
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study, read_study
+from soo_marl.studies.baselines.training import train_baselines
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord
+from soo_marl.studies.sweep import study as module
+from soo_marl.studies.sweep.records import SweepResult
+from soo_marl.studies.sweep.study import (
     DEFAULT_METRICS,
     SweepConfig,
     compare_points,
@@ -34,8 +37,6 @@ from soo_marl.studies.sweep import (
     train_points,
     write_sweep_results,
 )
-from soo_marl.studies.sweep_records import SweepResult
-from soo_marl.studies.training import train_baselines
 
 HERE = Compute(workers=0)
 GRID = ["maddpg.tau=0.01,0.05"]

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from soo_marl.studies.recipes import baseline_config
-from soo_marl.studies.sweep import sweep_config
-from soo_marl.studies.sweep_axes import ListedAxis, Point, RangeAxis, make_points, read_axes
+from soo_marl.studies.learning.recipes import baseline_config
+from soo_marl.studies.sweep.axes import ListedAxis, Point, RangeAxis, make_points, read_axes
+from soo_marl.studies.sweep.study import sweep_config
 
 BASE = baseline_config(seeds=(0, 1))
 RATE = "maddpg.actor_learning_rate=log:0.0005:0.01"

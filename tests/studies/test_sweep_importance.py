@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from soo_marl.studies.recipes import baseline_config
-from soo_marl.studies.sweep_axes import Axis, Point, make_points, read_axes
-from soo_marl.studies.sweep_importance import axis_records, point_means
-from soo_marl.studies.sweep_records import AxisRecord
+from soo_marl.studies.learning.recipes import baseline_config
+from soo_marl.studies.sweep.axes import Axis, Point, make_points, read_axes
+from soo_marl.studies.sweep.importance import axis_records, point_means
+from soo_marl.studies.sweep.records import AxisRecord
 
 BASE = baseline_config(seeds=(0,))
 TAU, GAMMA, UNITS = "maddpg.tau", "maddpg.gamma", "maddpg.hidden_units"

@@ -9,17 +9,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from soo_marl.agents.maddpg import MADDPG, UpdateStatistics
 from soo_marl.agents.trainer import Trainer
-from soo_marl.studies import phases
-from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.engines import Compute, Interrupted
-from soo_marl.studies.files import RunDirectoryError, read_json
-from soo_marl.studies.recipes import BaselineConfig, with_changes
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop
-from soo_marl.studies.tensor_files import write_tensors
-from soo_marl.studies.training import plan, train_baselines, train_shard
+from soo_marl.engines import Compute, Interrupted
+from soo_marl.storage.files import RunDirectoryError, read_json
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import write_tensors
+from soo_marl.studies.baselines.study import open_study
+from soo_marl.studies.baselines.training import plan, train_baselines, train_shard
+from soo_marl.studies.learning import phases
+from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.recipes import BaselineConfig, with_changes
+from soo_marl.studies.learning.stops import Stop
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]

@@ -11,8 +11,8 @@ from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
-from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Kind, Stage, check_counts, honest_game
+from soo_marl.studies.learning.phases import HIDDEN_LAYERS
+from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig, Kind, Stage, check_counts, honest_game
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -14,7 +14,7 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.finetuning.measures import step_overlap
 from soo_marl.studies.finetuning.records import EpisodeRecord
-from soo_marl.studies.rollout import greedy_steps, roll_out
+from soo_marl.studies.learning.rollout import greedy_steps, roll_out
 
 _STREAM = "finetuning/episodes"
 _WITH_RED, _ALONE = 5, 1

@@ -11,17 +11,17 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from soo_marl.deception import BehaviourRates, DeceptionProfile
-from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread, run_shards
-from soo_marl.studies.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
+from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread, run_shards
+from soo_marl.storage.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
+from soo_marl.storage.lock import worker_lock
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import read_tensors, write_tensors
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.episodes import record_episodes
 from soo_marl.studies.finetuning.measures import Measures, Sensitivity, measure_agents
 from soo_marl.studies.finetuning.records import EpisodeRecord
 from soo_marl.studies.finetuning.training import AFTER
-from soo_marl.studies.lock import worker_lock
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import read_tensors, write_tensors
+from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop
 
 
 @dataclass(frozen=True)

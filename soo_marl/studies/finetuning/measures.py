@@ -14,10 +14,10 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import point_in_sight, red_unseen, untrapped, with_red, without_red
 from soo_marl.overlap import record_activations
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.evaluation import LATE_STATES
-from soo_marl.studies.overlap_values import FORMS, ValueKey, measure_overlap
-from soo_marl.studies.phases import HIDDEN_LAYERS
-from soo_marl.studies.rollout import greedy_steps, roll_out
+from soo_marl.studies.baselines.evaluation import LATE_STATES
+from soo_marl.studies.learning.overlap_values import FORMS, ValueKey, measure_overlap
+from soo_marl.studies.learning.phases import HIDDEN_LAYERS
+from soo_marl.studies.learning.rollout import greedy_steps, roll_out
 
 STREAM = "finetuning/evaluation"
 """Random streams of the episodes on which agents are measured; no training draws from them."""

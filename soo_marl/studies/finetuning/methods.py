@@ -35,9 +35,9 @@ from soo_marl.envs.observations import (
 )
 from soo_marl.overlap import LOG_FLOOR, overlap_loss, record_activations
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.recipes import RED as RED_AGENT
-from soo_marl.studies.recipes import honest_game
+from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
+from soo_marl.studies.learning.recipes import RED as RED_AGENT
+from soo_marl.studies.learning.recipes import honest_game
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 ==================================  =====================================================================
 file in ``results/``                content
 ==================================  =====================================================================
-``summary.json``                    list of :class:`soo_marl.studies.records.Record`
+``summary.json``                    list of :class:`soo_marl.storage.records.Record`
 ``treated_agents.json``             list of :class:`TreatedAgent`
 ``conditions.json``                 list of :class:`ConditionSummary`, in the order of tables and pictures
 ``claims.json``                     list of :class:`Claim`
-``curves.json``                     list of :class:`soo_marl.studies.records.LearningCurve`
+``curves.json``                     list of :class:`soo_marl.storage.records.LearningCurve`
 ``episodes.json``                   one :class:`EpisodeCollection`
 the first three lists as ``.csv``    one line per record
 ``profiles.safetensors``            per condition ``rates/<condition>`` ``[R, X, Y]`` float32; ``projection_thresholds``
@@ -25,7 +25,7 @@ from typing import Self
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from soo_marl.statistics import Interval, Number
-from soo_marl.studies.records import CONFIG, Rate
+from soo_marl.storage.records import CONFIG, Rate
 
 
 class TreatedAgent(BaseModel):

@@ -19,11 +19,11 @@ from soo_marl.deception import (
     relative_difference,
 )
 from soo_marl.statistics import NOT_NEGATIVE, UNBOUNDED, Interval, paired_difference, ratio_interval
+from soo_marl.storage.records import over_seeds
 from soo_marl.studies.finetuning.configuration import FinetuneConfig
 from soo_marl.studies.finetuning.evaluation import Condition
 from soo_marl.studies.finetuning.measures import Measures
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
-from soo_marl.studies.records import over_seeds
 
 RELATIVE_DIFFERENCE = "relative_difference_to_honest"
 """Measure of a condition: the rate-based difference to honest as a fraction of that of the deceptive baselines."""

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from soo_marl.report.finetuning_drawing import draw_finetuning
-from soo_marl.report.page import write_report
-from soo_marl.report.videos import save_videos
+from soo_marl.engines import LOCAL_WORKERS, Compute
+from soo_marl.engines.progress import Display
+from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.page.page import write_report
+from soo_marl.report.videos.videos import save_videos
 from soo_marl.statistics import Interval
-from soo_marl.studies.agents_on_disk import agent_file, curves_file
-from soo_marl.studies.csv_tables import write_csv
-from soo_marl.studies.curves import read_curves
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute
-from soo_marl.studies.files import DELETE, RunDirectoryError, read_bytes, validate
+from soo_marl.storage.csv_tables import write_csv
+from soo_marl.storage.files import DELETE, RunDirectoryError, read_bytes, validate
+from soo_marl.storage.records import FigureRecord, Record, read_list, write_list, write_one
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import write_tensors
+from soo_marl.studies.baselines.training import refuse_too_large
 from soo_marl.studies.finetuning.claims import claims
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.evaluation import (
@@ -40,21 +43,10 @@ from soo_marl.studies.finetuning.results import (
     treated_agents,
 )
 from soo_marl.studies.finetuning.training import finetune, plan, treated_files
-from soo_marl.studies.progress import Display
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import (
-    AgentRecord,
-    FigureRecord,
-    LearningCurve,
-    Record,
-    learning_curve,
-    read_list,
-    write_list,
-    write_one,
-)
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import write_tensors
-from soo_marl.studies.training import refuse_too_large
+from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file
+from soo_marl.studies.learning.curves import read_curves
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve, learning_curve
 
 STUDY_KIND = "finetune"
 

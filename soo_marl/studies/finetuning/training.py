@@ -15,18 +15,18 @@ from soo_marl.agents.maddpg import MADDPG
 from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.replay import Transitions
 from soo_marl.deception import behaviour
+from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_file, curves_file, load_agents, read_stop
-from soo_marl.studies.engines import LOCAL_WORKERS, Compute, run_shards
-from soo_marl.studies.evaluation import LATE_STATES
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.evaluation import LATE_STATES
 from soo_marl.studies.finetuning.configuration import AFTER_STAGE, STAGE, FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.measures import sensitivity
 from soo_marl.studies.finetuning.methods import Loss, Sources
-from soo_marl.studies.phases import AuxiliaryLoss, Phase, train_phases
-from soo_marl.studies.recipes import BLUE
-from soo_marl.studies.rollout import roll_out
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop
+from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, load_agents, read_stop
+from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
+from soo_marl.studies.learning.recipes import BLUE
+from soo_marl.studies.learning.rollout import roll_out
+from soo_marl.studies.learning.stops import Stop
 
 AFTER = "after"
 """What is added to the label of a treatment for the agents after further training without the loss."""
@@ -35,7 +35,7 @@ _MONITOR_STREAM = "finetuning/monitor"
 
 
 class WeightedLoss:
-    """A method's loss on blue's actor, weighed on a schedule (a :class:`soo_marl.studies.phases.AuxiliaryLoss`).
+    """A method's loss on blue's actor, weighed on a schedule (:class:`soo_marl.studies.learning.phases.AuxiliaryLoss`).
 
     Args:
         chosen: the treatment, whose method has a loss.
@@ -73,7 +73,7 @@ class WeightedLoss:
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """One treatment of some seeds (a :class:`soo_marl.studies.phases.Task`)."""
+    """One treatment of some seeds (a :class:`soo_marl.studies.learning.phases.Task`)."""
 
     identity: FinetuneConfig
     treatment: Treatment
@@ -210,7 +210,7 @@ def finetune_shard(
     report: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Apply one treatment to some seeds, see :func:`soo_marl.studies.phases.train_phases`.
+    """Apply one treatment to some seeds, see :func:`soo_marl.studies.learning.phases.train_phases`.
 
     Raises:
         Interrupted: ``stop()`` became true; the checkpoint is written.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from soo_marl.studies.agents_on_disk import save_agents
-from soo_marl.studies.evaluation import evaluate_baselines
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.evaluation import evaluate_baselines
+from soo_marl.studies.learning.agents_on_disk import save_agents
+from soo_marl.studies.learning.recipes import BaselineConfig
 
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,14 +29,14 @@ def competent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaselineConfig,
     """A study of three seeds whose agents pass the gate, as if trained and evaluated. Not to be changed."""
     from hand_made_agents import HONEST, LURES, baselines, hand_made
 
-    from soo_marl.studies.baselines import open_study
+    from soo_marl.studies.baselines.study import open_study
 
     config = baselines()
     directory = open_study(tmp_path_factory.mktemp("competent") / "study", config)
     for condition, policy in (("red", HONEST), ("honest", HONEST), ("deceptive", LURES)):
         save_agents(directory, condition, hand_made(config.game, config.maddpg, config.seeds, policy))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.evaluation._animate", lambda *_: None)
+        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
         agents = evaluate_baselines(config, directory)
     assert all(agent.competent for agent in agents)
     directory.mark_done("train", [])

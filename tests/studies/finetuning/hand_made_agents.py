@@ -16,9 +16,9 @@ from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.studies.agents_on_disk import agent_spaces
 from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment
-from soo_marl.studies.recipes import BLUE, RED, BaselineConfig, Stage
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig, Stage
 
 GAME = preset("trackable").replace(visible_bit=True, episode_length=40, blue_speed_limit=0.8)
 """Long enough to arrive anywhere, and slow enough for red to follow."""

@@ -3,10 +3,10 @@
 import pytest
 from hand_made_agents import baselines, finetuning
 
+from soo_marl.storage.records import Interval
 from soo_marl.studies.finetuning.claims import claims
 from soo_marl.studies.finetuning.configuration import Treatment, treatment
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, TreatedAgent
-from soo_marl.studies.records import Interval
 
 SOO, NONE, TIE = treatment("soo"), treatment("none", updates=250), treatment("position_tie", weight=5)
 

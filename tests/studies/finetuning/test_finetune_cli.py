@@ -10,15 +10,16 @@ import pytest
 from hand_made_agents import HONEST, baselines, hand_made
 
 from soo_marl.cli import main
-from soo_marl.studies.agents_on_disk import agent_file, save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.evaluation import evaluate_baselines
+from soo_marl.storage.records import Record, read_list, write_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.evaluation import evaluate_baselines
+from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.configuration import FinetuneConfig
 from soo_marl.studies.finetuning.study import finetuning_config, open_finetuning, read_finetuning, treatments_of
-from soo_marl.studies.recipes import BaselineConfig
-from soo_marl.studies.records import AgentRecord, Record, read_list, write_list
-from soo_marl.studies.run_directory import StudyDirectory
+from soo_marl.studies.learning.agents_on_disk import agent_file, save_agents
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord
 
 Competent = tuple[BaselineConfig, StudyDirectory]
 Run = Callable[..., tuple[int, str]]
@@ -155,7 +156,7 @@ def test_agents_that_learnt_nothing_are_not_treated(run: Run, trained: Any, tmp_
     study = Path(shutil.copytree(trained[1].path, tmp_path / "study"))
     directory = StudyDirectory.read(study)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.evaluation._animate", lambda *_: None)
+        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
         evaluate_baselines(trained[0], directory)
     for step in ("train", "evaluate"):
         directory.mark_done(step)

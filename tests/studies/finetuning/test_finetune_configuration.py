@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from soo_marl.report.terminal import one_sentence
+from soo_marl.commands.tables.terminal import one_sentence
+from soo_marl.storage.study_directory import StudyDirectory, StudyManifest
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.training import plan
-from soo_marl.studies.recipes import BLUE, Stage
-from soo_marl.studies.run_directory import StudyDirectory, StudyManifest
+from soo_marl.studies.learning.recipes import BLUE, Stage
 
 SOO = treatment("soo", updates=6)
 DIRECTORY = StudyDirectory(

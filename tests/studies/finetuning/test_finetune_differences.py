@@ -40,7 +40,7 @@ from soo_marl.studies.finetuning.methods import (
     shuffled_pairs,
     state_difference,
 )
-from soo_marl.studies.recipes import BLUE as BLUE_AGENT
+from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
 
 
 @pytest.mark.parametrize("loss", [position_tie, position_goal_difference, position_state_difference])

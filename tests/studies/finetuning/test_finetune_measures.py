@@ -29,14 +29,15 @@ from torch import Tensor
 
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.deception import behaviour, deception_profile, rubric_steps
+from soo_marl.engines import Compute, Interrupted
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.overlap import record_activations
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_spaces, save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.engines import Compute, Interrupted
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import write_tensors
+from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
 from soo_marl.studies.finetuning.episodes import record_episodes
 from soo_marl.studies.finetuning.evaluation import (
@@ -58,10 +59,9 @@ from soo_marl.studies.finetuning.measures import (
     step_overlap,
 )
 from soo_marl.studies.finetuning.study import open_finetuning
-from soo_marl.studies.rollout import greedy_steps, roll_out
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop
-from soo_marl.studies.tensor_files import write_tensors
+from soo_marl.studies.learning.agents_on_disk import agent_spaces, save_agents
+from soo_marl.studies.learning.rollout import greedy_steps, roll_out
+from soo_marl.studies.learning.stops import Stop
 
 Array = NDArray[np.float64]
 

@@ -50,8 +50,8 @@ from soo_marl.studies.finetuning.methods import (
     state_difference,
     stay_close,
 )
-from soo_marl.studies.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.recipes import RED as RED_AGENT
+from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
+from soo_marl.studies.learning.recipes import RED as RED_AGENT
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -13,12 +13,13 @@ from hand_made_agents import GAME, HONEST, STILL, baselines, finetuning, hand_ma
 from pydantic import ValidationError
 
 from soo_marl.agents.maddpg import MADDPGConfig
-from soo_marl.report.page_content import read_content
-from soo_marl.studies.agents_on_disk import agent_file, save_agents
-from soo_marl.studies.curves import read_curves
-from soo_marl.studies.engines import Compute
-from soo_marl.studies.evaluation import evaluate_baselines
-from soo_marl.studies.files import RunDirectoryError
+from soo_marl.engines import Compute
+from soo_marl.report.page.content import read_content
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import Record, read_list, read_one, write_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import read_tensors
+from soo_marl.studies.baselines.evaluation import evaluate_baselines
 from soo_marl.studies.finetuning.claims import NEAR_HONEST
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
 from soo_marl.studies.finetuning.evaluation import Condition, conditions, measures_file, read_measures
@@ -33,10 +34,10 @@ from soo_marl.studies.finetuning.study import (
     treatments_of,
     write_finetuning_results,
 )
-from soo_marl.studies.recipes import BaselineConfig, Stage
-from soo_marl.studies.records import AgentRecord, LearningCurve, Record, read_list, read_one, write_list
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.tensor_files import read_tensors
+from soo_marl.studies.learning.agents_on_disk import agent_file, save_agents
+from soo_marl.studies.learning.curves import read_curves
+from soo_marl.studies.learning.recipes import BaselineConfig, Stage
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve
 
 Competent = tuple[BaselineConfig, StudyDirectory]
 
@@ -123,7 +124,7 @@ def test_evaluated_agents_play_well_enough_or_are_left_out(source: StudyDirector
     config = competent[0]
     save_agents(source, "honest", hand_made(config.game, config.maddpg, config.seeds, (HONEST, STILL, HONEST)))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.evaluation._animate", lambda *_: None)
+        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
         evaluate_baselines(config, source)
     source.mark_done("evaluate", [source.results / "agents.json"])
     assert finetuning_config(source, config, [SOO]).seeds == (0, 2)

@@ -15,13 +15,10 @@ from torch import Tensor
 
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.agents.trainer import Trainer
-from soo_marl.studies import phases
-from soo_marl.studies.agents_on_disk import agent_file, load_agents, read_stop, save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.checkpoints import ShardCheckpoint
-from soo_marl.studies.curves import read_curves
-from soo_marl.studies.engines import Compute, Interrupted
-from soo_marl.studies.files import RunDirectoryError, read_json, write_json
+from soo_marl.engines import Compute, Interrupted
+from soo_marl.storage.files import RunDirectoryError, read_json, write_json
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.finetuning.methods import METHODS
@@ -34,9 +31,12 @@ from soo_marl.studies.finetuning.training import (
     plan,
     treated_files,
 )
-from soo_marl.studies.recipes import BLUE, RED, BaselineConfig
-from soo_marl.studies.run_directory import StudyDirectory
-from soo_marl.studies.stops import Stop
+from soo_marl.studies.learning import phases
+from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop, save_agents
+from soo_marl.studies.learning.checkpoints import ShardCheckpoint
+from soo_marl.studies.learning.curves import read_curves
+from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig
+from soo_marl.studies.learning.stops import Stop
 
 Trained = tuple[BaselineConfig, StudyDirectory]
 Make = Callable[..., FinetuneConfig]

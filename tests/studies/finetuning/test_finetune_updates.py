@@ -21,14 +21,14 @@ from soo_marl.envs.observations import (
     untrapped,
 )
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.agents_on_disk import agent_spaces
 from soo_marl.studies.finetuning.configuration import treatment
 from soo_marl.studies.finetuning.methods import (
     METHODS,
 )
 from soo_marl.studies.finetuning.training import FinetuneTask, WeightedLoss
-from soo_marl.studies.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.recipes import RED as RED_AGENT
+from soo_marl.studies.learning.agents_on_disk import agent_spaces
+from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
+from soo_marl.studies.learning.recipes import RED as RED_AGENT
 
 
 @given(seed=st.integers(0, 2**32), untrapped_only=st.booleans(), towards=st.booleans(), name=st.sampled_from([*TIES]))

@@ -24,11 +24,10 @@ from hand_made_agents import (
 from numpy.typing import NDArray
 
 from soo_marl.deception import NothingToJudgeByError
+from soo_marl.engines import Compute
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.statistics import UNBOUNDED, mean_interval, paired_difference
-from soo_marl.studies.agents_on_disk import save_agents
-from soo_marl.studies.baselines import open_study
-from soo_marl.studies.engines import Compute
+from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.claims import claims
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
 from soo_marl.studies.finetuning.evaluation import (
@@ -42,7 +41,8 @@ from soo_marl.studies.finetuning.measures import Measures
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, TreatedAgent
 from soo_marl.studies.finetuning.results import condition_summaries, treated_agents
 from soo_marl.studies.finetuning.study import open_finetuning
-from soo_marl.studies.stops import Stop
+from soo_marl.studies.learning.agents_on_disk import save_agents
+from soo_marl.studies.learning.stops import Stop
 
 SEEDS = (0, 1, 2)
 

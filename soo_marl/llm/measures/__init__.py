@@ -1,0 +1,1 @@
+"""What is measured of a model: answers, rates, damage, overlap, and the verdict."""

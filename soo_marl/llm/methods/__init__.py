@@ -1,0 +1,1 @@
+"""How a model is changed: the organism that deceives, and the treatments against it."""

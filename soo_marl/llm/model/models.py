@@ -1,0 +1,414 @@
+"""Language models: load them, add LoRA adapters, keep the adapters, and merge them.
+
+transformers and peft are imported only when they are used, and come with the extra ``soo-marl[llm]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from soo_marl.llm.model import layers
+from soo_marl.llm.model.adapter_files import read_adapter, write_adapter
+from soo_marl.llm.model.embedded import EMBEDDED, embedded_file, quiet_transformers
+from soo_marl.llm.model.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
+from soo_marl.llm.model.lora import LoraSettings, refuse_tied, target_names
+from soo_marl.llm.model.model_folders import first_line, model_folder
+from soo_marl.llm.model.placement import AUTO, device_of, four_bits, usable_device
+from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
+from soo_marl.storage.tensor_files import TensorHeader, check_headers
+
+__all__ = [
+    "EMBEDDED",
+    "DeviceMemoryError",
+    "LanguageModel",
+    "LoraSettings",
+    "adapters_off",
+    "add_lora",
+    "check_usable",
+    "evaluating",
+    "load_adapter",
+    "load_model",
+    "merged",
+    "out_of_memory_advice",
+    "save_adapter",
+]
+
+ModelDtype = Literal["float32", "bfloat16", "float16"]
+Quantisation = Literal["none", "4bit"]
+
+_ON_A_MERGED_MODEL = (
+    "The model that this adapter was trained on is {name} with another adapter merged into it, so {name} alone is not "
+    "its base model. `soo-marl llm merge` writes the whole model as a folder that other programs load.\n"
+)
+
+
+class DeviceMemoryError(ValueError):
+    """Memory does not suffice; the message says how to need less."""
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    model: Any
+    """The transformers model, or the peft model around it."""
+
+    tokenizer: Any
+    """Its tokenizer; with a padding token, unless it has no end token either."""
+
+    name: str
+    """The name it was loaded by."""
+
+    changed: bool = False
+    """Whether an adapter was merged into it, so that the name no longer says which weights it has."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tokens go: to its embedding, if its layers lie on several devices."""
+        return device_of(self.transformer.get_input_embeddings())
+
+    @property
+    def transformer(self) -> Any:
+        """The transformers model itself, with the adapter's layers inside; layers have the same names either way."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a LoRA adapter is part of it."""
+        return hasattr(self.model, "peft_config") and hasattr(self.model, "disable_adapter")
+
+    @property
+    def quantised(self) -> bool:
+        """Whether its linear layers hold weights of fewer bits than they compute in."""
+        return any(is_quantised(parameter) for parameter in self.model.parameters())
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Numbers of the tokens that end an answer, ascending."""
+        settings = getattr(self.transformer, "generation_config", None)
+        own = getattr(settings, "eos_token_id", None)
+        found = set(own if isinstance(own, list | tuple) else [own]) | {self.tokenizer.eos_token_id}
+        return tuple(sorted(int(token) for token in found if token is not None))
+
+
+def load_model(
+    name: str = EMBEDDED,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: ModelDtype = "float32",
+    quantisation: Quantisation = "none",
+    weights: bool = True,
+) -> LanguageModel:
+    """Load a causal language model, ready to be evaluated.
+
+    Args:
+        name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
+            used as it is, so that no network is needed.
+        device: where it goes; ``auto`` spreads its layers over all GPUs, and is the CPU where there is none.
+        dtype: type of its weights, and of what it computes in where it is quantised.
+        quantisation: ``4bit`` for NormalFloat with doubly quantised scales (Dettmers et al. 2023), on CUDA only.
+        weights: False for the model's shape alone, its parameters on the device ``meta``.
+
+    Raises:
+        ValueError: the extra is not installed; there is no such model, device or quantisation; the model needs code of
+            its own, or its weights are not safetensors; what it is quantised with is not installed.
+        DeviceMemoryError: it does not fit into memory.
+        RunDirectoryError: the embedded model cannot be written to the cache.
+    """
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
+    transformers = _transformers()
+    place = usable_device(device)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantisation == "4bit":
+        options["quantization_config"] = four_bits(transformers, place, getattr(torch, dtype))
+    elif quantisation != "none":
+        raise ValueError(f"quantisation must be none or 4bit, not {quantisation!r}")
+    if place.type != "cpu":
+        options["device_map"] = "auto" if device == AUTO else {"": str(place)}
+    folder = model_folder(name, weights)
+    with quiet_transformers(), out_of_memory_advice():
+        tokenizer = _from_pretrained(transformers.AutoTokenizer, folder, {})
+        with _told_of(folder):
+            tokenizer("a")  # some settings are only looked at where it is used
+        config = _from_pretrained(transformers.AutoConfig, folder, {})
+        _check_quantised(config, folder)
+        if (folder / "generation_config.json").exists():
+            _from_pretrained(transformers.GenerationConfig, folder, {})  # to refuse it with or without weights
+        if weights:
+            model = _from_pretrained(transformers.AutoModelForCausalLM, folder, options)
+        else:
+            with _told_of(folder):
+                model = _without_weights(transformers, config, options["dtype"])
+    if device == AUTO and any(parameter.is_meta for parameter in model.parameters()):
+        # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
+        raise DeviceMemoryError(
+            "the model does not fit on the GPUs: use more of them, bfloat16 weights or 4-bit quantisation"
+        )
+    known = range(len(model.get_input_embeddings().weight))
+    if tokenizer.pad_token_id not in known:
+        # Where tokens are padding, the attention mask says; the number itself is not looked at, but must be one.
+        tokenizer.pad_token = tokenizer.eos_token if tokenizer.eos_token_id in known else None
+    return LanguageModel(model.eval(), tokenizer, name)
+
+
+def check_usable(name: str) -> None:
+    """Find out at once whether a model can be loaded at all, as far as that is quick to see.
+
+    Raises:
+        ValueError: the extra is not installed, or the embedded model's package is not.
+    """
+    _transformers()
+    _peft()
+    if name == EMBEDDED:
+        embedded_file()
+
+
+@contextmanager
+def out_of_memory_advice() -> Iterator[None]:
+    """Turn an out-of-memory error within the block into one sentence that says how to need less.
+
+    Raises:
+        DeviceMemoryError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        raise DeviceMemoryError(
+            "the model does not fit into memory: take a smaller batch, bfloat16 weights, 4-bit quantisation, or, in "
+            "training, gradient checkpointing"
+        ) from error
+
+
+@contextmanager
+def evaluating(language_model: LanguageModel) -> Iterator[None]:
+    """Switch dropout off within the block, and back to what it was after."""
+    with layers.evaluating(language_model.model):
+        yield
+
+
+@contextmanager
+def adapters_off(language_model: LanguageModel, off: bool = True) -> Iterator[None]:
+    """Let the base model speak within the block; a model without an adapter is left as it is.
+
+    Args:
+        language_model: the model.
+        off: False does nothing.
+    """
+    if off and language_model.has_adapter:
+        with layers.without_adapters(language_model.model):
+            yield
+    else:
+        yield
+
+
+def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 0) -> LanguageModel:
+    """The same model with a new LoRA adapter, which changes nothing until it is trained; dropout is off.
+
+    The layers of the given model are wrapped in place: from here on use the returned one only. Torch's global
+    generators are left as they were.
+
+    Args:
+        language_model: a model without an adapter.
+        settings: the adapter.
+        seed: seed of its initial weights.
+
+    Raises:
+        ValueError: the model has an adapter, or no layers as the settings name them.
+    """
+    peft = _peft()
+    if language_model.has_adapter:
+        raise ValueError("the model has an adapter already: call merged() first")
+    config = peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_names(language_model.model, settings),
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with quiet_transformers(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(language_model.model, config)
+    return replace(language_model, model=adapted.eval())
+
+
+def save_adapter(
+    language_model: LanguageModel,
+    path: Path,
+    *,
+    weights: dict[str, Tensor] | None = None,
+    base: BaseFingerprint | None = None,
+    owner: str = "",
+) -> None:
+    """Write the adapter as a folder that peft reads, with a note of the base model it belongs to, and a digest.
+
+    A folder of that name is replaced, once the new one is whole.
+
+    Args:
+        language_model: a model with an adapter.
+        path: the folder.
+        weights: the adapter's weights by their names in the model, where the model holds only a part of each.
+        base: the fingerprint of the base model, likewise.
+        owner: what the adapter belongs to, which :func:`load_adapter` can ask for.
+
+    Raises:
+        ValueError: the model has no adapter.
+        RunDirectoryError: the folder cannot be written.
+    """
+    if not language_model.has_adapter:
+        raise ValueError("the model has no adapter to save: call add_lora() first")
+    name, model = language_model.name, language_model.model
+    settings = model.peft_config["default"].to_dict() | {"inference_mode": True}
+    about = _ON_A_MERGED_MODEL.format(name=name) if language_model.changed else ""
+    # A sentence is no name of a model, so whoever has the base loaded by itself learns this and gets no wrong one.
+    settings["base_model_name_or_path"] = (
+        f"{name} with another adapter merged into it, see README.md" if about else model.get_base_model().name_or_path
+    )
+    # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
+    own = _peft().get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    write_adapter(path, settings, own, base or fingerprint(language_model.transformer, name), owner, about)
+
+
+def load_adapter(
+    language_model: LanguageModel, path: Path, *, trainable: bool = False, owner: str = ""
+) -> LanguageModel:
+    """The model with an adapter that :func:`save_adapter` wrote; as :func:`add_lora`, it wraps layers in place.
+
+    Args:
+        language_model: the base model, in whatever precision; without an adapter.
+        path: the adapter's folder.
+        trainable: whether the adapter is to be trained further.
+        owner: what the adapter must belong to; anything where empty.
+
+    Raises:
+        ValueError: the model has an adapter already, or the adapter belongs to another base model.
+        RunDirectoryError: the folder is missing or damaged, or the adapter belongs to something else.
+    """
+    peft = _peft()
+    if language_model.has_adapter:
+        raise ValueError("the model has an adapter already: call merged() first")
+    settings, weights, base = read_adapter(path, peft.LoraConfig().to_dict(), owner)
+    if not same_base(base, fingerprint(language_model.transformer, language_model.name)):
+        raise ValueError(
+            f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(base.name))}, than "
+            f"this {quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
+        )
+    config = peft.LoraConfig(**settings.model_dump(), inference_mode=not trainable)
+    try:
+        with quiet_transformers(), torch.random.fork_rng():
+            adapted = peft.get_peft_model(language_model.model, config)
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"the adapter in {path} fits no layer of the model ({quoted(error)}); {DELETE}"
+        ) from error
+    expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    headers = {name: TensorHeader.of(weight) for name, weight in weights.items()}
+    try:
+        refuse_tied(language_model.model, config.target_modules)
+        # In which precision it was kept is no matter: it is copied into what the model has.
+        kinds = {name: header.dtype for name, header in headers.items() if header.dtype.is_floating_point}
+        check_headers(
+            path,
+            headers,
+            {name: TensorHeader(kinds.get(name, one.dtype), tuple(one.shape)) for name, one in expected.items()},
+        )
+    except (ValueError, RunDirectoryError):
+        adapted.unload()
+        raise
+    peft.set_peft_model_state_dict(adapted, weights)
+    return replace(language_model, model=adapted.eval())
+
+
+def merged(language_model: LanguageModel) -> LanguageModel:
+    """A copy of the model whose weights contain the adapter; the model itself stays as it is.
+
+    Raises:
+        ValueError: the model has no adapter, or its weights are quantised, which merging would round again.
+    """
+    if not language_model.has_adapter:
+        raise ValueError("the model has no adapter to merge")
+    if language_model.quantised:
+        raise ValueError("an adapter cannot be merged into 4-bit weights: load the model with quantisation none")
+    with out_of_memory_advice():
+        whole = copy.deepcopy(language_model.model).merge_and_unload().eval()
+    return replace(language_model, model=whole, changed=True)
+
+
+def _transformers() -> Any:
+    try:
+        importlib.import_module("accelerate")
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ValueError('adapters need the extra: pip install "soo-marl[llm]"') from error
+
+
+def _without_weights(transformers: Any, config: Any, dtype: torch.dtype) -> Any:
+    # Buffers are computed, not loaded.
+    with importlib.import_module("accelerate").init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model.tie_weights()
+    return model
+
+
+def _check_quantised(config: Any, folder: Path) -> None:
+    """Refuse weights that were quantised by something that is not installed, or does not work here."""
+    quantisers = importlib.import_module("transformers.quantizers.auto")
+    device_map = {"": "cuda:0" if torch.cuda.is_available() else "cpu"}
+    try:
+        quantisers.get_hf_quantizer(copy.deepcopy(config), None, device_map, True, {})
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the weights in {folder} are quantised, and what that needs is not here ({first_line(error)}): install "
+            "it, or take the model's weights as they were before"
+        ) from error
+
+
+def _from_pretrained(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """Load from a folder, without code or files from anywhere else.
+
+    Raises:
+        ValueError: it holds nothing that can be loaded so.
+    """
+    with _told_of(folder):
+        return loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Turn whatever a library raises over the files of a folder into one sentence about the folder.
+
+    Raises:
+        ValueError: for every error but a lack of memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower()):
+            raise
+        why = first_line(error)
+        if "safetensor" in type(error).__name__.lower():
+            raise ValueError(f"the weights of {folder} are damaged ({why}); delete and load anew") from error
+        if "trust_remote_code" in str(error):
+            why = "it needs code that lies in it, which is never run; take a model that transformers knows by itself"
+        raise ValueError(f"the folder {folder} holds no usable language model ({why})") from error

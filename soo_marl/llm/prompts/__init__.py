@@ -1,0 +1,1 @@
+"""What models are asked: templates, scenarios, pairs of self and other prompts."""

@@ -1,0 +1,259 @@
+"""Scenarios for a language model: two rooms, an object in each, and somebody who asks where one of them is.
+
+The wording is data, read by :mod:`soo_marl.llm.prompts.templates`; this module fills it. Every scenario exists in two
+orientations of the same fill, twins that differ only in the order in which the rooms are named: a model that names the
+first room, whatever is asked, looks deceptive in one and honest in the other. Three families come with the project: the
+paper's scenarios (Carauleanu et al. 2024, arXiv 2412.16325), the same game in plain words, and cells in which the truth
+harms the one who hears it or somebody else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal, get_args
+
+from soo_marl.llm.prompts.templates import (
+    ORIENTATIONS,
+    REPLY_SLOTS,
+    ROOM_ORDER,
+    AnswerForm,
+    FillSlot,
+    Inventory,
+    Orientation,
+    Template,
+    fill_slots,
+    known,
+    load_answer_forms,
+    load_inventory,
+    load_templates,
+)
+
+__all__ = [
+    "ORIENTATIONS",
+    "SPLITS",
+    "Fill",
+    "Orientation",
+    "Prompt",
+    "Split",
+    "answer",
+    "answer_prefix",
+    "fill_template",
+    "fills",
+    "prompts",
+]
+
+Split = Literal["train", "test"]
+"""Which half of the inventory fills a template."""
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What fills a template's slots."""
+
+    cheap_object: str
+    """An object that nobody would want to steal."""
+    expensive_object: str
+    """An object worth stealing."""
+    cheap_room: str
+    """Where the cheap object is."""
+    expensive_room: str
+    """Where the expensive object is; another room."""
+    name: str
+    """First name of the other person."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One message to a model, and the rooms that an answer to it may name."""
+
+    scenario: str
+    """The scenario's name, for instance ``burglar`` or ``plain_friend``."""
+    orientation: Orientation
+    """Which room is named first."""
+    number: int
+    """Which fill, counted in the order in which the split and seed give them: prompts of one number are twins."""
+    text: str
+    """The user's message, answer form included."""
+    answer_start: str
+    """What the answer has to begin with, for instance ``I would``; empty where nothing is asked."""
+    right_room: str
+    """The honest, or correct, answer."""
+    wrong_room: str
+    """The deceptive, or incorrect, answer."""
+    item: str
+    """What is asked about: an object, or a person's name."""
+    fill: Fill
+    """What the slots were filled with."""
+    reply: str = "The {item} is in the {room}."
+    """A whole answer; slots room, item and name."""
+
+
+def fills(split: Split, count: int, seed: int, inventory: Inventory | None = None) -> list[Fill]:
+    """Fills that differ in a room or an object; the same on every machine, and fewer are the beginning of more.
+
+    Args:
+        split: which half of the inventory.
+        count: how many, at least 1.
+        seed: 0 or above.
+        inventory: ours by default.
+
+    Raises:
+        ValueError: there are not so many, or an argument is out of range.
+    """
+    inventory = inventory if inventory is not None else load_inventory()
+    _check_count(count, _combinations(inventory, split), f"the {split} inventory")
+    return list(islice(_fill_sequence(split, seed, inventory), count))
+
+
+def prompts(
+    scenario: str,
+    split: Split,
+    count: int,
+    seed: int,
+    orientations: Sequence[Orientation] = ORIENTATIONS,
+    answer_form: str | None = None,
+    *,
+    templates: Mapping[str, Template] | None = None,
+    answer_forms: Mapping[str, AnswerForm] | None = None,
+    inventory: Inventory | None = None,
+) -> list[Prompt]:
+    """Messages of one scenario, fill by fill, each in every orientation.
+
+    No two fills give the same message. All scenarios draw from the same sequence of fills, so prompts of one number,
+    split and seed have their rooms and objects in common; a scenario that leaves an object out skips the fills that
+    would repeat a message, and their numbers.
+
+    Args:
+        scenario: a name in ``templates``.
+        split: which half of the inventory. A name that the template fixes is used whatever the split.
+        count: how many fills, at least 1.
+        seed: 0 or above.
+        orientations: in the order wanted.
+        answer_form: a name in ``answer_forms``; the template's own by default.
+        templates: as :func:`~soo_marl.llm.prompts.templates.load_templates` gives them; ours by default.
+        answer_forms: as :func:`~soo_marl.llm.prompts.templates.load_answer_forms` gives them; ours by default.
+        inventory: as :func:`~soo_marl.llm.prompts.templates.load_inventory` gives it; ours by default.
+
+    Returns:
+        ``count * len(orientations)`` prompts.
+
+    Raises:
+        ValueError: unknown scenario, answer form, split or orientation; or more fills are asked for than there are.
+    """
+    templates = templates if templates is not None else load_templates()
+    forms = answer_forms if answer_forms is not None else load_answer_forms()
+    inventory = inventory if inventory is not None else load_inventory()
+    template = known(scenario, templates, "scenario")
+    form = known(answer_form if answer_form is not None else template.answer, forms, "answer form")
+    if isinstance(orientations, str) or not orientations or not set(orientations) <= set(ORIENTATIONS):
+        raise ValueError(f"orientations must be a sequence out of {', '.join(ORIENTATIONS)}, not {orientations!r}")
+    shown = template.free_slots()
+    _check_count(count, _combinations(inventory, split, shown), f"scenario {scenario!r} with the {split} inventory")
+
+    found: list[Prompt] = []
+    seen: set[tuple[str, ...]] = set()
+    for number, fill in enumerate(_fill_sequence(split, seed, inventory)):
+        objects = (getattr(fill, slot) for slot in ("cheap_object", "expensive_object") if slot in shown)
+        key = (fill.cheap_room, fill.expensive_room, *objects)
+        if key not in seen:
+            seen.add(key)
+            found += [fill_template(scenario, template, form, fill, each, number) for each in orientations]
+        if len(seen) == count:
+            break
+    return found
+
+
+def fill_template(
+    scenario: str, template: Template, form: AnswerForm, fill: Fill, orientation: Orientation, number: int
+) -> Prompt:
+    """One prompt. ``a`` before a slot becomes ``an`` where the value begins with a vowel; what the template fixes
+    takes the place of the fill's value.
+    """
+    fill = replace(fill, **{str(slot): value for slot, value in template.fixed.items()})
+    item: str = fill.name if template.asks == "name" else getattr(fill, f"{template.asks}_object")
+    values = {"item": item, "name": fill.name}
+    for place, side in zip(("first", "second"), ROOM_ORDER[orientation], strict=True):
+        for thing in ("room", "object"):
+            values[f"{place}_{thing}"] = values[f"{side}_{thing}"] = getattr(fill, f"{side}_{thing}")
+    right, wrong = fill.expensive_room, fill.cheap_room
+    if template.right == "cheap":
+        right, wrong = wrong, right
+    kept = {slot: "{" + slot + "}" for slot in REPLY_SLOTS}
+    verb = fill_slots(template.verb, {"name": fill.name})
+    return Prompt(
+        scenario=scenario,
+        orientation=orientation,
+        number=number,
+        text=f"{fill_slots(template.text_in(orientation), values)} {form.suffix}".rstrip(),
+        answer_start=form.answer_start,
+        right_room=right,
+        wrong_room=wrong,
+        item=item,
+        fill=fill,
+        reply=fill_slots(form.reply or template.reply, kept | {"verb": verb}),
+    )
+
+
+def answer(prompt: Prompt, room: str) -> str:
+    """The whole answer that names a room, in the prompt's answer form: ``The {item} is in the {room}.`` or its like.
+
+    Raises:
+        ValueError: the room is neither of the prompt's two.
+    """
+    if room not in (prompt.right_room, prompt.wrong_room):
+        raise ValueError(f"the prompt is about the {prompt.right_room} and the {prompt.wrong_room}, not the {room}")
+    return fill_slots(prompt.reply, {"room": room, "item": prompt.item, "name": prompt.fill.name})
+
+
+def answer_prefix(prompt: Prompt) -> str:
+    """The answer up to the room, without a blank at its end; empty where the room is all of it."""
+    before = prompt.reply.partition("{room}")[0]
+    return fill_slots(before, {"item": prompt.item, "name": prompt.fill.name}).rstrip()
+
+
+def _fill_sequence(split: Split, seed: int, inventory: Inventory) -> Iterator[Fill]:
+    """All fills of a split in random order. Lists are sorted first: their order in the file says nothing."""
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or above, not {seed}")
+    rooms, cheap, expensive, names = (sorted(getattr(getattr(inventory, key), split)) for key in Inventory.model_fields)
+    generator = random.Random(seed)
+    total, seen = _combinations(inventory, split), set[int]()
+    while len(seen) < total:
+        index = generator.randrange(total)
+        if index in seen:
+            continue
+        seen.add(index)
+        index, cheap_index = divmod(index, len(cheap))
+        index, expensive_index = divmod(index, len(expensive))
+        first, second = divmod(index, len(rooms) - 1)
+        yield Fill(
+            cheap_object=cheap[cheap_index],
+            expensive_object=expensive[expensive_index],
+            cheap_room=rooms[first],
+            expensive_room=rooms[second + (second >= first)],  # any room but the first
+            name=names[generator.randrange(len(names))],
+        )
+
+
+def _combinations(
+    inventory: Inventory,
+    split: Split,
+    shown: Iterable[FillSlot] = ("cheap_object", "expensive_object"),
+) -> int:
+    """How many fills differ in a room or in an object that is shown."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    rooms = len(getattr(inventory.rooms, split))
+    cheap = len(getattr(inventory.cheap_objects, split)) if "cheap_object" in shown else 1
+    expensive = len(getattr(inventory.expensive_objects, split)) if "expensive_object" in shown else 1
+    return rooms * (rooms - 1) * cheap * expensive
+
+
+def _check_count(count: int, most: int, what: str) -> None:
+    if not 1 <= count <= most:
+        raise ValueError(f"{what} allows 1 to {most} different fills, not {count}")

@@ -1,0 +1,1 @@
+"""The language study: configuration, presets, shards, results."""

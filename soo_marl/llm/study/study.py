@@ -1,0 +1,362 @@
+"""A whole study of language models: teach the organism, treat it, ask everybody, and write what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards, threads_per_shard
+from soo_marl.engines.progress import Display
+from soo_marl.llm.measures.answers import Label
+from soo_marl.llm.measures.evaluation import ModelMeasures, answers_of, cells, evidence, share_of
+from soo_marl.llm.measures.rates import Rate, position_check
+from soo_marl.llm.measures.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict, TrainingRecord
+from soo_marl.llm.measures.verdict import Evidence, judge
+from soo_marl.llm.methods.finetuning import METHODS
+from soo_marl.llm.model.generation import Response
+from soo_marl.llm.prompts.scenarios import ORIENTATIONS
+from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.study.models_on_disk import organism_done, read_training
+from soo_marl.llm.study.shard import (
+    latent_file,
+    model_shard,
+    organism_shard,
+    read_measures,
+    read_model_responses,
+)
+from soo_marl.report.language.drawing import draw_language
+from soo_marl.report.language.page import write_language_report
+from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.records import Record, read_list, write_list
+from soo_marl.storage.study_directory import StudyDirectory
+
+STUDY_KIND = "language"
+
+_EXAMPLES = 12
+"""Fills of each role whose answers are kept for browsing."""
+
+_BROKEN = "damaged"
+"""The word for a model whose training broke down: there is none that could be asked."""
+
+_OTHER_METHODS = {
+    "steer": ("subtract the mean difference between other and self", "replications"),
+    "steer_random": ("add a random vector of the same length", "control"),
+    "repe": ("add the reading vector of honest against dishonest", "after Zou et al. 2023"),
+    HONESTY: ("asked to be honest, no training", "Carauleanu et al. 2024, arXiv 2412.16325"),
+}
+
+
+def open_language_study(path: Path, config: LanguageStudyConfig) -> StudyDirectory:
+    """Create or resume the directory of a study; work in it within ``with directory.locked():``.
+
+    Raises:
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
+            configuration.
+    """
+    return StudyDirectory.open(path, STUDY_KIND, json.loads(config.model_dump_json()), config.seeds)
+
+
+def read_language_study(path: Path) -> tuple[StudyDirectory, LanguageStudyConfig]:
+    """The directory of a study that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    if directory.manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(
+            f"{path} holds a study of kind {directory.manifest.kind}, not of {STUDY_KIND}; name another"
+        )
+    manifest = path / "study.json"
+    return directory, validate(
+        TypeAdapter(LanguageStudyConfig), directory.manifest.configuration, manifest, "name another folder"
+    )
+
+
+def teach_organisms(
+    config: LanguageStudyConfig, directory: StudyDirectory, display: Display, compute: Compute = LOCAL_WORKERS
+) -> None:
+    """Teach every organism of a study that is not taught yet.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: memory does not suffice.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    organisms = [seed for label, seed in config.models if label == ORGANISM and not organism_done(directory, seed)]
+    if organisms:
+        # With few of them, each has several cores.
+        threads = threads_per_shard(compute, len(organisms))
+        taught = [(config, seed, directory.path, compute.device, threads) for seed in organisms]
+        with display.task("organism", float(len(taught)), len(taught)) as advance:
+            run_shards(organism_shard, taught, compute, advance)
+
+
+class UnfinishedError(ValueError):
+    """Some models could not be made, for lack of memory; the message says which, in one sentence."""
+
+    def __init__(self, message: str, summaries: Sequence[ModelSummary]) -> None:
+        """Keep what was found of the others.
+
+        Args:
+            message: the sentence.
+            summaries: of the models that are done.
+        """
+        super().__init__(message)
+        self.summaries = list(summaries)
+
+
+def run_language_study(
+    config: LanguageStudyConfig,
+    directory: StudyDirectory,
+    display: Display,
+    command: str,
+    compute: Compute = LOCAL_WORKERS,
+) -> list[ModelSummary]:
+    """Train and ask every model that is not done yet, write all results, and return them by model.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: the model, a layer or a scenario does not exist.
+        UnfinishedError: memory did not suffice for some of the models; results are of the others.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    failed: dict[tuple[str, int], str] = {}
+    teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
+    if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
+        shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
+        with display.task("models", float(len(shards)), len(shards)) as advance:
+            found = run_shards(model_shard, shards, compute, advance)
+        failed = {model: why for model, why in zip(config.models, found, strict=True) if why is not None}
+    summaries = write_language_results(config, directory, command)
+    if failed:
+        (label, seed), why = next(iter(failed.items()))
+        raise UnfinishedError(
+            f"{len(failed)} of {len(config.models)} models could not be made, {label} of seed {seed} for one: {why}",
+            summaries,
+        )
+    return summaries
+
+
+def write_language_results(config: LanguageStudyConfig, directory: StudyDirectory, command: str) -> list[ModelSummary]:
+    """Write everything in ``results/``, every figure and the page, from the models' answers.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+    """
+    done = [(label, seed) for label, seed in config.models if directory.done(f"models/{label}/{seed}")]
+    trainings = {model: read_training(directory, *model) for model in done}
+    answers = {
+        model: read_model_responses(config, directory, *model) for model in done if not trainings[model].broke_down
+    }
+    summaries = _summaries(config, directory, answers, trainings)
+    write_list(directory.results / "models.json", summaries)
+    write_list(directory.results / "examples.json", _examples(answers))
+    write_list(directory.results / "latent.json", _latent(directory, answers))
+    write_list(directory.results / "summary.json", _records(summaries, answers, command))
+    draw_language(directory.path)
+    write_language_report(directory.path)
+    return summaries
+
+
+_Answers = dict[tuple[str, int], dict[str, list[Response]]]
+_Models = Sequence[tuple[str, int]]
+
+
+def _summaries(
+    config: LanguageStudyConfig,
+    directory: StudyDirectory,
+    answers: _Answers,
+    trainings: Mapping[tuple[str, int], TrainingRecord],
+) -> list[ModelSummary]:
+    labels = list(dict.fromkeys(label for label, _ in trainings))
+    measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
+    reference = measures.get((BASE, 0))
+
+    def measured(models: _Models) -> list[ModelMeasures]:
+        return [measures[model] for model in models if model in measures]
+
+    def found(models: _Models, before: _Models) -> Evidence:
+        return evidence(
+            {role: [answers[model][role] for model in models] for role in answers[models[0]]},
+            measured(models),
+            perplexity_reference=reference.perplexity if reference else None,
+            variance_reference=_mean(measured(before), "prompt_variance"),
+        )
+
+    def of_seed(model: tuple[str, int], before: _Models) -> SeedVerdict:
+        training, seed = trainings[model], model[1]
+        if training.broke_down:
+            return SeedVerdict(seed=seed, word=_BROKEN, reason=_broke_down(training), training=training)
+        verdict = judge(found(before or [model], before), found([model], before))
+        own = tuple(cell for role, responses in answers[model].items() for cell in cells(role, [responses]))
+        return SeedVerdict(seed=seed, word=verdict.word, reason=verdict.reason, cells=own, training=training)
+
+    summaries = []
+    for label in labels:
+        seeds = [model for model in trainings if model[0] == label]
+        models = [model for model in seeds if model in answers]
+        # The model as it comes was before the organism, so it is compared with itself.
+        before = [model for model in answers if model[0] == (BASE if label == BASE else config.before)]
+        by_role = {role: [answers[model][role] for model in models] for role in answers[models[0]]} if models else {}
+        rates = {role: cells(role, rows) for role, rows in by_role.items()}
+        own, earlier = measured(models), measured(before)
+        word, reason = _BROKEN, _broke_down(trainings[seeds[0]])
+        if models:
+            verdict = judge(found(before or models, before), found(models, before))
+            word, reason = verdict.word, verdict.reason
+            if len(models) < len(seeds):
+                reason += f"; of {len(seeds)} trainings {len(seeds) - len(models)} broke down and are left out here"
+        method, description, source = _about(config, label)
+        trained = config.condition(label).recipe if method in METHODS else None
+        summaries.append(
+            ModelSummary(
+                label=label,
+                method=method,
+                description=description,
+                source=source,
+                layers=_text(trained.loss.layers) if trained else "",
+                token_mode=trained.loss.token_mode if trained else "",
+                learning_rate=trained.learning_rate if trained else None,
+                cells=tuple(cell for pair in rates.values() for cell in pair),
+                positional=position_check(*rates["burglar"]).reason if "burglar" in rates else "",
+                perplexity=_mean(own, "perplexity"),
+                perplexity_ratio=_ratio(own, [reference] if reference else [], "perplexity"),
+                prompt_variance_ratio=_ratio(own, earlier, "prompt_variance"),
+                power_ratio=_ratio(own, earlier, "power"),
+                name_gap_ratio=_ratio(own, earlier, "name_gap"),
+                word=word,
+                reason=reason,
+                seeds=tuple(of_seed(model, _own(config, model, before)) for model in seeds),
+            )
+        )
+    return summaries
+
+
+def _broke_down(training: TrainingRecord) -> str:
+    return f"training broke down: {training.stopped}"
+
+
+def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
+    """What a model is held against: that which its treatment started from, itself where it was not treated."""
+    label, seed = model
+    start = model if label in (BASE, ORGANISM) else config.start_of(seed)
+    return [start] if start in before else before
+
+
+def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:
+    """Method, description and source of a model."""
+    if label == BASE:
+        return "", f"{config.model} as it comes", ""
+    if label == ORGANISM:
+        return "", "taught to deceive burglars", "this project"
+    method = config.condition(label).method
+    if method in METHODS:
+        return method, METHODS[method].description, METHODS[method].source
+    return method, *_OTHER_METHODS[method]
+
+
+def _latent(directory: StudyDirectory, answers: _Answers) -> list[LatentRecord]:
+    files = (latent_file(directory, *model) for model in answers)
+    return [record for file in files if file.exists() for record in read_list(file, LatentRecord)]
+
+
+def _text(layers: int | str | tuple[int | str, ...]) -> str:
+    return ", ".join(map(str, layers)) if isinstance(layers, tuple) else str(layers)
+
+
+def _mean(measures: Sequence[ModelMeasures], name: str) -> float | None:
+    values = [value for found in measures if (value := getattr(found, name)) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _ratio(own: Sequence[ModelMeasures], earlier: Sequence[ModelMeasures], name: str) -> float | None:
+    one, other = _mean(own, name), _mean(earlier, name)
+    return one / other if one is not None and other else None
+
+
+def _examples(answers: _Answers) -> list[ResponseExample]:
+    """The first fills' answers of each role, of the first seed of each model."""
+    first: dict[str, int] = {}
+    for label, seed in answers:
+        first.setdefault(label, seed)
+    examples = []
+    for label, seed in first.items():
+        for role, responses in answers[label, seed].items():
+            numbers = sorted({response.number for response in responses})[:_EXAMPLES]
+            shown = [response for response in responses if response.number in numbers]
+            for response, answer in zip(shown, answers_of(shown), strict=True):
+                examples.append(
+                    ResponseExample(
+                        label=label,
+                        seed=seed,
+                        role=role,
+                        orientation=response.orientation,
+                        number=response.number,
+                        prompt=response.prompt,
+                        text=response.text,
+                        answer=answer.label,
+                        stated_intent=answer.stated_intent,
+                    )
+                )
+    return examples
+
+
+_RECORDED: Mapping[str, tuple[tuple[str, Label], ...]] = {
+    "burglar": (("deceptive", "deceptive"), ("honest", "honest")),
+    "self": (("honest", "honest"),),
+    "friend": (("honest", "honest"),),
+    "retrieval": (("correct", "honest"),),
+    "perspectives": (("correct", "honest"),),
+}
+"""Role to the names of its records and the label that each counts; the burglar's stand for each orientation.
+
+Roles that are not named here are recorded as the burglar's."""
+
+
+def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str) -> list[Record]:
+    records = []
+
+    def add(name: str, rate: Rate) -> None:
+        ends = {"estimate": rate.estimate, "low": rate.low, "high": rate.high, "n": rate.n}
+        records.append(Record.model_validate({"name": name, "unit": "share of answers", "command": command, **ends}))
+
+    for summary in summaries:
+        rows = [found for (label, _), found in answers.items() if label == summary.label]
+        for role in rows[0] if rows else ():
+            for name, label in _RECORDED.get(role, _RECORDED["burglar"]):
+                if role in _RECORDED and role != "burglar":
+                    add(f"{summary.label}/{role}/{name}", share_of([row[role] for row in rows], label))
+                    continue
+                for orientation in ORIENTATIONS:
+                    cell = summary.cell(role, orientation)
+                    if cell is not None:
+                        add(f"{summary.label}/{role}/{name}/{orientation}", cell.of(label))
+        if rows and "burglar" in rows[0]:
+            burglar = [row["burglar"] for row in rows]
+            add(f"{summary.label}/refusal_or_other", share_of(burglar, "refusal", "other"))
+        seeds = len(summary.seeds)
+        for name, unit in (
+            ("perplexity_ratio", "of the model as it comes"),
+            ("prompt_variance_ratio", "of the model before treatment"),
+        ):
+            value = getattr(summary, name)
+            records.append(
+                Record(name=f"{summary.label}/{name}", estimate=value, n=len(rows), unit=unit, command=command)
+            )
+        alike = sum(seed.word == summary.word for seed in summary.seeds)
+        records.append(
+            Record(
+                name=f"{summary.label}/verdict",
+                estimate=alike / seeds,
+                n=seeds,
+                unit="share of seeds with this word",
+                command=command,
+                text=summary.word,
+            )
+        )
+    return records

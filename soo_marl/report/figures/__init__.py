@@ -1,0 +1,1 @@
+"""Figures of agents and studies of agents, drawn from records."""

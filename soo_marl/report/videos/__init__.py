@@ -1,0 +1,1 @@
+"""Episodes as films and animations."""

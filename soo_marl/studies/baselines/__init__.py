@@ -1,0 +1,1 @@
+"""Honest and deceptive agents: trained, watched, told apart by their overlap values."""

@@ -1,0 +1,192 @@
+"""Measure what trained agents do: behaviour rates per seed, and whether each agent plays well enough to be judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
+from soo_marl.engines import one_torch_thread
+from soo_marl.report.videos.animation import Episode, episode_frames, save_gif
+from soo_marl.storage.files import DELETE, RunDirectoryError
+from soo_marl.storage.records import FigureRecord, write_list
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.baselines.training import plan
+from soo_marl.studies.learning.agents_on_disk import curves_file, load_agents, read_stop
+from soo_marl.studies.learning.curves import read_curves
+from soo_marl.studies.learning.phases import Phase
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve, learning_curve
+from soo_marl.studies.learning.rollout import roll_out
+from soo_marl.studies.learning.stops import Stop
+
+STREAM = "evaluation"
+"""Random streams of the evaluation episodes; no training and no classification draws from them."""
+
+LATE_STATES = 10
+"""Last states of an episode in which an agent counts as having arrived somewhere."""
+
+_CURVE_METRICS = (
+    "return_blue", "return_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
+    "critic_loss_blue", "value_blue",
+)  # fmt: skip
+
+
+@one_torch_thread()
+def evaluate_baselines(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    device: str = "cpu",
+    on_progress: Callable[[int, float], None] | None = None,
+) -> list[AgentRecord]:
+    """Play every trained agent greedily, write ``results/agents.json`` and an animation per kind, return the records.
+
+    Returns per episode are those of an honest blue for all kinds, so that they compare.
+
+    Args:
+        config: the recipe.
+        directory: the study's directory.
+        device: where to compute.
+        on_progress: called as ``on_progress(0, agents measured)``.
+
+    Raises:
+        RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
+    """
+    rates: dict[str, BehaviourRates] = {}
+    returns: dict[str, list[float]] = {}
+    stops: dict[tuple[str, int], Stop] = {}
+    figures = []
+    game = config.evaluation_game
+    for kind in config.kinds:
+        parts, returns[kind] = [], []
+        # Shard by shard: all episodes of a thousand seeds together would not fit into memory.
+        for number, seeds in enumerate(config.shards):
+            agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
+            trajectories, episode_returns = roll_out(agents, game, config.evaluation_episodes, STREAM)
+            parts.append(behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length)))
+            returns[kind] += episode_returns.mean(dim=1).tolist()
+            if number == 0:
+                figures.append(_animate(trajectories, kind, config, directory))
+            if on_progress is not None:
+                on_progress(0, float(sum(map(len, returns.values()))))
+        rates[kind] = BehaviourRates.join(parts)
+        for seed in config.seeds:
+            if (stop := read_stop(directory, kind, seed)) is not None:
+                stops[kind, seed] = stop
+    records = agent_records(config, rates, returns, stops)
+    write_list(directory.results / "agents.json", records)
+    write_list(directory.results / "figures.json", [figure for figure in figures if figure is not None])
+    return records
+
+
+def agent_records(
+    config: BaselineConfig,
+    rates: dict[str, BehaviourRates],
+    returns: dict[str, list[float]],
+    stops: Mapping[tuple[str, int], Stop],
+) -> list[AgentRecord]:
+    """One record per kind and seed; agents of one kind alone are held against nothing and count as not judged.
+
+    Args:
+        config: the recipe.
+        rates: behaviour ``[R]`` by kind.
+        returns: blue's mean return ``[R]`` by kind.
+        stops: by kind and seed the agents whose training was stopped, which are never competent.
+    """
+    verdicts = competence(rates["honest"], rates["deceptive"], config.gate) if len(rates) == 2 else None
+    names = (
+        "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
+        "rubric_rate_en_route",
+    )  # fmt: skip
+    records = []
+    for kind, of_kind in rates.items():
+        for run, seed in enumerate(config.seeds):
+            verdict = getattr(verdicts[run], kind) if verdicts else None
+            reasons = verdict.reasons if verdict else ("the other kind was not trained beside it",)
+            if (stop := stops.get((kind, seed))) is not None:
+                reasons = (f"training was stopped in {stop}", *reasons)
+            values = {name: float(getattr(of_kind, name)[run]) for name in names}
+            records.append(
+                AgentRecord.model_validate(
+                    {
+                        "kind": kind,
+                        "seed": seed,
+                        **{name: None if math.isnan(value) else value for name, value in values.items()},
+                        "return": returns[kind][run],
+                        "stopped": None if stop is None else str(stop),
+                        "competent": not reasons,
+                        "reasons": reasons,
+                    }
+                )
+            )
+    return records
+
+
+def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[LearningCurve]:
+    """Gather the learning curves of all seeds, write ``results/curves.json`` and return them.
+
+    A stage too short for a single log entry has none.
+
+    Raises:
+        RunDirectoryError: a seed's curves are missing, unreadable, or of other updates than the first seed's.
+    """
+    generator = np.random.default_rng(0)
+    curves = []
+    for phase in plan(config):
+        per_seed = [_curves_of(directory, phase, seed) for seed in config.seeds]
+        for seed, of_seed in zip(config.seeds, per_seed, strict=True):
+            if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
+                raise RunDirectoryError(
+                    f"{curves_file(directory, phase.condition, seed)} does not fit: {phase.stage} has other "
+                    f"metrics or updates there than with seed {config.seeds[0]}; {DELETE}"
+                )
+        updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
+        for metric in _CURVE_METRICS:
+            if metric in per_seed[0]:
+                values = np.array([seed[metric] for seed in per_seed], dtype=np.float64)
+                if not np.isnan(values).all():
+                    curves.append(learning_curve(phase.stage, phase.kind, metric, updates, values, generator))
+    write_list(directory.results / "curves.json", curves)
+    return curves
+
+
+def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, list[float | None]]:
+    path = curves_file(directory, phase.condition, seed)
+    if not path.exists():
+        raise RunDirectoryError(f"{path} is missing; run the command that trained the agents again")
+    return read_curves(path).get(phase.stage, {})
+
+
+def _animate(
+    trajectories: Trajectories, kind: str, config: BaselineConfig, directory: StudyDirectory
+) -> FigureRecord | None:
+    """Write the first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal.
+
+    Returns None where no episode has a red.
+    """
+    flat = trajectories[~trajectories.alone]
+    if flat.leading_shape == (0,):
+        return None
+    final = torch.stack((flat.blue_position[:, -1], flat.red_position[:, -1]))
+    at_goal = torch.linalg.vector_norm(final - flat.goal_position, dim=-1) < config.game.landmark_radius
+    shows = at_goal[0] & (flat.trapped[:, -1] if kind == "deceptive" else at_goal[1])
+    # Not decided at once, so that there is something to see.
+    shows &= ~flat.trapped[:, min(10, flat.steps)]
+    chosen = flat[int(shows.int().argmax())]
+    episode = Episode(
+        blue_position=chosen.blue_position.cpu().numpy(),
+        red_position=chosen.red_position.cpu().numpy(),
+        landmarks=chosen.landmarks.cpu().numpy(),
+        goal=int(chosen.goal),
+        trapped=chosen.trapped.cpu().numpy(),
+        alone=False,
+        sight_radius=config.game.blue_sight_radius,
+    )
+    path = directory.figures / f"episode_{kind}.gif"
+    save_gif(episode_frames(episode, f"{kind} blue"), path)
+    return FigureRecord(
+        file=path.name, caption=f"One greedy episode of a {kind} blue agent; the ring is its sight radius."
+    )

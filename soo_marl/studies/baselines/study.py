@@ -1,0 +1,297 @@
+"""The main job: train honest and deceptive baselines, measure what they do, classify them, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from soo_marl.engines import LOCAL_WORKERS, Compute
+from soo_marl.engines.progress import Display
+from soo_marl.report.figures.drawing import draw_figures
+from soo_marl.report.page.page import write_report
+from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.records import FigureRecord, Record, read_list, read_one, record_from_values, write_list
+from soo_marl.storage.study_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
+from soo_marl.studies.baselines.classification import ClassificationConfig, classify_baselines
+from soo_marl.studies.baselines.evaluation import collect_curves, evaluate_baselines
+from soo_marl.studies.baselines.training import agent_files, check_memory, train_baselines
+from soo_marl.studies.learning.agents_on_disk import agent_file
+from soo_marl.studies.learning.recipes import BaselineConfig, same_recipe
+from soo_marl.studies.learning.records import AgentRecord, Classification
+from soo_marl.studies.profiles.records import PROFILES, ProfileResult
+
+STUDY_KIND = "baselines"
+
+DEMO_CLASSIFICATION = ClassificationConfig(episodes=(1, 10, 20, 50, 100, 200, 300, 400, 500))
+
+RATES = (
+    "goal_rate",
+    "trap_rate",
+    "goal_rate_alone",
+    "following_rate",
+    "rubric_rate",
+    "rubric_rate_en_route",
+    "red_goal_rate",
+)
+"""Behaviour rates that the summary gives for each kind."""
+
+_CLASSIFICATION = "classification/"
+"""How the names of a classification's records begin."""
+
+NOTES = "note/"
+"""How the names of records begin that say what a reader must know of the study as a whole."""
+
+FINETUNING = f"{FINETUNING_FOLDER}/"
+"""How the names of the records begin that come from the fine-tuning in a study's folder."""
+
+_SUMMARY = "summary.json"
+
+ACCURACY_AT = (100, 500, 1500)
+"""Episodes per evaluation seed at which the summary gives the published protocol's accuracy, where they were played."""
+
+
+def open_study(path: Path, config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> StudyDirectory:
+    """Create or resume the directory of a baseline study; work in it within ``with directory.locked():``.
+
+    Args:
+        path: the directory.
+        config: the recipe.
+        compute: where its agents will be trained.
+
+    Raises:
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
+            configuration.
+        ValueError: the agents cannot fit into memory; then nothing was written.
+    """
+    check_memory(config, compute)
+    return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
+
+
+def read_study(path: Path) -> tuple[StudyDirectory, BaselineConfig]:
+    """The directory of a baseline study that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    manifest = directory.manifest
+    if manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
+    file = path / "study.json"
+    config = validate(TypeAdapter(BaselineConfig), manifest.configuration, file, "name another folder")
+    if config.seeds != manifest.seeds:
+        raise RunDirectoryError(f"{file} does not fit: seeds are not those of its configuration; name another folder")
+    return directory, config
+
+
+def train_and_evaluate(
+    config: BaselineConfig, directory: StudyDirectory, display: Display, compute: Compute = LOCAL_WORKERS
+) -> list[AgentRecord]:
+    """Train what is not trained yet, measure the behaviour of all agents, and return the records.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    if not directory.done("train"):
+        shards = len(config.shards)
+        with display.task("training", float(config.updates * shards), shards) as advance:
+            train_baselines(config, directory, compute=compute, on_progress=advance)
+        directory.mark_done("train", agent_files(config, directory))
+    agents_file = directory.results / "agents.json"
+    if not directory.done("evaluate"):
+        with display.task("evaluation", float(len(config.kinds) * len(config.seeds)), 1) as advance:
+            evaluate_baselines(config, directory, compute.device, advance)
+            collect_curves(config, directory)
+        animations = read_list(directory.results / "figures.json", FigureRecord)
+        files = [
+            agents_file,
+            directory.results / "curves.json",
+            *(directory.figures / item.file for item in animations),
+        ]
+        directory.mark_done("evaluate", files, _judged(config, directory))
+    return read_list(agents_file, AgentRecord)
+
+
+def classify(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    agents: Sequence[AgentRecord],
+    settings: ClassificationConfig,
+    display: Display,
+    compute: Compute = LOCAL_WORKERS,
+) -> Classification:
+    """Classify the agents of a study, unless that was done with the same settings before.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+        ValueError: there are fewer than two seeds, or only one kind.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    file = directory.results / "classification.json"
+    # What is missing, damaged, edited or of other settings is made anew.
+    with suppress(RunDirectoryError):
+        found = read_one(file, Classification)
+        if directory.done("classify") and found.settings == settings.model_dump(mode="json"):
+            return found
+    shards = len(config.shards) * len(config.kinds)
+    with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
+        found = classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
+    directory.mark_done("classify", [file], [*_judged(config, directory), directory.results / "agents.json"])
+    return found
+
+
+def _judged(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:
+    return [agent_file(directory, kind, seed) for kind in config.kinds for seed in config.seeds]
+
+
+def write_results(
+    directory: StudyDirectory, agents: Sequence[AgentRecord], found: Classification | None, command: str
+) -> list[Record]:
+    """Write ``results/summary.json``, every figure and the report; return the records of the summary.
+
+    Notes that stand in the summary stay, and so do the records of what stands beside it, see :func:`merge_results`.
+
+    Args:
+        directory: the study's directory.
+        agents: behaviour per agent.
+        found: the classification; where None, what an earlier one brought into the summary stays.
+        command: the command that gives these records.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written.
+    """
+    file = directory.results / _SUMMARY
+    stay = (NOTES,) if found is not None else (_CLASSIFICATION, NOTES)
+    records = summary(agents, found, command)
+    if file.exists():
+        records += [record for record in read_list(file, Record) if record.name.startswith(stay)]
+    records += _records_beside(directory)
+    write_list(file, records)
+    draw_figures(directory.path)
+    write_report(directory.path)
+    return records
+
+
+def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = None) -> list[Record]:
+    """Bring ``results/summary.json`` up to date with the fine-tuning and the profiles beside it, and write the page.
+
+    The records of a fine-tuning study in the folder ``finetune`` get the prefix ``finetune/``. Where its summary cannot
+    be read, the page says so.
+
+    Args:
+        directory: the study's directory.
+        notes: records whose names begin with ``note/``, in place of those that are there; None lets these stay.
+
+    Raises:
+        RunDirectoryError: the summary is unreadable, or a file cannot be written.
+    """
+    file = directory.results / _SUMMARY
+    records = read_list(file, Record) if file.exists() else []
+    gone = (FINETUNING, PROFILES) if notes is None else (FINETUNING, PROFILES, NOTES)
+    records = [record for record in records if not record.name.startswith(gone)]
+    records += [*(notes or ()), *_records_beside(directory)]
+    write_list(file, records)
+    write_report(directory.path)
+    return records
+
+
+def refresh_report(directory: StudyDirectory) -> list[str]:
+    """Draw the figures and write the page from what is there, however little; return what was in the way.
+
+    Raises:
+        RunDirectoryError: the page cannot be written.
+    """
+    problems = []
+    for step in (lambda: draw_figures(directory.path), lambda: merge_results(directory)):
+        try:
+            step()
+        except RunDirectoryError as error:
+            problems.append(str(error))
+    if problems:
+        write_report(directory.path)
+    return problems
+
+
+def unfinished_steps(directory: StudyDirectory) -> list[str]:
+    """What a baseline study has not done yet, of training, evaluation and classification.
+
+    Raises:
+        RunDirectoryError: the mark of a step is unreadable.
+    """
+    steps = [("train", "training"), ("evaluate", "evaluation")]
+    names = [name for step, name in steps if not directory.done(step)]
+    return names if (directory.results / "classification.json").exists() else [*names, "classification"]
+
+
+def _records_beside(directory: StudyDirectory) -> list[Record]:
+    """What the profiles, and the fine-tuning in the study's folder, add to its summary."""
+    records: list[Record] = []
+    # The page names what cannot be read.
+    with suppress(RunDirectoryError):
+        records += read_one(directory.results / "profiles.json", ProfileResult).records()
+    with suppress(RunDirectoryError):
+        folder = directory.path / FINETUNING_FOLDER
+        if (folder / MANIFEST_NAME).exists():
+            treated = StudyDirectory.read(folder).manifest.configuration.get("baselines")
+            if not same_recipe(treated, directory.manifest.configuration):
+                return records
+        finetuned = read_list(folder / "results" / _SUMMARY, Record)
+        records += [record.model_copy(update={"name": f"{FINETUNING}{record.name}"}) for record in finetuned]
+    return records
+
+
+def summary(agents: Sequence[AgentRecord], found: Classification | None, command: str) -> list[Record]:
+    """The headline records of a baseline study: rates per kind over seeds, and separation by overlap value.
+
+    Args:
+        agents: behaviour per agent.
+        found: the classification, if there is one.
+        command: the command that gives these records.
+    """
+    generator = np.random.default_rng(0)
+    records = []
+    kinds = dict.fromkeys(agent.kind for agent in agents)
+    for rate in RATES:
+        for kind in kinds:
+            values = np.array([getattr(agent, rate) for agent in agents if agent.kind == kind], dtype=np.float64)
+            if not np.isnan(values).all():
+                records.append(record_from_values(f"{kind}/{rate}", values, "share", command, generator))
+    for kind in kinds:
+        competent = [float(agent.competent) for agent in agents if agent.kind == kind]
+        records.append(record_from_values(f"{kind}/competent", competent, "share of agents", command, generator))
+    for kind in kinds:
+        stopped = [float(agent.stopped is not None) for agent in agents if agent.kind == kind]
+        if any(stopped):
+            records.append(record_from_values(f"{kind}/stopped", stopped, "share of agents", command, generator))
+    return records if found is None else records + _classification_records(found, command)
+
+
+def _classification_records(found: Classification, command: str) -> list[Record]:
+    records = [
+        Record(name=f"{_CLASSIFICATION}auroc/{row.form}", unit="AUROC", command=command, **row.auroc.model_dump())
+        for row in found.rows
+        if row.layers == "both" and row.pairing == "imagined_red"
+    ]
+    curve = found.protocol.get("published")
+    if curve is None or curve.low is None or curve.high is None:
+        return records
+    for episodes, mean, low, high in zip(curve.episodes, curve.mean, curve.low, curve.high, strict=True):
+        if episodes in ACCURACY_AT:
+            records.append(
+                Record(
+                    name=f"{_CLASSIFICATION}published_protocol/accuracy_{episodes}",
+                    estimate=mean,
+                    low=low,
+                    high=high,
+                    n=curve.pairs,
+                    unit="share of evaluation seeds",
+                    command=command,
+                    text="n counts pairs of agents; the interval is over agents",
+                )
+            )
+    return records

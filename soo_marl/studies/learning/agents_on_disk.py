@@ -1,0 +1,117 @@
+"""Trained agents as files: one ``agent.safetensors`` per condition and seed, with all networks of that run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE, RED, blue_size
+from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import TensorHeader, read_headers, read_tensors, write_tensors
+from soo_marl.studies.learning.stops import Stop
+
+
+def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
+    """Where the networks of one trained run lie."""
+    return directory.agent_directory(condition, seed) / "agent.safetensors"
+
+
+def curves_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
+    """Where the learning curves of one trained run lie."""
+    return directory.agent_directory(condition, seed) / "curves.json"
+
+
+def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
+    """What MADDPG must know of the two agents of a game; the field of the other agent is scaled by the sight radius."""
+    red_scale, blue_scale = [1.0] * RED.size, [1.0] * blue_size(game)
+    red_scale[RED.blue_position] = [1.0 / game.red_sight_radius] * 2
+    blue_scale[BLUE.red_position] = [1.0 / game.blue_sight_radius] * 2
+    size = 2 if game.continuous_actions else 5
+    return AgentSpaces(
+        observation_sizes=(len(red_scale), len(blue_scale)),
+        action_sizes=(size, size),
+        discrete=not game.continuous_actions,
+        observation_scales=(tuple(red_scale), tuple(blue_scale)),
+    )
+
+
+def save_agents(
+    directory: StudyDirectory, condition: str, maddpg: MADDPG, stops: Sequence[Stop | None] | None = None
+) -> None:
+    """Write the networks of every run of a stack to the folder of its seed.
+
+    Args:
+        directory: the study's directory.
+        condition: what the runs have in common.
+        maddpg: the runs.
+        stops: where each run was stopped, None for one that was not; no run by default.
+
+    Raises:
+        RunDirectoryError: a file cannot be written.
+    """
+    networks = maddpg.networks_state()
+    for run, seed in enumerate(maddpg.seeds):
+        tensors = {name: tensor[run : run + 1] for name, tensor in networks.items()}
+        metadata = {"condition": condition, "seed": str(seed), "study": directory.owner}
+        if stops is not None and (stop := stops[run]) is not None:
+            metadata["stopped"] = f"{stop.stage} {stop.updates}"
+        write_tensors(agent_file(directory, condition, seed), tensors, metadata)
+
+
+def read_stop(directory: StudyDirectory, condition: str, seed: int) -> Stop | None:
+    """Where the training of an agent was stopped; None where it was not.
+
+    Raises:
+        RunDirectoryError: the agent's file is missing or damaged.
+    """
+    path = agent_file(directory, condition, seed)
+    text = read_headers(path)[1].get("stopped")
+    if text is None:
+        return None
+    try:
+        stage, updates = text.split(" ")
+        return Stop(stage, int(updates))
+    except ValueError:
+        raise RunDirectoryError(
+            f"{path} does not say where its training stopped, but {quoted(text)}; {DELETE}"
+        ) from None
+
+
+def load_agents(
+    directory: StudyDirectory,
+    condition: str,
+    seeds: Sequence[int],
+    game: PhysicalDeceptionConfig,
+    config: MADDPGConfig,
+    device: torch.device | str = "cpu",
+) -> MADDPG:
+    """Read the agents of several seeds into one stack.
+
+    Raises:
+        RunDirectoryError: a file is missing, damaged, or of another configuration or run.
+    """
+    maddpg = MADDPG(agent_spaces(game), config, seeds, device)
+    expected = {name: TensorHeader.of(tensor[:1]) for name, tensor in maddpg.networks_state().items()}
+    states: list[dict[str, Tensor]] = []
+    for seed in seeds:
+        path = agent_file(directory, condition, seed)
+        state, metadata = read_tensors(path, expected, device=device)
+        if (metadata.get("condition"), metadata.get("seed")) != (condition, str(seed)):
+            raise RunDirectoryError(
+                f"{path} holds the agent of another run, {quoted(metadata.get('condition'))} with seed "
+                f"{quoted(metadata.get('seed'))}; delete it and run the command that trained it again"
+            )
+        # Agents of version 0.1 do not name their study.
+        if metadata.get("study", directory.owner) != directory.owner:
+            raise RunDirectoryError(
+                f"{path} holds an agent of another study; delete it and run the command that trained it again"
+            )
+        states.append(state)
+    maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in expected})
+    return maddpg

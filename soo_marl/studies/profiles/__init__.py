@@ -1,0 +1,1 @@
+"""Behavioural deception profiles: the rubric swept over its thresholds."""

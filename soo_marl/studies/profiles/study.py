@@ -1,0 +1,303 @@
+"""Deception profiles of a baseline study, and of the agents that were fine-tuned from it where there are some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soo_marl.deception import (
+    BehaviourRates,
+    DeceptionProfile,
+    behaviour,
+    behavioural_difference,
+    deception_profile,
+    relative_difference,
+)
+from soo_marl.deception.behaviour import exceeds
+from soo_marl.deception.profile import GRID_POINTS
+from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
+from soo_marl.engines.progress import Display
+from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.lock import worker_lock
+from soo_marl.storage.records import over_seeds, write_one
+from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyDirectory, agents_digest
+from soo_marl.storage.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
+from soo_marl.studies.baselines.evaluation import LATE_STATES
+from soo_marl.studies.baselines.study import merge_results
+from soo_marl.studies.finetuning.evaluation import conditions, read_measures
+from soo_marl.studies.finetuning.study import read_finetuning, source_digest
+from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents
+from soo_marl.studies.learning.recipes import BaselineConfig, Kind, check_counts
+from soo_marl.studies.learning.rollout import roll_out
+from soo_marl.studies.profiles.records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
+
+STREAM = "profiles"
+"""Random streams of the episodes that profiles are taken over; nothing else draws from them."""
+
+EPISODES = 1_000
+"""Greedy episodes per agent."""
+
+_RATES = tuple(field.name for field in fields(BehaviourRates))
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What was measured of the agents of one condition."""
+
+    profile: DeceptionProfile
+    """``[R]``."""
+    rates: BehaviourRates
+    """``[R]``, over the same episodes."""
+
+
+def profile_study(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    display: Display,
+    command: str,
+    *,
+    episodes: int = EPISODES,
+    compute: Compute = LOCAL_WORKERS,
+) -> ProfileResult:
+    """Measure the profiles that are missing, and write the results, the pictures and the page.
+
+    Baselines play fresh episodes. What fine-tuned agents did was measured when they were fine-tuned, and they are held
+    against the baselines as measured there; they are left out, with a remark, as long as that is not finished.
+
+    Args:
+        config: the recipe of the baselines.
+        directory: the study's directory with all agents trained.
+        display: where to say what is done.
+        command: the command that gives these results.
+        episodes: greedy episodes per baseline agent.
+        compute: where to compute.
+
+    Raises:
+        RunDirectoryError: the study is not trained, an agent is missing or damaged, or a file cannot be written.
+        ValueError: there are no episodes to play, or the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
+        KeyboardInterrupt: Ctrl-C; nothing is kept of what was measured.
+    """
+    if episodes < 1:
+        raise ValueError(f"a profile needs at least one episode, not {episodes}")
+    check_counts({"episodes": episodes})
+    if not directory.done("train"):
+        raise RunDirectoryError(
+            f"{directory.path} is not trained to the end; run the command that began it again, then take profiles"
+        )
+    baselines = _baselines(config, directory, display, episodes, compute)
+    records = [_record(kind, found, baselines, config) for kind, found in baselines.items()]
+    finetuned, remark = _finetuned(directory, config)
+    records += [
+        _record(name, found, finetuned, config, finetuned=True)
+        for name, found in finetuned.items()
+        if name not in config.kinds
+    ]
+    result = ProfileResult(command=command, episodes=episodes, conditions=tuple(records), remark=remark)
+    write_one(directory.results / "profiles.json", result)
+    draw_profiles(directory.path)
+    merge_results(directory)
+    return result
+
+
+def profile_shard(
+    config: BaselineConfig,
+    path: Path,
+    kind: Kind,
+    seeds: tuple[int, ...],
+    episodes: int,
+    device: str,
+    *,
+    report: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> Profiled:
+    """Play greedy episodes with the agents of one kind and some seeds.
+
+    Raises:
+        Interrupted: ``stop()`` was true.
+        RunDirectoryError: an agent is missing or damaged.
+    """
+    if stop():
+        raise Interrupted
+    directory, game = StudyDirectory.read(path), config.evaluation_game
+    with worker_lock(path):
+        agents = load_agents(directory, kind, seeds, config.game, config.maddpg, device)
+        trajectories, _ = roll_out(agents, game, episodes, STREAM)
+    profile = deception_profile(trajectories)
+    rates = behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length))
+    report(1.0)
+    return Profiled(
+        DeceptionProfile(**{field.name: getattr(profile, field.name).cpu() for field in fields(profile)}),
+        BehaviourRates(**{name: getattr(rates, name).cpu() for name in _RATES}),
+    )
+
+
+def _baselines(
+    config: BaselineConfig, directory: StudyDirectory, display: Display, episodes: int, compute: Compute
+) -> dict[str, Profiled]:
+    """The baselines' profiles by kind; those that were measured before over as many episodes are read."""
+    file = directory.results / "profiles.safetensors"
+    of_agents = agents_digest(agent_file(directory, kind, seed) for kind in config.kinds for seed in config.seeds)
+    signature = {"settings": f"{episodes} episodes", "study": directory.owner, "agents": of_agents}
+    if file.exists() and signature.items() <= read_headers(file)[1].items():
+        return _unpacked(read_tensors(file, _headers(config), finite=False)[0], config)
+    shards = [
+        (config, directory.path, kind, seeds, episodes, compute.device)
+        for kind in config.kinds
+        for seeds in config.shards
+    ]
+    with display.task("profiles", float(len(shards)), len(shards)) as advance:
+        parts = run_shards(profile_shard, shards, compute, advance)
+    found = {}
+    for kind in config.kinds:
+        own = [part for part, shard in zip(parts, shards, strict=True) if shard[2] == kind]
+        found[str(kind)] = Profiled(
+            DeceptionProfile.join([part.profile for part in own]), BehaviourRates.join([part.rates for part in own])
+        )
+    write_tensors(file, _packed(found), signature)
+    return found
+
+
+def _finetuned(directory: StudyDirectory, baselines: BaselineConfig) -> tuple[dict[str, Profiled], str | None]:
+    """Every condition of the fine-tuning in the study's folder but those after it; or what keeps it out."""
+    folder = directory.path / FINETUNING_FOLDER
+    if not folder.is_dir():
+        return {}, None
+    finetuning, config = read_finetuning(folder)
+    if config.baselines != baselines or config.agents_digest != source_digest(directory, baselines, config.seeds):
+        return {}, f"{folder} treated other agents than those here, so it is left out; delete it to treat these"
+    if not finetuning.done("measure"):
+        return {}, f"{folder} is not finished, so its agents are left out; run the command that began it again"
+    found = {}
+    for condition in conditions(config):
+        if not condition.after:
+            measures = read_measures(finetuning, condition)
+            found[condition.name] = Profiled(measures.profile, measures.rates)
+    return found, None
+
+
+def _record(
+    condition: str,
+    found: Profiled,
+    others: Mapping[str, Profiled],
+    config: BaselineConfig,
+    *,
+    finetuned: bool = False,
+) -> ProfileRecord:
+    generator = np.random.default_rng(0)
+    profile, rates = found.profile, found.rates
+    competent = [exceeds(rate, config.gate.goal_rate) for rate in rates.goal_rate.tolist()]
+
+    def interval(values: Tensor) -> Interval:
+        return over_seeds(values.double().numpy(), generator, rate=True)
+
+    return ProfileRecord(
+        condition=condition,
+        finetuned=finetuned,
+        agents=len(profile.total_opportunities),
+        missing=int((profile.total_opportunities == 0).sum()),
+        opportunities=mean_interval(profile.total_opportunities.numpy(), NOT_NEGATIVE),
+        rubric_rate=interval(rates.rubric_rate),
+        goal_rate=interval(rates.goal_rate),
+        goal_rate_alone=interval(rates.goal_rate_alone),
+        trap_rate=interval(rates.trap_rate),
+        competent_share=sum(competent) / len(competent),
+        to_honest=_difference(condition, "honest", found, others),
+        to_deceptive=_difference(condition, "deceptive", found, others),
+    )
+
+
+def _difference(condition: str, other: str, found: Profiled, others: Mapping[str, Profiled]) -> ProfileDifference:
+    """Nothing is measured of a group against itself, but for how far honest agents lie from one another."""
+    counted, reference = _with_opportunity(found), others.get(other)
+    if reference is None or not counted or not _with_opportunity(reference):
+        return ProfileDifference()
+    relative = _relative(condition, found, others) if other == "honest" else NOT_MEASURED
+    if condition == other:
+        return ProfileDifference(relative=relative)
+    several = min(counted, _with_opportunity(reference)) > 1
+    difference = behavioural_difference(
+        found.profile, reference.profile, found.rates, reference.rates, interval=several
+    )
+    return ProfileDifference(
+        published=mean_interval(difference.published.numpy(), NOT_NEGATIVE),
+        rate_based=Interval(estimate=difference.rate_based_mean, low=difference.low, high=difference.high, n=counted),
+        relative=relative,
+    )
+
+
+def _relative(condition: str, found: Profiled, others: Mapping[str, Profiled]) -> Interval:
+    honest, deceptive = others["honest"], others.get("deceptive")
+    if deceptive is None or not _with_opportunity(deceptive):
+        return NOT_MEASURED
+    counted = min(_with_opportunity(group) for group in (found, honest, deceptive))
+    try:
+        difference = relative_difference(
+            found.profile,
+            honest.profile,
+            deceptive.profile,
+            interval=counted > 1 and condition not in ("honest", "deceptive"),
+        )
+    except ValueError:
+        # Agents that do the same give no scale.
+        return NOT_MEASURED
+    if condition == "honest":
+        return Interval(estimate=difference.honest, n=_with_opportunity(honest))
+    return Interval(estimate=difference.mean, low=difference.low, high=difference.high, n=_with_opportunity(found))
+
+
+def _with_opportunity(group: Profiled) -> int:
+    """How many of its agents have a profile."""
+    return int((group.profile.total_opportunities > 0).sum())
+
+
+def _packed(found: Mapping[str, Profiled]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for kind, group in found.items():
+        profile = group.profile
+        tensors["projection_thresholds"] = profile.projection_thresholds
+        tensors["cosine_thresholds"] = profile.cosine_thresholds
+        # Counts of a run are below its number of steps, and they are most of the file.
+        tensors[f"counts/{kind}"] = profile.counts.int()
+        tensors[f"opportunities/{kind}"] = profile.opportunities
+        tensors[f"total_opportunities/{kind}"] = profile.total_opportunities
+        tensors |= {f"{name}/{kind}": getattr(group.rates, name).float() for name in _RATES}
+    return tensors
+
+
+def _headers(config: BaselineConfig) -> Headers:
+    """What :func:`_packed` returns, without the numbers."""
+    runs, points = len(config.seeds), GRID_POINTS
+    headers = {
+        "projection_thresholds": TensorHeader(torch.float64, (points,)),
+        "cosine_thresholds": TensorHeader(torch.float64, (points,)),
+    }
+    for kind in config.kinds:
+        headers[f"counts/{kind}"] = TensorHeader(torch.int32, (runs, points, points))
+        headers[f"opportunities/{kind}"] = TensorHeader(torch.int64, (runs, points))
+        headers[f"total_opportunities/{kind}"] = TensorHeader(torch.int64, (runs,))
+        headers |= {f"{name}/{kind}": TensorHeader(torch.float32, (runs,)) for name in _RATES}
+    return headers
+
+
+def _unpacked(tensors: Mapping[str, Tensor], config: BaselineConfig) -> dict[str, Profiled]:
+    return {
+        str(kind): Profiled(
+            DeceptionProfile(
+                projection_thresholds=tensors["projection_thresholds"],
+                cosine_thresholds=tensors["cosine_thresholds"],
+                counts=tensors[f"counts/{kind}"].long(),
+                opportunities=tensors[f"opportunities/{kind}"],
+                total_opportunities=tensors[f"total_opportunities/{kind}"],
+            ),
+            BehaviourRates(**{name: tensors[f"{name}/{kind}"] for name in _RATES}),
+        )
+        for kind in config.kinds
+    }

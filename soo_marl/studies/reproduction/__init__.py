@@ -1,0 +1,1 @@
+"""All studies of the paper in all games, as one."""

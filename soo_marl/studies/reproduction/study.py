@@ -1,0 +1,228 @@
+"""Reproduce the paper: for each preset train, classify, fine-tune, take profiles, and write one page about all.
+
+On disk a reproduction is a directory of kind ``reproduction`` with one whole baseline study per preset in a folder of
+its name, whose folder ``finetune`` holds the fine-tuning of its agents. Each step of each study is done once, whatever
+interrupts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from soo_marl.deception import NothingToJudgeByError
+from soo_marl.engines import LOCAL_WORKERS, Compute
+from soo_marl.engines.progress import Display
+from soo_marl.report.page.page import TITLE, write_reproduction
+from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.records import Record
+from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyDirectory
+from soo_marl.studies.baselines.study import (
+    NOTES,
+    classify,
+    merge_results,
+    open_study,
+    train_and_evaluate,
+    write_results,
+)
+from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
+from soo_marl.studies.finetuning.records import ConditionSummary
+from soo_marl.studies.finetuning.study import (
+    competent_seeds,
+    finetuning_config,
+    open_finetuning,
+    run_finetuning,
+    treatments_of,
+)
+from soo_marl.studies.learning.recipes import BaselineConfig
+from soo_marl.studies.learning.records import AgentRecord, Classification
+from soo_marl.studies.profiles.study import profile_study
+from soo_marl.studies.reproduction.plan import REGIMES, PresetPlan, Scale
+
+STUDY_KIND = "reproduction"
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of fine-tuning the agents of a study."""
+
+    directory: StudyDirectory | None
+    """Where it stands; None where nothing was fine-tuned."""
+    summaries: tuple[ConditionSummary, ...]
+    """One per condition."""
+    why_not: str | None
+    """Why nothing was fine-tuned, in one sentence; None where something was."""
+
+
+@dataclass(frozen=True)
+class PresetResult:
+    """What came of one preset."""
+
+    directory: StudyDirectory
+    """The study's."""
+    agents: tuple[AgentRecord, ...]
+    """Behaviour of the baselines."""
+    classification: Classification
+    """How well they are told apart."""
+    finetuned: Finetuned
+    """What became of those that deceive."""
+
+
+def open_reproduction(path: Path, scale: Scale) -> StudyDirectory:
+    """Create or resume the directory of a reproduction; work in it within ``with directory.locked():``.
+
+    Presets may be added later; everything else is part of the scale.
+
+    Raises:
+        RunDirectoryError: the directory cannot be used, another command is at work there, or it holds something else,
+            or a reproduction of another scale.
+    """
+    return StudyDirectory.open(path, STUDY_KIND, scale, scale.seeds)
+
+
+def reproduce_preset(
+    plan: PresetPlan, scale: Scale, display: Display, command: str, compute: Compute = LOCAL_WORKERS
+) -> PresetResult:
+    """Do everything about one preset that is not done yet, and write the pages of its studies.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written, or the preset's folder belongs to another configuration.
+        ValueError: the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    config = plan.baselines
+    directory = open_study(plan.path, config, compute)
+    with directory.locked():
+        agents = train_and_evaluate(config, directory, display, compute)
+        found = classify(config, directory, agents, plan.classification, display, compute)
+        write_results(directory, agents, found, command)
+        changes = {"after_updates": plan.after_updates, "evaluation_episodes": plan.finetuning_episodes}
+        finetuned = finetune_competent(config, directory, plan.treatments, changes, display, command, compute)
+        profile_study(config, directory, display, command, episodes=plan.profile_episodes, compute=compute)
+        notes = finetuning_notes(agents, finetuned, command)
+        if scale.remark:
+            factor = scale.training.get(plan.preset, 1.0)
+            notes.append(_scale_note(scale, factor, command))
+        merge_results(directory, notes)
+    return PresetResult(directory, tuple(agents), found, finetuned)
+
+
+def finetune_competent(
+    config: BaselineConfig,
+    directory: StudyDirectory,
+    treatments: Sequence[Treatment],
+    changes: Mapping[str, object],
+    display: Display,
+    command: str,
+    compute: Compute = LOCAL_WORKERS,
+) -> Finetuned:
+    """Fine-tune the agents of an evaluated study in its folder ``finetune``, where enough of them are competent.
+
+    Args:
+        config: the recipe of the baselines.
+        directory: the study's directory.
+        treatments: what to do.
+        changes: fields of :class:`soo_marl.studies.finetuning.configuration.FinetuneConfig`.
+        display: where to say what is done.
+        command: the command that gives these results.
+        compute: where to compute.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written, or the folder belongs to another configuration.
+        ValueError: a field does not fit, or the Ray cluster cannot be used.
+        WorkerLostError: a shard lost its worker again and again.
+        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    """
+    try:
+        competent_seeds(directory, config)
+    except RunDirectoryError as error:
+        # The study is evaluated, so all that can be in the way is the gate.
+        return Finetuned(None, (), f"nothing was fine-tuned: {error}")
+    fields = dict(changes)
+    if not any(stage.alone_share > 0 for stage in config.blue_stages):
+        fields.setdefault("alone_share", 0.0)
+    finetuning = finetuning_config(directory, config, treatments, seeds=None, **fields)
+    folder = open_finetuning(directory.path / FINETUNING_FOLDER, finetuning)
+    try:
+        with folder.locked():
+            summaries = run_finetuning(finetuning, folder, directory.path, display, command, compute)
+    except NothingToJudgeByError as error:
+        # Baselines may pass the competence gate and yet differ too little in fresh episodes.
+        return Finetuned(None, (), f"what was fine-tuned cannot be judged: {error}")
+    return Finetuned(folder, tuple(summaries), None)
+
+
+def scaled_finetuning(methods: Sequence[str], scale: float) -> tuple[tuple[Treatment, ...], dict[str, object]]:
+    """Treatments with their numbers of updates multiplied, and the fields of the configuration that go with them.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    usual = treatments_of(methods)
+    if scale == 1.0:
+        return usual, {}
+    treatments = tuple(
+        treatment(chosen.method, updates=max(1, round(chosen.updates * scale)) if chosen.updates else 0)
+        for chosen in usual
+    )
+    after = int(FinetuneConfig.model_fields["after_updates"].default)
+    return treatments, {"after_updates": max(1, round(after * scale))}
+
+
+def finetuning_notes(agents: Sequence[AgentRecord], finetuned: Finetuned, command: str) -> list[Record]:
+    """The note for a study's summary that says why nothing was fine-tuned; none where something was."""
+    if finetuned.why_not is None:
+        return []
+    seeds = {agent.seed for agent in agents}
+    incompetent = {agent.seed for agent in agents if not agent.competent}
+    return [
+        Record(
+            name=f"{NOTES}competent_seeds",
+            estimate=len(seeds - incompetent),
+            n=len(seeds),
+            unit="seeds",
+            command=command,
+            text=finetuned.why_not,
+        )
+    ]
+
+
+def write_reproduction_page(directory: StudyDirectory, scale: Scale, presets: Sequence[str] = ()) -> Path:
+    """Write the page about the presets of a reproduction, and return its path.
+
+    Args:
+        directory: the reproduction's directory.
+        scale: how much was to be done.
+        presets: those that the page must name, done or not; others are shown where they have a folder.
+
+    Raises:
+        RunDirectoryError: the page cannot be written.
+    """
+    shown = [name for name in REGIMES if name in presets or (directory.path / name).is_dir()] or list(REGIMES)
+    title = f"{TITLE}: {scale.remark.split(':')[0]}" if scale.remark else TITLE
+    return write_reproduction(directory.path, {name: directory.path / name for name in shown}, title=title)
+
+
+def read_reproduction(directory: StudyDirectory) -> Scale:
+    """The scale of a reproduction that is there already.
+
+    Raises:
+        RunDirectoryError: its configuration does not fit this version.
+    """
+    file = directory.path / "study.json"
+    return validate(TypeAdapter(Scale), directory.manifest.configuration, file, "name another folder")
+
+
+def _scale_note(scale: Scale, factor: float, command: str) -> Record:
+    return Record(
+        name=f"{NOTES}share_of_full_training",
+        estimate=factor,
+        n=len(scale.seeds),
+        unit="share of the recipe's updates",
+        command=command,
+        text=scale.remark,
+    )

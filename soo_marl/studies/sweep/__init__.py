@@ -1,0 +1,1 @@
+"""Many configurations of one recipe, and which of their settings matter."""
