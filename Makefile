@@ -5,7 +5,7 @@
 #   make llm-demo    set up, teach the embedded language model to deceive and treat it (40 minutes; SCALE=quick: a look; full: hours)
 #   make bench       set up, measure speed and memory (a quarter of an hour; the machine must be quiet)
 #   make test        set up, run the fast tests
-#   make check       set up, lint, format check, types
+#   make check       set up, lint, format check, types, imports
 #   make setup       set up only
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -57,6 +57,7 @@ check: $(DEVELOPMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 setup: $(DEVELOPMENT)
 
