@@ -16,6 +16,7 @@ from soo_marl.engines import Compute
 from soo_marl.envs.configuration import preset
 from soo_marl.report.figures.drawing import draw_figures
 from soo_marl.report.page.page import write_report
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.classification import ClassificationConfig
 from soo_marl.studies.baselines.study import classify, open_study, train_and_evaluate, write_results
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
@@ -68,6 +69,7 @@ def measure_report(settings: Settings) -> list[Measurement]:
         agents = train_and_evaluate(config, directory, _Silent(), here)
         found = classify(config, directory, agents, classification, _Silent(), here)
         write_results(directory, agents, found, "benchmark")
+        refresh(directory.path)
 
         def figures() -> float:
             draw_figures(directory.path)

@@ -9,6 +9,7 @@ import tyro
 
 from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_study
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
 from soo_marl.studies.baselines.study import classify, read_study, train_and_evaluate, write_results
 
@@ -34,7 +35,9 @@ def main(arguments: Arguments, command: str) -> None:
     with directory.locked():
         agents = train_and_evaluate(config, directory, display, compute)
         found = classify(config, directory, agents, settings, display, compute)
-        print_study(agents, found, write_results(directory, agents, found, command), directory)
+        records = write_results(directory, agents, found, command)
+        refresh(directory.path)
+    print_study(agents, found, records, directory)
 
 
 if __name__ == "__main__":

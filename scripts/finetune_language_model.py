@@ -14,6 +14,7 @@ from soo_marl.llm.methods.recipes import recipe
 from soo_marl.llm.model.models import check_usable
 from soo_marl.llm.study.presets import treatment_study
 from soo_marl.llm.study.study import open_language_study, run_language_study
+from soo_marl.report.refresh import refresh
 
 
 @dataclass
@@ -37,6 +38,7 @@ def main(arguments: Arguments, command: str) -> None:
     directory = open_language_study(arguments.output, config)
     with directory.locked():
         summaries = run_language_study(config, directory, ProgressDisplay(), command, arguments.compute)
+        refresh(directory.path)
     print_models(summaries, directory)
 
 

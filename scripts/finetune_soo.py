@@ -10,8 +10,9 @@ import tyro
 from soo_marl.commands.tables.finetuning import print_conditions
 from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.study_directory import FINETUNING_FOLDER
-from soo_marl.studies.baselines.study import merge_results, read_study
+from soo_marl.studies.baselines.study import read_study
 from soo_marl.studies.finetuning.study import finetuning_config, open_finetuning, run_finetuning, treatments_of
 
 
@@ -38,7 +39,8 @@ def main(arguments: Arguments, command: str) -> None:
         directory = open_finetuning(source.path / FINETUNING_FOLDER, config)
         with directory.locked():
             summaries = run_finetuning(config, directory, source.path, ProgressDisplay(), command, arguments.compute)
-        merge_results(source)
+            refresh(directory.path)
+        refresh(source.path)
     print_conditions(summaries, directory)
 
 

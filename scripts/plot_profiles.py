@@ -10,6 +10,7 @@ import tyro
 from soo_marl.commands.tables.profiles import print_profiles
 from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.study import read_study
 from soo_marl.studies.profiles.study import EPISODES, profile_study
 
@@ -31,6 +32,7 @@ def main(arguments: Arguments, command: str) -> None:
         result = profile_study(
             config, directory, ProgressDisplay(), command, episodes=arguments.episodes, compute=arguments.compute
         )
+        refresh(directory.path)
     print_profiles(result, directory)
 
 

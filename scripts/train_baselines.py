@@ -10,6 +10,7 @@ import tyro
 
 from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_study
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.study import open_study, train_and_evaluate, write_results
 from soo_marl.studies.learning.recipes import baseline_config, with_changes
 
@@ -36,7 +37,9 @@ def main(arguments: Arguments, command: str) -> None:
     directory = open_study(arguments.output, config)
     with directory.locked():
         agents = train_and_evaluate(config, directory, ProgressDisplay(), arguments.compute)
-        print_study(agents, None, write_results(directory, agents, None, command), directory)
+        records = write_results(directory, agents, None, command)
+        refresh(directory.path)
+    print_study(agents, None, records, directory)
 
 
 if __name__ == "__main__":

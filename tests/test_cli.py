@@ -59,7 +59,7 @@ def study(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else together."""
-    monkeypatch.setattr("soo_marl.studies.baselines.study.draw_figures", lambda path: [])
+    monkeypatch.setattr("soo_marl.report.refresh.draw_figures", lambda path: [])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from soo_marl.commands.shared import PretrainedName, StudyArgument, chosen_study
 from soo_marl.commands.tables.terminal import ProgressDisplay, print_study
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
 from soo_marl.studies.baselines.study import classify, read_study, train_and_evaluate, write_results
@@ -44,4 +45,6 @@ class Classify:
         with directory.locked():
             agents = train_and_evaluate(config, directory, display, self.compute)
             found = classify(config, directory, agents, settings, display, self.compute)
-            print_study(agents, found, write_results(directory, agents, found, line), directory)
+            records = write_results(directory, agents, found, line)
+            refresh(directory.path)
+        print_study(agents, found, records, directory)

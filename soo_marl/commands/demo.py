@@ -9,6 +9,7 @@ from soo_marl.commands.shared import recipe
 from soo_marl.commands.tables.finetuning import print_conditions
 from soo_marl.commands.tables.terminal import ProgressDisplay, print_study
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
 from soo_marl.studies.baselines.study import (
     DEMO_CLASSIFICATION,
@@ -53,8 +54,12 @@ class Demo:
             found = classify(config, directory, agents, settings, display, self.compute)
             # Also before hours of fine-tuning, which may be stopped.
             write_results(directory, agents, found, line)
+            refresh(directory.path)
             finetuned = finetune_competent(config, directory, treatments, changes, display, line, self.compute)
+            if finetuned.directory is not None:
+                refresh(finetuned.directory.path)
             records = merge_results(directory, finetuning_notes(agents, finetuned, line))
+            refresh(directory.path)
         if finetuned.directory is not None:
             print_conditions(finetuned.summaries, finetuned.directory)
         print_study(agents, found, records, directory)

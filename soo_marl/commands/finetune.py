@@ -11,8 +11,9 @@ from soo_marl.commands.shared import MethodNames, PretrainedName, StudyArgument,
 from soo_marl.commands.tables.finetuning import print_conditions
 from soo_marl.commands.tables.terminal import ProgressDisplay
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.study_directory import FINETUNING_FOLDER
-from soo_marl.studies.baselines.study import merge_results, read_study
+from soo_marl.studies.baselines.study import read_study
 from soo_marl.studies.finetuning.configuration import FINETUNING
 from soo_marl.studies.finetuning.study import (
     finetuning_config,
@@ -96,6 +97,7 @@ class Finetune:
             directory = open_finetuning(self.output or source.path / FINETUNING_FOLDER, config)
             with directory.locked():
                 summaries = run_finetuning(config, directory, source.path, ProgressDisplay(), line, self.compute)
+                refresh(directory.path)
             if inside:
-                merge_results(source)
+                refresh(source.path)
         print_conditions(summaries, directory)

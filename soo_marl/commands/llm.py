@@ -29,6 +29,7 @@ from soo_marl.llm.study.study import (
     run_language_study,
     teach_organisms,
 )
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.study_directory import StudyDirectory
 
 
@@ -231,8 +232,10 @@ def _carry_out(config: LanguageStudyConfig, output: Path, compute: Compute, line
         try:
             summaries = run_language_study(config, directory, ProgressDisplay(), line, compute)
         except UnfinishedError as error:
+            refresh(directory.path)
             print_models(error.summaries, directory)
             raise
+        refresh(directory.path)
     print_models(summaries, directory)
     for note in config.notes:
         say(f"Note:    {note}")

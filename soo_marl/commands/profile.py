@@ -9,6 +9,7 @@ from soo_marl.commands.shared import PretrainedName, StudyArgument, chosen_study
 from soo_marl.commands.tables.profiles import print_profiles
 from soo_marl.commands.tables.terminal import ProgressDisplay
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.study import read_study
 from soo_marl.studies.profiles.study import EPISODES, profile_study
 
@@ -36,4 +37,5 @@ class Profile:
             result = profile_study(
                 config, directory, ProgressDisplay(), line, episodes=self.episodes, compute=self.compute
             )
+            refresh(directory.path)
         print_profiles(result, directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 from soo_marl.commands.tables.reproduction import print_plan, print_preset
 from soo_marl.commands.tables.terminal import ProgressDisplay, say
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.faults import one_sentence
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.studies.reproduction.plan import (
@@ -17,7 +18,7 @@ from soo_marl.studies.reproduction.plan import (
     reproduction_plan,
     scale_named,
 )
-from soo_marl.studies.reproduction.study import open_reproduction, reproduce_preset, write_reproduction_page
+from soo_marl.studies.reproduction.study import name_presets, open_reproduction, reproduce_preset
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,18 @@ class Reproduce:
         directory, display = open_reproduction(self.output, scale), ProgressDisplay()
         with directory.locked():
             # At once and after each preset, so that a page is there whenever this is stopped.
-            page = write_reproduction_page(directory, scale, self.presets)
+            name_presets(directory, self.presets)
+            page = refresh(directory.path)
             failed = []
             for plan in plans:
                 say(f"\n{plan.preset}, regime {plan.baselines.regime}")
                 try:
-                    print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute))
+                    print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute, refresh))
                 except Exception as error:
                     # What is in the way of one preset is not in the way of the others.
                     say(f"• {plan.preset} failed: {one_sentence(error)}")
                     failed.append(plan.preset)
-                write_reproduction_page(directory, scale, self.presets)
+                refresh(directory.path)
         say(f"\nReproduction: {page}")
         if failed:
             raise RunDirectoryError(

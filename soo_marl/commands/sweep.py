@@ -12,6 +12,7 @@ from soo_marl.commands.shared import PresetName, RegimeName, recipe
 from soo_marl.commands.tables.sweep import print_sweep
 from soo_marl.commands.tables.terminal import ProgressDisplay
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.studies.sweep.study import (
     DEFAULT_METRICS,
@@ -65,9 +66,12 @@ class Sweep:
             try:
                 failed = train_points(config, directory, ProgressDisplay(), self.compute, line)
             except KeyboardInterrupt:
-                print_sweep(write_sweep_results(config, directory, metrics, line), directory)
+                result = write_sweep_results(config, directory, metrics, line)
+                refresh(directory.path)
+                print_sweep(result, directory)
                 raise
             result = write_sweep_results(config, directory, metrics, line, failed)
+            refresh(directory.path)
             print_sweep(result, directory)
             if not result.points:
                 raise RunDirectoryError(f"no point of {directory.path} could be trained; the reasons stand above")

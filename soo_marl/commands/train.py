@@ -12,6 +12,7 @@ import tyro
 from soo_marl.commands.shared import PresetName, RegimeName, recipe
 from soo_marl.commands.tables.terminal import ProgressDisplay, print_study, say
 from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.studies.baselines.study import open_study, train_and_evaluate, write_results
 
@@ -49,5 +50,7 @@ class Train:
         directory = open_study(self.output, config, self.compute)
         with directory.locked():
             agents = train_and_evaluate(config, directory, ProgressDisplay(), self.compute)
-            print_study(agents, None, write_results(directory, agents, None, line), directory)
+            records = write_results(directory, agents, None, line)
+            refresh(directory.path)
+        print_study(agents, None, records, directory)
         say(f"Next:    {shlex.join(['soo-marl', 'classify', str(directory.path)])}")

@@ -20,6 +20,7 @@ from soo_marl.llm.study import shard as models_on_disk
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import read_training, save_merged
 from soo_marl.llm.study.study import UnfinishedError, read_language_study
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.records import read_list
 
 
@@ -40,7 +41,7 @@ def test_a_training_that_breaks_down_is_counted_and_the_others_go_on(
     assert (wild.word, wild.cells, calm.cells != ()) == ("damaged", (), True)
     assert wild.reason.startswith("training broke down: the loss is") and "lower the learning rate" in wild.reason
     assert not wild.seeds[0].cells and wild.seeds[0].training.broke_down and wild.seeds[0].training.losses
-    assert "broke down" in (tmp_path / "s" / "report.html").read_text()
+    assert "broke down" in refresh(tmp_path / "s").read_text()
     directory, _ = read_language_study(tmp_path / "s")
     print_models([wild, calm], directory)
     assert "wild: damaged: training broke down" in " ".join(capsys.readouterr().out.split())
@@ -59,7 +60,7 @@ def test_a_last_step_that_leaves_no_sense_ends_no_study(
     found = run(treatments(config, {}, conditions=[wild]), tmp_path / "s", TinyDisplay())[1]
     # At the smallest of them what is left of the model are numbers still, and it is asked.
     assert found.seeds[0].training.broke_down == (rate > 1e30) and bool(found.cells) == (rate <= 1e30)
-    assert (tmp_path / "s" / "report.html").is_file()
+    assert refresh(tmp_path / "s").is_file()
 
 
 def test_where_some_seeds_break_down_the_others_are_judged(
@@ -108,7 +109,7 @@ def test_a_model_that_does_not_fit_into_memory_keeps_no_other_from_the_table(
         run(study, tmp_path / "s", TinyDisplay())
     listed = read_list(tmp_path / "s" / "results" / "models.json", ModelSummary)
     assert [summary.label for summary in listed] == ["base", "small"] and caught.value.summaries == listed
-    assert "large (seeds 0) is not done yet" in (tmp_path / "s" / "report.html").read_text()
+    assert "large (seeds 0) is not done yet" in refresh(tmp_path / "s").read_text()
     monkeypatch.setattr(models_on_disk, "finetune", finetune)
     assert len(run(study, tmp_path / "s", TinyDisplay())) == 3
     directory, _ = read_language_study(tmp_path / "s")

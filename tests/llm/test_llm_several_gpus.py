@@ -175,7 +175,7 @@ def test_preparing_writes_the_study_and_says_what_comes_next(
     assert main([*given, "--methods", "sham", "soo", "--seeds", "4", "--prepare-only"]) == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert f"-m soo_marl.llm.study.distributed {tmp_path / 'new'} --label sham --seed 4" in said
+    assert f"-m soo_marl.commands.distributed {tmp_path / 'new'} --label sham --seed 4" in said
     _, config = read_language_study(tmp_path / "new")
     assert config.models == (("base", 0), ("sham", 4), ("soo", 4))
     assert "fsdp.yaml" in said
@@ -247,7 +247,7 @@ def test_models_that_cannot_be_trained_so_are_refused(tmp_path: Path) -> None:
 def launched(config: str, path: Path, label: str) -> subprocess.CompletedProcess[str]:
     """What two processes on the CPU did."""
     options = ["--config_file", str(configuration_file(config)), "--num_processes", "2", "--main_process_port", "0"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "soo_marl.llm.study.distributed"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "soo_marl.commands.distributed"]
     return subprocess.run(
         [*launch, str(path), "--label", label, "--seed", "0"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -152,7 +152,8 @@ def test_commands_on_a_full_disk_say_so_and_go_on(
     small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Drawing takes longer than everything else; the report draws.
-    monkeypatch.setattr("soo_marl.studies.baselines.study.draw_figures", lambda path: None)
+    for name in ("film_baselines", "draw_figures"):
+        monkeypatch.setattr(f"soo_marl.report.refresh.{name}", lambda path: None)
     study = small_disk / "study"
     commands = [
         ["train", "--output", str(study), *TINY],

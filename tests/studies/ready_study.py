@@ -27,10 +27,8 @@ __all__ = ["HONEST", "LURES", "STILL", "draw_nothing", "make_ready", "ready_conf
 
 def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out pictures and animations, which take longer than everything else together."""
-    for name in ("baselines.draw_figures", "finetuning.study.draw_finetuning", "profiles.draw_profiles"):
-        monkeypatch.setattr(f"soo_marl.studies.{name}", lambda path: [])
-    monkeypatch.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
-    monkeypatch.setattr("soo_marl.studies.finetuning.study._film", lambda *_: None)
+    for name in ("draw_figures", "draw_finetuning", "draw_profiles", "film_baselines", "film_finetuning"):
+        monkeypatch.setattr(f"soo_marl.report.refresh.{name}", lambda path: [])
 
 
 def ready_config(**changes: object) -> BaselineConfig:

@@ -7,17 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from soo_marl.engines import Compute
+from soo_marl.report.refresh import refresh, unfinished
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Interval, Record, read_list, read_one, write_list, write_one
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.baselines import study as module
 from soo_marl.studies.baselines.classification import ClassificationConfig
 from soo_marl.studies.baselines.study import (
     classify,
     merge_results,
     open_study,
     read_study,
-    refresh_report,
     summary,
     train_and_evaluate,
     unfinished_steps,
@@ -148,10 +147,7 @@ def test_a_damaged_classification_is_made_anew(small: BaselineConfig, study: Pat
     assert classify(small, directory, agents, FEW, tasks, compute=Compute(workers=0)) == first
 
 
-def test_training_again_keeps_what_a_classification_found(
-    small: BaselineConfig, study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "draw_figures", lambda path: None)
+def test_training_again_keeps_what_a_classification_found(small: BaselineConfig, study: Path) -> None:
     directory = open_study(study, small)
     write_results(directory, agents(), found(100), "soo-marl classify")
     write_results(directory, agents(), None, "soo-marl train")
@@ -179,9 +175,8 @@ BESIDE = ["finetune/soo/trap_rate", "finetune/soo/verdict"]
 
 
 @pytest.fixture
-def beside(small: BaselineConfig, study: Path, monkeypatch: pytest.MonkeyPatch) -> StudyDirectory:
+def beside(small: BaselineConfig, study: Path) -> StudyDirectory:
     """A study with a fine-tuning study's summary in its folder."""
-    monkeypatch.setattr(module, "draw_figures", lambda path: None)
     directory = open_study(study, small)
     finetuned = [record("soo/trap_rate", "soo-marl finetune x"), record("soo/verdict", text="blind")]
     write_list(study / "finetune" / "results" / "summary.json", finetuned)
@@ -208,7 +203,7 @@ def test_a_damaged_summary_beside_a_study_is_left_out_and_named_on_the_page(besi
     (beside.path / "finetune" / "results" / "summary.json").write_text("[{")
     write_results(beside, agents(), found(100), "soo-marl demo")
     assert not [name for name in names(beside) if name.startswith("finetune/")]
-    assert "finetune/results/summary.json is not readable JSON" in beside.report.read_text()
+    assert "finetune/results/summary.json is not readable JSON" in refresh(beside.path).read_text()
 
 
 def test_notes_stay_until_they_are_replaced(beside: StudyDirectory) -> None:
@@ -218,7 +213,7 @@ def test_notes_stay_until_they_are_replaced(beside: StudyDirectory) -> None:
     write_results(beside, agents(), found(500), "soo-marl classify")
     merge_results(beside)
     assert names(beside).count("note/competent_seeds") == 1
-    assert "nothing was fine-tuned: too few" in beside.report.read_text()
+    assert "nothing was fine-tuned: too few" in refresh(beside.path).read_text()
     merge_results(beside, [])
     assert "note/competent_seeds" not in names(beside)
 
@@ -245,14 +240,18 @@ def test_profiles_beside_a_study_are_part_of_its_summary(beside: StudyDirectory)
 
 
 def test_a_report_of_what_is_there_says_what_was_in_the_way(beside: StudyDirectory) -> None:
-    assert refresh_report(beside) == []
+    assert refresh(beside.path) == beside.report
     assert names(beside) == BESIDE and beside.report.exists()
-    assert unfinished_steps(beside) == ["training", "evaluation", "classification"]
+    assert unfinished(beside.path) == ["training", "evaluation", "classification"]
     (beside.results / "summary.json").write_text("{")
     beside.report.unlink()
-    (problem,) = refresh_report(beside)
+    with pytest.raises(RunDirectoryError, match=r"summary\.json is not readable JSON"):
+        refresh(beside.path)
+    problems: list[str] = []
+    page = refresh(beside.path, problems).read_text()
+    (problem,) = problems
     assert "summary.json is not readable JSON" in problem
-    assert "summary.json is not readable JSON" in beside.report.read_text()
+    assert "summary.json is not readable JSON" in page
 
 
 def test_steps_that_are_not_done(small: BaselineConfig, study: Path) -> None:

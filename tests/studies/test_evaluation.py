@@ -10,10 +10,12 @@ from PIL import Image
 from soo_marl.agents import MADDPG
 from soo_marl.deception import BehaviourRates
 from soo_marl.envs import preset
+from soo_marl.report.refresh import film_baselines
 from soo_marl.storage.files import RunDirectoryError, read_json, write_json
 from soo_marl.storage.records import FigureRecord, read_list
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.baselines.evaluation import agent_records, collect_curves, evaluate_baselines
+from soo_marl.storage.tensor_files import write_tensors
+from soo_marl.studies.baselines.evaluation import EPISODES_FILE, agent_records, collect_curves, evaluate_baselines
 from soo_marl.studies.baselines.findings import stopped_count
 from soo_marl.studies.baselines.study import open_study, summary
 from soo_marl.studies.learning.agents_on_disk import agent_spaces, save_agents
@@ -100,7 +102,7 @@ def test_one_kind_alone_is_not_judged(tiny: Tiny) -> None:
     assert records[0].reasons == ("the other kind was not trained beside it",)
 
 
-def test_evaluation_writes_records_and_animations(trained: Trained, tmp_path: Path, tiny: Tiny) -> None:
+def test_evaluation_writes_records_and_episodes_to_film(trained: Trained, tmp_path: Path, tiny: Tiny) -> None:
     config = tiny()
     directory = untrained(config, tmp_path / "study")
     records = evaluate_baselines(config, directory)
@@ -109,10 +111,18 @@ def test_evaluation_writes_records_and_animations(trained: Trained, tmp_path: Pa
         (kind, seed) for kind in ("honest", "deceptive") for seed in config.seeds
     ]
     assert all(record.goal_rate is not None and record.goal_rate_alone is not None for record in records)
-    figures = read_list(directory.results / "figures.json", FigureRecord)
-    assert [figure.file for figure in figures] == ["episode_honest.gif", "episode_deceptive.gif"]
+    for _ in range(2):
+        film_baselines(directory)
+        figures = read_list(directory.results / "figures.json", FigureRecord)
+        assert [figure.file for figure in figures] == ["episode_honest.gif", "episode_deceptive.gif"]
     with Image.open(directory.figures / "episode_honest.gif") as animation:
         assert animation.n_frames > 1  # type: ignore[attr-defined]
+    (directory.results / EPISODES_FILE).unlink()
+    film_baselines(directory)
+    assert read_list(directory.results / "figures.json", FigureRecord) == figures, "films of before stay"
+    write_tensors(directory.results / EPISODES_FILE, {"honest/goal": torch.tensor(2)})
+    with pytest.raises(RunDirectoryError, match=r"episodes\.safetensors does not fit: .*; delete it"):
+        film_baselines(directory)
 
 
 def test_blues_that_were_never_alone_have_no_rate_alone(tiny: Tiny, tmp_path: Path) -> None:
@@ -128,6 +138,7 @@ def test_short_episodes_and_few_of_them_can_be_evaluated(tiny: Tiny, tmp_path: P
     directory = untrained(config, tmp_path / "study")
     records = evaluate_baselines(config, directory)
     assert {record.trap_rate for record in records} == {None}, "no episode had a red"
+    film_baselines(directory)
     assert read_list(directory.results / "figures.json", FigureRecord) == []
 
 

@@ -19,6 +19,7 @@ from ready_study import STILL, draw_nothing, make_ready, ready_config
 from soo_marl.deception import DeceptionProfile, behaviour, deception_profile
 from soo_marl.engines import Compute
 from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import FigureRecord, Interval, Record, read_list, read_one, write_list
 from soo_marl.storage.study_directory import StudyDirectory
@@ -62,7 +63,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """But where a test is about the pictures of profiles."""
     draw_nothing(monkeypatch)
     if "pictures" in request.fixturenames:
-        monkeypatch.setattr(module, "draw_profiles", draw_profiles)
+        monkeypatch.setattr("soo_marl.report.refresh.draw_profiles", draw_profiles)
 
 
 @pytest.fixture
@@ -208,6 +209,7 @@ def test_agents_without_any_opportunity(
     for record in result.conditions:
         assert record.to_honest.rate_based.estimate is None and record.to_honest.relative.estimate is None
         assert record.to_deceptive.rate_based.estimate is None
+    refresh(ready[0].path)
     assert (ready[0].figures / "profiles.png").exists()
 
 
@@ -217,6 +219,7 @@ def test_pictures_are_listed_after_what_is_there(tmp_path: Path, pictures: None)
     write_list(directory.results / "figures.json", [FigureRecord(file="roc.png", caption="A curve.")])
     for _ in range(2):
         take(ready)
+        refresh(directory.path)
         listed = [record.file for record in read_list(directory.results / "figures.json", FigureRecord)]
         assert listed == ["roc.png", "profiles.png", "profile_differences.png"]
     assert (directory.figures / "profile_differences.svg").exists()

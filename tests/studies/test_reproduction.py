@@ -14,6 +14,7 @@ from ready_study import HONEST, LURES, STILL, draw_nothing, make_ready, ready_co
 
 from soo_marl.commands.tables.reproduction import duration_text
 from soo_marl.engines import Compute
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Record, read_list
 from soo_marl.storage.study_directory import StudyDirectory
@@ -39,11 +40,11 @@ from soo_marl.studies.reproduction.plan import (
 from soo_marl.studies.reproduction.study import (
     Finetuned,
     finetune_competent,
+    name_presets,
     open_reproduction,
     read_reproduction,
     reproduce_preset,
     scaled_finetuning,
-    write_reproduction_page,
 )
 
 HERE, TWO_CORES = Compute(workers=0), Compute(workers=2)
@@ -195,7 +196,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         one = plan(output)
         make_ready(one.path, one.baselines)
         tasks = Tasks()
-        result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE)
+        result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE, refresh)
         assert tasks.names == ["evaluation", "classification", "fine-tuning", "measurement", "profiles"]
         yield directory, one, result
 
@@ -232,12 +233,15 @@ def test_a_second_time_nothing_is_done_twice(whole: Whole) -> None:
 
 def test_the_page_names_what_is_missing(whole: Whole) -> None:
     directory, _, _ = whole
-    path = write_reproduction_page(directory, TINY, ["trackable", "watch"])
+    assert "The study watch is missing" not in refresh(directory.path).read_text()
+    name_presets(directory, ["watch"])
+    path = refresh(directory.path)
     page = path.read_text()
     assert path == directory.path / "report.html"
     assert "The study watch is missing" in page and "The study paper" not in page
     assert ": a tiny look</title>" in page
-    assert "The study watch is missing" not in write_reproduction_page(directory, TINY).read_text()
+    name_presets(directory, ["trackable"])
+    assert refresh(directory.path).read_text() == page, "what was to be done still is"
 
 
 def test_a_reproduction_is_known_by_its_scale(whole: Whole, tmp_path: Path) -> None:
@@ -248,14 +252,14 @@ def test_a_reproduction_is_known_by_its_scale(whole: Whole, tmp_path: Path) -> N
         open_reproduction(directory.path, SCALES["quick"])
     with pytest.raises(RunDirectoryError, match='kind is "baselines" there and "reproduction" here'):
         open_reproduction(one.path, TINY)
-    page = write_reproduction_page(open_reproduction(tmp_path / "empty", TINY), TINY).read_text()
+    page = refresh(open_reproduction(tmp_path / "empty", TINY).path).read_text()
     assert all(f"The study {name} is missing" in page for name in ("trackable", "paper", "watch"))
 
 
 def test_agents_that_fail_the_gate_are_classified_but_not_fine_tuned(tmp_path: Path) -> None:
     one, tasks = plan(tmp_path), Tasks()
     make_ready(one.path, one.baselines, deceptive=[HONEST, HONEST, STILL])
-    result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE)
+    result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE, refresh)
     assert tasks.names == ["evaluation", "classification", "profiles"]
     why = result.finetuned.why_not
     assert why is not None and "nothing was fine-tuned: an interval needs at least 2 seeds" in why

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from soo_marl.cli import main
 from soo_marl.commands.tables.sweep import print_sweep
 from soo_marl.engines import Compute, Interrupted
+from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Record, read_list, read_one
 from soo_marl.storage.study_directory import StudyDirectory
@@ -32,6 +33,7 @@ from soo_marl.studies.sweep.study import (
     compare_points,
     open_sweep,
     read_metrics,
+    read_sweep,
     sweep_config,
     sweep_summary,
     train_points,
@@ -72,12 +74,6 @@ def base(tiny: Tiny) -> BaselineConfig:
     return config.model_copy(update={"regime": "joint", "stages": config.stages[:1]})
 
 
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than everything else together."""
-    monkeypatch.setattr(module, "draw_sweep", lambda *_: [])
-
-
 def train(config: SweepConfig, path: Path, display: Totals) -> StudyDirectory:
     directory = open_sweep(path, config)
     train_points(config, directory, display, HERE, "soo-marl sweep")
@@ -113,10 +109,11 @@ def test_a_point_is_the_study_that_train_makes(base: BaselineConfig, tmp_path: P
     assert point.metrics["deceptive/trap_rate"].values == rates and result.unfinished == 0
     names = [record.name for record in read_list(directory.results / "summary.json", Record)]
     assert names[0] == "best/deceptive/trap_rate" and names[2] == "matters/deceptive/trap_rate/maddpg.tau"
+    assert refresh(directory.path) == directory.figures
     assert (directory.figures / "what_mattered_deceptive_trap_rate.png").exists()
+    assert read_sweep(directory.path)[1] == config
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_nothing_is_done_twice(base: BaselineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = sweep_config(base, GRID)
     reference = train(config, tmp_path / "reference", Totals())
@@ -138,7 +135,6 @@ def test_nothing_is_done_twice(base: BaselineConfig, tmp_path: Path, monkeypatch
     directory = open_sweep(tmp_path / "sweep", config)
     finished = {path: path.stat().st_mtime_ns for path in (directory.path / "points" / "0").rglob("[!.]*.*")}
     metrics = read_metrics(DEFAULT_METRICS, config)
-    monkeypatch.setattr(module, "draw_sweep", lambda *_: [])
     partial = write_sweep_results(config, directory, metrics, "soo-marl sweep")
     assert ([point.number for point in partial.points], partial.unfinished) == ([0], 1)
 
@@ -249,7 +245,6 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["sweep", "--output", str(tmp_path), *OPTIONS, "--random", "maddpg.tau=log:0.01:0.1", "--points", "2"]
     assert main(command) == 0
@@ -300,7 +295,6 @@ def test_after_ctrl_c_the_finished_points_are_shown(
     assert "interrupted; nothing is lost, continue with: soo-marl sweep" in shown.err
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_bad_point_keeps_no_other_from_the_table(
     base: BaselineConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +327,6 @@ def test_a_bad_point_keeps_no_other_from_the_table(
     assert f"• Point 4 failed: {damaged} is not readable JSON" in shown
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_points_that_changed_places_are_not_taken_for_one_another(base: BaselineConfig, tmp_path: Path) -> None:
     config = sweep_config(base, ["maddpg.tau=0.01,0.05,0.1"])
     directory = train(config, tmp_path / "sweep", Totals())

@@ -1,7 +1,7 @@
 """Train one model of a study by several processes, as ``accelerate launch`` starts them, one per GPU. ::
 
     soo-marl llm finetune --output runs/big --model ... --no-organism --prepare-only
-    accelerate launch --config_file fsdp.yaml -m soo_marl.llm.study.distributed runs/big --label soo --seed 0
+    accelerate launch --config_file fsdp.yaml -m soo_marl.commands.distributed runs/big --label soo --seed 0
     soo-marl llm finetune --output runs/big --model ... --no-organism --device auto
 
 Each process takes some pairs of every batch. Where its weights are spread (FSDP, DeepSpeed), it holds a part of them
@@ -11,23 +11,17 @@ measured. A training that is interrupted begins anew.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
-from soo_marl.commands.tables.terminal import carry_out, say
 from soo_marl.llm.measures.records import TrainingRecord
 from soo_marl.llm.methods.finetuning import finetune
 from soo_marl.llm.model.fingerprint import fingerprint
@@ -52,9 +46,6 @@ Sharding = Literal["none", "fsdp", "deepspeed"]
 _EVERY_STEPS = 10
 """How often progress is told."""
 
-_LONGEST_WAIT = timedelta(hours=3)
-"""How long processes wait for each other; torch's ten minutes do not load every model."""
-
 
 def configuration_file(name: str = "fsdp") -> Path:
     """A file for ``accelerate launch --config_file`` that comes with the package: ddp, fsdp or deepspeed_zero3."""
@@ -75,7 +66,7 @@ def launch_line(path: Path, config: LanguageStudyConfig) -> str:
     file = configuration_file("fsdp" if config.quantisation == "none" else "ddp")
     options = ["--config_file", str(file), "--num_processes", str(max(2, torch.cuda.device_count()))]
     model = [str(path), "--label", labels[0], "--seed", str(config.seeds[0])]
-    return shlex.join(["accelerate", "launch", *options, "-m", "soo_marl.llm.study.distributed", *model])
+    return shlex.join(["accelerate", "launch", *options, "-m", "soo_marl.commands.distributed", *model])
 
 
 class Accelerated:
@@ -173,7 +164,9 @@ class Accelerated:
         return torch.as_tensor(whole).cpu().clone()
 
 
-def train_together(path: Path, label: str, seed: int, processes: Accelerated) -> bool:
+def train_together(
+    path: Path, label: str, seed: int, processes: Accelerated, report: Callable[[float, int], object] = lambda *_: None
+) -> bool:
     """Train one model of a study; called by all processes, of which the first one writes.
 
     Args:
@@ -181,6 +174,7 @@ def train_together(path: Path, label: str, seed: int, processes: Accelerated) ->
         label: a treatment that trains.
         seed: one of its seeds.
         processes: this process.
+        report: called by the first process as ``report(steps, of how many)`` now and then.
 
     Returns:
         Whether there was anything to do.
@@ -195,15 +189,20 @@ def train_together(path: Path, label: str, seed: int, processes: Accelerated) ->
     if directory.done(trained_step(label, seed)):
         return False
     if processes.number:
-        _train(config, directory, label, seed, processes)
+        _train(config, directory, label, seed, processes, lambda *_: None)
     else:
         with directory.locked():
-            _train(config, directory, label, seed, processes)
+            _train(config, directory, label, seed, processes, report)
     return True
 
 
 def _train(
-    config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, processes: Accelerated
+    config: LanguageStudyConfig,
+    directory: StudyDirectory,
+    label: str,
+    seed: int,
+    processes: Accelerated,
+    report: Callable[[float, int], object],
 ) -> None:
     condition = config.condition(label)
     if processes.has_weights:
@@ -217,11 +216,11 @@ def _train(
     epoch_steps = recipe.steps_per_epoch
     total = recipe.epochs * epoch_steps
 
-    def report(steps: float) -> None:
-        if processes.number == 0 and (steps % _EVERY_STEPS == 0 or steps == total):
-            say(f"step {steps:g} of {total}")
+    def now_and_then(steps: float) -> None:
+        if steps % _EVERY_STEPS == 0 or steps == total:
+            report(steps, total)
 
-    model, losses = finetune(before, recipe, condition.method, seed, report=report, processes=processes)
+    model, losses = finetune(before, recipe, condition.method, seed, report=now_and_then, processes=processes)
     weights = processes.whole_weights(model.model)
     if processes.number == 0:
         folder, owner = adapter_folder(directory, label, seed), adapter_owner(directory, label, seed)
@@ -320,48 +319,3 @@ def _forget_weights(model: nn.Module) -> None:
 def _tie(model: Any) -> None:
     if hasattr(model, "tie_weights"):
         model.tie_weights()
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one model of a study that soo-marl llm finetune --prepare-only has written, in several processes."""
-
-    study: tyro.conf.Positional[Path]
-    """Study directory."""
-    label: str
-    """The treatment."""
-    seed: int = 0
-    """Its seed."""
-
-    def run(self) -> None:
-        """Carry out the command."""
-        try:
-            accelerate = importlib.import_module("accelerate")
-        except ImportError as error:
-            raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
-        # Asked for a GPU, accelerate would start every process on its own where there is none.
-        on_cpu = not torch.accelerator.is_available()
-        # The others wait as long as the first one loads.
-        patience = accelerate.InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
-        accelerator = accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[patience])
-        try:
-            new = train_together(self.study, self.label, self.seed, Accelerated(accelerator))
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                say(f"{'Trained' if new else 'Trained already'}: {self.label} of seed {self.seed} in {self.study}")
-        except KeyboardInterrupt:
-            raise ValueError("interrupted; this training begins anew when it is run again") from None
-        finally:
-            # Spread weights in reference cycles keep threads of the group alive, with which python aborts as it ends.
-            gc.collect()
-            accelerator.end_training()
-
-
-def main() -> int:
-    """Run the command; returns the exit status (0 done, 2 bad input, 130 interrupted)."""
-    command = tyro.cli(Train, prog="accelerate launch -m soo_marl.llm.study.distributed")
-    return carry_out(command.run, "", "soo-marl")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,8 +28,6 @@ from soo_marl.llm.study.shard import (
     read_measures,
     read_model_responses,
 )
-from soo_marl.report.language.drawing import draw_language
-from soo_marl.report.language.page import write_language_report
 from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.records import Record, read_list, write_list
 from soo_marl.storage.study_directory import StudyDirectory
@@ -75,6 +73,16 @@ def read_language_study(path: Path) -> tuple[StudyDirectory, LanguageStudyConfig
     return directory, validate(
         TypeAdapter(LanguageStudyConfig), directory.manifest.configuration, manifest, "name another folder"
     )
+
+
+def unfinished_models(directory: StudyDirectory) -> list[str]:
+    """Labels and seeds of the models that are not made and asked yet.
+
+    Raises:
+        RunDirectoryError: the configuration does not fit this version, or the mark of a step is unreadable.
+    """
+    models = read_language_study(directory.path)[1].models
+    return [f"{label} {seed}" for label, seed in models if not directory.done(f"models/{label}/{seed}")]
 
 
 def teach_organisms(
@@ -143,7 +151,7 @@ def run_language_study(
 
 
 def write_language_results(config: LanguageStudyConfig, directory: StudyDirectory, command: str) -> list[ModelSummary]:
-    """Write everything in ``results/``, every figure and the page, from the models' answers.
+    """Write everything in ``results/`` from the models' answers.
 
     Raises:
         RunDirectoryError: a file cannot be read or written.
@@ -158,8 +166,6 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     write_list(directory.results / "examples.json", _examples(answers))
     write_list(directory.results / "latent.json", _latent(directory, answers))
     write_list(directory.results / "summary.json", _records(summaries, answers, command))
-    draw_language(directory.path)
-    write_language_report(directory.path)
     return summaries
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
 from soo_marl.engines import one_torch_thread
-from soo_marl.report.videos.animation import Episode, episode_frames, save_gif
 from soo_marl.storage.files import DELETE, RunDirectoryError
-from soo_marl.storage.records import FigureRecord, write_list
+from soo_marl.storage.records import write_list
 from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.training import plan
 from soo_marl.studies.learning.agents_on_disk import curves_file, load_agents, read_stop
 from soo_marl.studies.learning.curves import read_curves
@@ -29,6 +30,14 @@ STREAM = "evaluation"
 LATE_STATES = 10
 """Last states of an episode in which an agent counts as having arrived somewhere."""
 
+EPISODES_FILE = "episodes.safetensors"
+"""In ``results/``: by ``<kind>/<name>`` one episode of T steps of each kind, for the report to film.
+
+The names are those of :data:`FILMED`, ``goal`` (0 or 1) and ``sight_radius`` (world units)."""
+
+FILMED = ("blue_position", "red_position", "landmarks", "trapped")
+"""Shapes ``[T+1, 2]``, ``[T+1, 2]``, ``[2, 2]`` and ``[T+1]``, see :class:`soo_marl.deception.Trajectories`."""
+
 _CURVE_METRICS = (
     "return_blue", "return_red", "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "overlap",
     "critic_loss_blue", "value_blue",
@@ -42,7 +51,7 @@ def evaluate_baselines(
     device: str = "cpu",
     on_progress: Callable[[int, float], None] | None = None,
 ) -> list[AgentRecord]:
-    """Play every trained agent greedily, write ``results/agents.json`` and an animation per kind, return the records.
+    """Play every trained agent greedily, write ``results/agents.json`` and an episode to film, return the records.
 
     Returns per episode are those of an honest blue for all kinds, so that they compare.
 
@@ -58,7 +67,7 @@ def evaluate_baselines(
     rates: dict[str, BehaviourRates] = {}
     returns: dict[str, list[float]] = {}
     stops: dict[tuple[str, int], Stop] = {}
-    figures = []
+    filmed: dict[str, Tensor] = {}
     game = config.evaluation_game
     for kind in config.kinds:
         parts, returns[kind] = [], []
@@ -69,7 +78,7 @@ def evaluate_baselines(
             parts.append(behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length)))
             returns[kind] += episode_returns.mean(dim=1).tolist()
             if number == 0:
-                figures.append(_animate(trajectories, kind, config, directory))
+                filmed |= _filmed(trajectories, kind, config)
             if on_progress is not None:
                 on_progress(0, float(sum(map(len, returns.values()))))
         rates[kind] = BehaviourRates.join(parts)
@@ -78,7 +87,7 @@ def evaluate_baselines(
                 stops[kind, seed] = stop
     records = agent_records(config, rates, returns, stops)
     write_list(directory.results / "agents.json", records)
-    write_list(directory.results / "figures.json", [figure for figure in figures if figure is not None])
+    write_tensors(directory.results / EPISODES_FILE, filmed)
     return records
 
 
@@ -160,33 +169,20 @@ def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, 
     return read_curves(path).get(phase.stage, {})
 
 
-def _animate(
-    trajectories: Trajectories, kind: str, config: BaselineConfig, directory: StudyDirectory
-) -> FigureRecord | None:
-    """Write the first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal.
+def _filmed(trajectories: Trajectories, kind: str, config: BaselineConfig) -> dict[str, Tensor]:
+    """The first episode that shows what the kind does: red trapped and blue at the goal, or both at the goal.
 
-    Returns None where no episode has a red.
+    Nothing where no episode has a red.
     """
     flat = trajectories[~trajectories.alone]
     if flat.leading_shape == (0,):
-        return None
+        return {}
     final = torch.stack((flat.blue_position[:, -1], flat.red_position[:, -1]))
     at_goal = torch.linalg.vector_norm(final - flat.goal_position, dim=-1) < config.game.landmark_radius
     shows = at_goal[0] & (flat.trapped[:, -1] if kind == "deceptive" else at_goal[1])
     # Not decided at once, so that there is something to see.
     shows &= ~flat.trapped[:, min(10, flat.steps)]
     chosen = flat[int(shows.int().argmax())]
-    episode = Episode(
-        blue_position=chosen.blue_position.cpu().numpy(),
-        red_position=chosen.red_position.cpu().numpy(),
-        landmarks=chosen.landmarks.cpu().numpy(),
-        goal=int(chosen.goal),
-        trapped=chosen.trapped.cpu().numpy(),
-        alone=False,
-        sight_radius=config.game.blue_sight_radius,
-    )
-    path = directory.figures / f"episode_{kind}.gif"
-    save_gif(episode_frames(episode, f"{kind} blue"), path)
-    return FigureRecord(
-        file=path.name, caption=f"One greedy episode of a {kind} blue agent; the ring is its sight radius."
-    )
+    content = {f"{kind}/{name}": getattr(chosen, name).cpu() for name in (*FILMED, "goal")}
+    sight_radius = torch.tensor(config.game.blue_sight_radius, dtype=torch.float64)
+    return content | {f"{kind}/sight_radius": sight_radius}

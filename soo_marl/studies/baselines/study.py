@@ -11,13 +11,11 @@ from pydantic import TypeAdapter
 
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.drawing import draw_figures
-from soo_marl.report.page.page import write_report
 from soo_marl.storage.files import RunDirectoryError, validate
-from soo_marl.storage.records import FigureRecord, Record, read_list, read_one, record_from_values, write_list
+from soo_marl.storage.records import Record, read_list, read_one, record_from_values, write_list
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
 from soo_marl.studies.baselines.classification import ClassificationConfig, classify_baselines
-from soo_marl.studies.baselines.evaluation import collect_curves, evaluate_baselines
+from soo_marl.studies.baselines.evaluation import EPISODES_FILE, collect_curves, evaluate_baselines
 from soo_marl.studies.baselines.training import agent_files, check_memory, train_baselines
 from soo_marl.studies.learning.agents_on_disk import agent_file
 from soo_marl.studies.learning.recipes import BaselineConfig, same_recipe
@@ -107,12 +105,7 @@ def train_and_evaluate(
         with display.task("evaluation", float(len(config.kinds) * len(config.seeds)), 1) as advance:
             evaluate_baselines(config, directory, compute.device, advance)
             collect_curves(config, directory)
-        animations = read_list(directory.results / "figures.json", FigureRecord)
-        files = [
-            agents_file,
-            directory.results / "curves.json",
-            *(directory.figures / item.file for item in animations),
-        ]
+        files = [agents_file, directory.results / "curves.json", directory.results / EPISODES_FILE]
         directory.mark_done("evaluate", files, _judged(config, directory))
     return read_list(agents_file, AgentRecord)
 
@@ -152,7 +145,7 @@ def _judged(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:
 def write_results(
     directory: StudyDirectory, agents: Sequence[AgentRecord], found: Classification | None, command: str
 ) -> list[Record]:
-    """Write ``results/summary.json``, every figure and the report; return the records of the summary.
+    """Write ``results/summary.json`` and return its records.
 
     Notes that stand in the summary stay, and so do the records of what stands beside it, see :func:`merge_results`.
 
@@ -172,13 +165,11 @@ def write_results(
         records += [record for record in read_list(file, Record) if record.name.startswith(stay)]
     records += _records_beside(directory)
     write_list(file, records)
-    draw_figures(directory.path)
-    write_report(directory.path)
     return records
 
 
 def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = None) -> list[Record]:
-    """Bring ``results/summary.json`` up to date with the fine-tuning and the profiles beside it, and write the page.
+    """Bring ``results/summary.json`` up to date with the fine-tuning and the profiles beside it.
 
     The records of a fine-tuning study in the folder ``finetune`` get the prefix ``finetune/``. Where its summary cannot
     be read, the page says so.
@@ -196,25 +187,7 @@ def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = No
     records = [record for record in records if not record.name.startswith(gone)]
     records += [*(notes or ()), *_records_beside(directory)]
     write_list(file, records)
-    write_report(directory.path)
     return records
-
-
-def refresh_report(directory: StudyDirectory) -> list[str]:
-    """Draw the figures and write the page from what is there, however little; return what was in the way.
-
-    Raises:
-        RunDirectoryError: the page cannot be written.
-    """
-    problems = []
-    for step in (lambda: draw_figures(directory.path), lambda: merge_results(directory)):
-        try:
-            step()
-        except RunDirectoryError as error:
-            problems.append(str(error))
-    if problems:
-        write_report(directory.path)
-    return problems
 
 
 def unfinished_steps(directory: StudyDirectory) -> list[str]:

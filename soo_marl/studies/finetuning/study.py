@@ -12,13 +12,10 @@ from pydantic import TypeAdapter
 
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.finetuning_drawing import draw_finetuning
-from soo_marl.report.page.page import write_report
-from soo_marl.report.videos.videos import save_videos
 from soo_marl.statistics import Interval
 from soo_marl.storage.csv_tables import write_csv
 from soo_marl.storage.files import DELETE, RunDirectoryError, read_bytes, validate
-from soo_marl.storage.records import FigureRecord, Record, read_list, write_list, write_one
+from soo_marl.storage.records import Record, read_list, write_list, write_one
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.training import refuse_too_large
@@ -62,10 +59,6 @@ _CURVES = (
     "trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "overlap", "sensitivity", "greedy_return",
     "following_rate", "red_goal_rate",
 )  # fmt: skip
-
-_FILMED = ("soo", "soo_difference_any_kept", "position_tie")
-"""Methods that the animation shows beside the baselines."""
-_MOST_FILMED = 5
 
 _SUMMARY = {
     "trap_rate": ("trap_rate", "share"),
@@ -209,6 +202,15 @@ def read_finetuning(path: Path) -> tuple[StudyDirectory, FinetuneConfig]:
     )
 
 
+def unfinished_steps(directory: StudyDirectory) -> list[str]:
+    """What a fine-tuning study has not done yet, of treatment and measurement.
+
+    Raises:
+        RunDirectoryError: the mark of a step is unreadable.
+    """
+    return [name for step, name in (("finetune", "treatment"), ("measure", "measurement")) if not directory.done(step)]
+
+
 def run_finetuning(
     config: FinetuneConfig,
     directory: StudyDirectory,
@@ -237,7 +239,7 @@ def run_finetuning(
 
 
 def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, command: str) -> list[ConditionSummary]:
-    """Write everything in ``results/``, every figure and the report, from what was measured.
+    """Write everything in ``results/`` from what was measured.
 
     Raises:
         RunDirectoryError: a file cannot be read or written.
@@ -262,8 +264,7 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
         write_csv(results / f"{name}.csv", records)
     write_list(results / "summary.json", _records(summaries, command))
     write_list(results / "curves.json", _curves(config, directory))
-    episodes_shown = _collection(config, agents, episodes)
-    write_one(results / "episodes.json", episodes_shown)
+    write_one(results / "episodes.json", _collection(config, agents, episodes))
     thresholds = next(iter(measured.values())).profile
     write_tensors(
         results / "profiles.safetensors",
@@ -277,30 +278,7 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
             },
         },
     )
-    _film(directory, agents, episodes_shown)
-    draw_finetuning(directory.path)
-    write_report(directory.path)
     return summaries
-
-
-def _film(directory: StudyDirectory, agents: Sequence[TreatedAgent], shown: EpisodeCollection) -> None:
-    """Film the baselines and a few treatments from the same start, and list the animation among the figures."""
-    recorded = dict.fromkeys(episode.condition for episode in shown.episodes)
-    treated = [name for name in recorded if name.split(".")[0] in _FILMED]
-    chosen = ["deceptive", *treated[: _MOST_FILMED - 2], "honest"]
-    gif, *_ = save_videos(shown, directory.figures / "episodes", conditions=chosen)
-    seed = shown.episodes[0].seed
-    words = {agent.condition: agent.verdict for agent in agents if agent.seed == seed and not agent.after}
-    caption = (
-        "One start, one column per agent: "
-        + ", ".join(f"{name} ({words[name] or 'no verdict'})" for name in chosen)
-        + ". Below each its overlap and what the rubric counts, step by step."
-    )
-    file = directory.results / "figures.json"
-    listed = read_list(file, FigureRecord) if file.exists() else []
-    write_list(
-        file, [FigureRecord(file=gif.name, caption=caption), *(item for item in listed if item.file != gif.name)]
-    )
 
 
 def _records(summaries: Sequence[ConditionSummary], command: str) -> list[Record]:

@@ -22,7 +22,6 @@ from soo_marl.deception.behaviour import exceeds
 from soo_marl.deception.profile import GRID_POINTS
 from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.profile_drawing import draw_profiles
 from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.lock import worker_lock
@@ -66,7 +65,7 @@ def profile_study(
     episodes: int = EPISODES,
     compute: Compute = LOCAL_WORKERS,
 ) -> ProfileResult:
-    """Measure the profiles that are missing, and write the results, the pictures and the page.
+    """Measure the profiles that are missing, and write the results.
 
     Baselines play fresh episodes. What fine-tuned agents did was measured when they were fine-tuned, and they are held
     against the baselines as measured there; they are left out, with a remark, as long as that is not finished.
@@ -102,7 +101,6 @@ def profile_study(
     ]
     result = ProfileResult(command=command, episodes=episodes, conditions=tuple(records), remark=remark)
     write_one(directory.results / "profiles.json", result)
-    draw_profiles(directory.path)
     merge_results(directory)
     return result
 

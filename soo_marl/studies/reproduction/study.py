@@ -1,4 +1,4 @@
-"""Reproduce the paper: for each preset train, classify, fine-tune, take profiles, and write one page about all.
+"""Reproduce the paper: for each preset train, classify, fine-tune and take profiles.
 
 On disk a reproduction is a directory of kind ``reproduction`` with one whole baseline study per preset in a folder of
 its name, whose folder ``finetune`` holds the fine-tuning of its agents. Each step of each study is done once, whatever
@@ -7,7 +7,7 @@ interrupts it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from pydantic import TypeAdapter
 from soo_marl.deception import NothingToJudgeByError
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
-from soo_marl.report.page.page import TITLE, write_reproduction
-from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.files import RunDirectoryError, read_json, validate, write_json
 from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyDirectory
 from soo_marl.studies.baselines.study import (
@@ -43,6 +42,8 @@ from soo_marl.studies.profiles.study import profile_study
 from soo_marl.studies.reproduction.plan import REGIMES, PresetPlan, Scale
 
 STUDY_KIND = "reproduction"
+
+_PRESETS = "presets.json"
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,22 @@ def open_reproduction(path: Path, scale: Scale) -> StudyDirectory:
 
 
 def reproduce_preset(
-    plan: PresetPlan, scale: Scale, display: Display, command: str, compute: Compute = LOCAL_WORKERS
+    plan: PresetPlan,
+    scale: Scale,
+    display: Display,
+    command: str,
+    compute: Compute = LOCAL_WORKERS,
+    written: Callable[[Path], object] = lambda path: None,
 ) -> PresetResult:
-    """Do everything about one preset that is not done yet, and write the pages of its studies.
+    """Do everything about one preset that is not done yet.
+
+    Args:
+        plan: what to do.
+        scale: of the reproduction.
+        display: where to say what is done.
+        command: the command that gives these results.
+        compute: where to compute.
+        written: called with the directory of a study each time that its results were written, to draw them.
 
     Raises:
         RunDirectoryError: a file cannot be read or written, or the preset's folder belongs to another configuration.
@@ -100,14 +114,18 @@ def reproduce_preset(
         agents = train_and_evaluate(config, directory, display, compute)
         found = classify(config, directory, agents, plan.classification, display, compute)
         write_results(directory, agents, found, command)
+        written(directory.path)
         changes = {"after_updates": plan.after_updates, "evaluation_episodes": plan.finetuning_episodes}
         finetuned = finetune_competent(config, directory, plan.treatments, changes, display, command, compute)
+        if finetuned.directory is not None:
+            written(finetuned.directory.path)
         profile_study(config, directory, display, command, episodes=plan.profile_episodes, compute=compute)
         notes = finetuning_notes(agents, finetuned, command)
         if scale.remark:
             factor = scale.training.get(plan.preset, 1.0)
             notes.append(_scale_note(scale, factor, command))
         merge_results(directory, notes)
+        written(directory.path)
     return PresetResult(directory, tuple(agents), found, finetuned)
 
 
@@ -191,20 +209,29 @@ def finetuning_notes(agents: Sequence[AgentRecord], finetuned: Finetuned, comman
     ]
 
 
-def write_reproduction_page(directory: StudyDirectory, scale: Scale, presets: Sequence[str] = ()) -> Path:
-    """Write the page about the presets of a reproduction, and return its path.
-
-    Args:
-        directory: the reproduction's directory.
-        scale: how much was to be done.
-        presets: those that the page must name, done or not; others are shown where they have a folder.
+def name_presets(directory: StudyDirectory, presets: Sequence[str]) -> None:
+    """Note in ``results/presets.json`` which presets are to be done; those that were noted before stay.
 
     Raises:
-        RunDirectoryError: the page cannot be written.
+        RunDirectoryError: the file cannot be read or written.
     """
-    shown = [name for name in REGIMES if name in presets or (directory.path / name).is_dir()] or list(REGIMES)
-    title = f"{TITLE}: {scale.remark.split(':')[0]}" if scale.remark else TITLE
-    return write_reproduction(directory.path, {name: directory.path / name for name in shown}, title=title)
+    noted = {*presets, *_noted_presets(directory)}
+    write_json(directory.results / _PRESETS, [name for name in REGIMES if name in noted])
+
+
+def shown_presets(directory: StudyDirectory) -> list[str]:
+    """The presets that the page is about: those to be done and those with a folder; all where there is none yet.
+
+    Raises:
+        RunDirectoryError: the list of presets cannot be read.
+    """
+    noted = _noted_presets(directory)
+    return [name for name in REGIMES if name in noted or (directory.path / name).is_dir()] or list(REGIMES)
+
+
+def _noted_presets(directory: StudyDirectory) -> list[str]:
+    file = directory.results / _PRESETS
+    return validate(TypeAdapter(list[str]), read_json(file), file) if file.exists() else []
 
 
 def read_reproduction(directory: StudyDirectory) -> Scale:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from soo_marl.engines import Compute, run_shards
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.sweep import draw_sweep
 from soo_marl.storage.faults import one_sentence
-from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import Record, read_list, write_list, write_one
 from soo_marl.storage.study_directory import StudyDirectory
@@ -142,6 +141,20 @@ def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
     return StudyDirectory.open(path, STUDY_KIND, config, config.base.seeds)
 
 
+def read_sweep(path: Path) -> tuple[StudyDirectory, SweepConfig]:
+    """The directory of a sweep that is there already, and its configuration.
+
+    Raises:
+        RunDirectoryError: there is no sweep, or its configuration does not fit this version.
+    """
+    directory = StudyDirectory.read(path)
+    manifest = directory.manifest
+    if manifest.kind != STUDY_KIND:
+        raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
+    file = path / "study.json"
+    return directory, validate(TypeAdapter(SweepConfig), manifest.configuration, file, "name another folder")
+
+
 def train_points(
     config: SweepConfig, directory: StudyDirectory, display: Display, compute: Compute, command: str
 ) -> dict[int, str]:
@@ -221,7 +234,7 @@ def write_sweep_results(
     command: str,
     failed: Mapping[int, str] | None = None,
 ) -> SweepResult:
-    """Compare the finished points, and write ``results/sweep.json``, ``results/summary.json`` and the figures.
+    """Compare the finished points, and write ``results/sweep.json`` and ``results/summary.json``.
 
     Args:
         config: the sweep.
@@ -249,7 +262,6 @@ def write_sweep_results(
     result = compare_points(config, agents, metrics).model_copy(update={"failed": dict(sorted(faults.items()))})
     write_one(directory.results / "sweep.json", result)
     write_list(directory.results / "summary.json", sweep_summary(result, command))
-    draw_sweep(directory.path, result, config.axes)
     return result
 
 

@@ -35,9 +35,7 @@ def competent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaselineConfig,
     directory = open_study(tmp_path_factory.mktemp("competent") / "study", config)
     for condition, policy in (("red", HONEST), ("honest", HONEST), ("deceptive", LURES)):
         save_agents(directory, condition, hand_made(config.game, config.maddpg, config.seeds, policy))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
-        agents = evaluate_baselines(config, directory)
+    agents = evaluate_baselines(config, directory)
     assert all(agent.competent for agent in agents)
     directory.mark_done("train", [])
     directory.mark_done("evaluate", [directory.results / "agents.json"])

@@ -52,9 +52,8 @@ def study(competent: Competent, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else together."""
-    module = "soo_marl.studies.finetuning.study"
-    monkeypatch.setattr(f"{module}._film", lambda directory, *_: None)
-    monkeypatch.setattr(f"{module}.draw_finetuning", lambda path: [])
+    for name in ("film_baselines", "film_finetuning", "draw_figures", "draw_finetuning"):
+        monkeypatch.setattr(f"soo_marl.report.refresh.{name}", lambda path: [])
 
 
 def refuse(result: tuple[int, str], *words: str) -> None:
@@ -155,9 +154,7 @@ def test_agents_that_learnt_nothing_are_not_treated(run: Run, trained: Any, tmp_
     # From end to end: trained for a moment, and evaluated.
     study = Path(shutil.copytree(trained[1].path, tmp_path / "study"))
     directory = StudyDirectory.read(study)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
-        evaluate_baselines(trained[0], directory)
+    evaluate_baselines(trained[0], directory)
     for step in ("train", "evaluate"):
         directory.mark_done(step)
     refuse(run(study), "has 0 to treat, for example seed 0", "goal rate with red", "train more seeds, or longer")

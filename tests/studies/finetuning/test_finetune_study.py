@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from soo_marl.agents.maddpg import MADDPGConfig
 from soo_marl.engines import Compute
 from soo_marl.report.page.content import read_content
+from soo_marl.report.refresh import film_finetuning, refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Record, read_list, read_one, write_list
 from soo_marl.storage.study_directory import StudyDirectory
@@ -123,9 +124,7 @@ def test_evaluated_agents_play_well_enough_or_are_left_out(source: StudyDirector
     """The gate's own words, of agents that were played."""
     config = competent[0]
     save_agents(source, "honest", hand_made(config.game, config.maddpg, config.seeds, (HONEST, STILL, HONEST)))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("soo_marl.studies.baselines.evaluation._animate", lambda *_: None)
-        evaluate_baselines(config, source)
+    evaluate_baselines(config, source)
     source.mark_done("evaluate", [source.results / "agents.json"])
     assert finetuning_config(source, config, [SOO]).seeds == (0, 2)
 
@@ -214,21 +213,6 @@ def test_a_study_is_read_again(source: StudyDirectory, competent: Competent, tmp
         read_finetuning(directory.path)
 
 
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than everything else together."""
-    draw_nothing(monkeypatch)
-
-
-def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(f"{STUDY}._film", lambda directory, *_: write_list(figures_of(directory), []))
-    patch.setattr(f"{STUDY}.draw_finetuning", lambda path: [])
-
-
-def figures_of(directory: StudyDirectory) -> Path:
-    return directory.results / "figures.json"
-
-
 Finished = tuple[FinetuneConfig, StudyDirectory, list[ConditionSummary], Silent]
 
 
@@ -246,17 +230,15 @@ def finished(competent: Competent, tmp_path_factory: pytest.TempPathFactory) -> 
         monitor_episodes=8,
     )
     directory, display = open_finetuning(tmp_path_factory.mktemp("finished") / "finetune", config), Silent()
-    with pytest.MonkeyPatch.context() as patched:
-        draw_nothing(patched)
-        with directory.locked():
-            summaries = run_finetuning(
-                config, directory, competent[1].path, display, "soo-marl finetune here", Compute(workers=0)
-            )
+    with directory.locked():
+        summaries = run_finetuning(
+            config, directory, competent[1].path, display, "soo-marl finetune here", Compute(workers=0)
+        )
     return config, directory, summaries, display
 
 
 def test_a_study_does_everything_once(
-    finished: Finished, competent: Competent, without_pictures: None, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, competent: Competent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, directory, summaries, display = finished
     assert display.tasks == [("fine-tuning", 20.0, 2), ("measurement", 7.0, 7)]
@@ -387,8 +369,19 @@ def test_profiles_by_condition(finished: Finished) -> None:
             assert rates.shape == (3, len(tensors["projection_thresholds"]), len(tensors["cosine_thresholds"]))
 
 
-def test_the_page_knows_the_study_for_what_it_is(finished: Finished) -> None:
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than everything else together."""
+    patch.setattr("soo_marl.report.refresh.film_finetuning", lambda directory: None)
+    patch.setattr("soo_marl.report.refresh.draw_finetuning", lambda path: write_list(path / "results/figures.json", []))
+
+
+def test_the_page_knows_the_study_for_what_it_is(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
     _, directory, summaries, _ = finished
+    directory = StudyDirectory.read(shutil.copytree(directory.path, tmp_path / "finetune"))
+    assert refresh(directory.path) == directory.report
     content = read_content(directory.path)
     assert content.baselines is None and content.finetuning is not None and content.missing == ()
     assert list(content.finetuning.conditions) == summaries
@@ -411,13 +404,12 @@ def test_episodes_and_animation_show_the_verdicts_of_their_time(
         filmed.append(conditions)
         return [path.with_suffix(".gif")]
 
-    monkeypatch.setattr(f"{STUDY}.save_videos", film)
-    monkeypatch.setattr(f"{STUDY}.draw_finetuning", lambda path: [])
-    monkeypatch.setattr(f"{STUDY}.write_report", lambda path: path)
+    monkeypatch.setattr("soo_marl.report.refresh.save_videos", film)
     write_finetuning_results(config, copy, "again")
+    film_finetuning(copy)
     assert filmed == [["deceptive", SOO.label, "honest"]]
     verdicts = {item.condition: item.verdict for item in summaries if not item.after}
-    (figure,) = json.loads(figures_of(copy).read_text())
+    (figure,) = json.loads((copy.results / "figures.json").read_text())
     for name in filmed[0]:
         assert f"{name} ({verdicts[name]})" in figure["caption"]
     agents = read_list(copy.results / "treated_agents.json", TreatedAgent)
@@ -449,7 +441,7 @@ def test_curves_that_do_not_belong_together_are_named(finished: Finished, tmp_pa
         write_finetuning_results(config, copy, "again")
 
 
-def test_honest_agents_can_be_treated(competent: Competent, tmp_path: Path, without_pictures: None) -> None:
+def test_honest_agents_can_be_treated(competent: Competent, tmp_path: Path) -> None:
     short = finetuning(competent[0], [SOO])
     config = finetuning_config(
         competent[1],
