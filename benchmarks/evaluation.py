@@ -11,7 +11,7 @@ from benchmarks.cases import Case
 from benchmarks.measurements import Measurement, measurement
 from benchmarks.settings import Settings
 from benchmarks.timing import interleaved
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents import AgentNetworks
 from soo_marl.engines import Compute
 from soo_marl.envs.configuration import preset
 from soo_marl.report.figures.drawing import draw_figures
@@ -36,10 +36,10 @@ def measure_evaluation(settings: Settings) -> list[Measurement]:
     """Self/other pairs through what a classification computes, on untrained agents, the games they play included."""
     game = preset("trackable")
     agents, episodes = (1, 2) if settings.quick else (AGENTS, EPISODES)
-    learner = MADDPG(agent_spaces(game), STAGED_MADDPG, range(agents))
+    untrained = AgentNetworks(agent_spaces(game), STAGED_MADDPG, range(agents))
 
     def evaluate() -> float:
-        measure_overlap(learner, game, evaluation_seeds=1, episodes=episodes)
+        measure_overlap(untrained, game, evaluation_seeds=1, episodes=episodes)
         return agents * episodes * game.episode_length * len(PAIRINGS)
 
     rates = interleaved({"pairs": evaluate}, settings.repeats, settings.seconds)

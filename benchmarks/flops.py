@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soo_marl.agents.maddpg import AgentSpaces
+from soo_marl.agents import AgentSpaces
 
 
 def update_flops(spaces: AgentSpaces, hidden: int, batch: int) -> int:

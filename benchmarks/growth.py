@@ -16,7 +16,7 @@ from benchmarks.measurements import Measurement, measurement
 from benchmarks.settings import Settings
 from benchmarks.timing import interleaved
 from benchmarks.updates import BATCHES, SPACES, update_work
-from soo_marl.agents.maddpg import AgentSpaces
+from soo_marl.agents import AgentSpaces
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
 from soo_marl.report.figures.baselines import COLOURS, GREY, LINES, MARKERS, save_figure
 from soo_marl.studies.baselines.reference_curves import REFERENCE_MADDPG

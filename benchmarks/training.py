@@ -17,7 +17,7 @@ from benchmarks.measurements import Measurement, measurement
 from benchmarks.reference import reference_work
 from benchmarks.settings import Settings
 from benchmarks.timing import Rates, rate
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces
+from soo_marl.agents import MADDPG, AgentSpaces
 from soo_marl.agents.trainer import Trainer, TrainingConfig
 from soo_marl.engines import Compute, Interrupted, run_shards
 from soo_marl.envs.batched import BatchedPhysicalDeception

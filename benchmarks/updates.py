@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -11,8 +12,7 @@ from benchmarks.flops import update_flops
 from benchmarks.measurements import Measurement, best, measurement
 from benchmarks.settings import Settings
 from benchmarks.timing import Work, interleaved
-from soo_marl.agents.gradients import AutogradGradients
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.agents import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.envs.configuration import preset
 from soo_marl.random_streams import RandomStreams
@@ -83,7 +83,7 @@ def measure_stack(settings: Settings, batch: int) -> list[Measurement]:
     works = {
         "stack": update_work(SPACES, JOINT_MADDPG, STACK, batch, capacity),
         "one": update_work(SPACES, JOINT_MADDPG, 1, batch, capacity),
-        "autograd": update_work(SPACES, JOINT_MADDPG, 1, batch, capacity, AutogradGradients),
+        "autograd": update_work(SPACES, JOINT_MADDPG, 1, batch, capacity, "autograd"),
     }
     rates = interleaved(works, settings.repeats, settings.seconds)
     name, remark = f"update/b{batch}/stack{STACK}_vs_separate", f"run-updates/s of a stack of {STACK} over those of one"
@@ -101,7 +101,7 @@ def update_work(
     runs: int,
     batch: int,
     capacity: int,
-    gradients: type[AutogradGradients] | None = None,
+    gradients: Literal["by_hand", "autograd"] = "by_hand",
 ) -> Work:
     """One update of all agents of so many runs, from drawing the minibatch on; counts run-updates.
 
@@ -110,11 +110,10 @@ def update_work(
         runs: ``R``.
         batch: transitions per minibatch.
         capacity: of the replay buffer, which is full.
-        gradients: how gradients are computed; as the learner chooses where None.
+        gradients: how they are computed.
     """
     seeds = range(runs)
-    maddpg = MADDPG(spaces, config, seeds)
-    maddpg.gradients = gradients or maddpg.gradients
+    maddpg = MADDPG(spaces, config, seeds, gradients=gradients)
     replay = ReplayBuffer(
         capacity, spaces.observation_sizes, spaces.action_sizes, RandomStreams(seeds, "benchmark/minibatches")
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from soo_marl.agents.networks import share_storage, views_of
 
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -85,6 +83,24 @@ class StackedAdam:
         self.first_moment.copy_(state["first_moment"])
         self.second_moment.copy_(state["second_moment"])
         self.steps = int(state["steps"])
+
+
+def share_storage(network: nn.Module) -> Tensor:
+    """Move all parameters ``[R, ...]`` of a network into one tensor ``[R, P]``, of which they become views.
+
+    What is done to all parameters alike (Adam, clipping, soft updates) is then done once, not once per parameter.
+    """
+    parameters = list(network.parameters())
+    shared = torch.cat([parameter.detach().flatten(1) for parameter in parameters], dim=1)
+    for parameter, view in zip(parameters, views_of(shared, parameters), strict=True):
+        parameter.data = view
+    return shared
+
+
+def views_of(shared: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut ``[R, P]`` into views with the shapes of the given tensors ``[R, ...]``, in order."""
+    parts = torch.split(shared, [tensor[0].numel() for tensor in like], dim=1)
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
 def clip_per_run(gradients: list[Tensor], largest: float) -> None:

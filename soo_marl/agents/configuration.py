@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
-from soo_marl.agents.networks import Activation, Normalisation
+from soo_marl.agents.networks import Activation
 
 
 class MADDPGConfig(BaseModel):
@@ -23,11 +25,7 @@ class MADDPGConfig(BaseModel):
     activation: Activation = Field(
         "relu", description="Activation of the hidden layers (Lowe et al. relu; the paper's code leaky_relu)."
     )
-    normalisation: Normalisation = Field(
-        "none",
-        description="Input normalisation: none, batch (the paper's code) or running statistics. With batch, critics "
-        "see actions relative to their minibatch, so that actors hardly learn the right offset and size of an action.",
-    )
+    normalisation: Literal["none"] = Field("none", description="Of inputs: only none, which files on disk name.")
     actor_learning_rate: float = Field(
         0.003,
         gt=0,
@@ -57,9 +55,8 @@ class MADDPGConfig(BaseModel):
         description="Weight of the mean squared actor output before tanh or softmax in the actor loss "
         "(openai/maddpg: 0.001 on logits). Too low: actors saturate and stop learning; too high: actions stay timid.",
     )
-    others_actions: Literal["replay", "policy"] = Field(
-        "replay",
-        description="Where the actor update takes the other agents' actions from (Lowe et al. equation 6: replay).",
+    others_actions: Literal["replay"] = Field(
+        "replay", description="The other agents' actions in the actor update: only those of the batch (Lowe et al.)."
     )
     contexts: int = Field(
         1, ge=1, description="Number of contexts the environment reports, each with a value network of its own."
@@ -70,11 +67,7 @@ class MADDPGConfig(BaseModel):
     reward_scale: float = Field(
         1.0, gt=0, description="Fixed factor on rewards; brings values to the order of 10, which the critics fit best."
     )
-    standardise_rewards: bool = Field(
-        False,
-        description="Subtract the mean and divide by the standard deviation of all rewards seen by an agent in a run "
-        "(the paper's code: of those in the replay buffer).",
-    )
+    standardise_rewards: Literal[False] = Field(False, description="Only false, which files on disk name.")
 
     @model_validator(mode="after")
     def _one_weight_per_context(self) -> Self:
@@ -82,6 +75,12 @@ class MADDPGConfig(BaseModel):
         if weights is not None and (len(weights) != self.contexts or min(weights) < 0):
             raise ValueError(f"context_weights must be {self.contexts} numbers of at least 0, one for each context")
         return self
+
+    def weigh(self, values: Tensor, context: Tensor) -> Tensor:
+        """Values ``[R, B]`` times the weights of their contexts ``[R, B]`` in the actor loss."""
+        if self.context_weights is None:
+            return values
+        return values * torch.tensor(self.context_weights, dtype=torch.float32, device=context.device)[context]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, below
+from soo_marl.agents.agent_networks import below
+from soo_marl.agents.maddpg import MADDPG
 
 _TOLERANCE = 10.0
 """How many times what discounted rewards can add up to a mean value may reach before it counts as exploding."""
@@ -50,7 +51,7 @@ class DivergenceWatch:
     def _put_back(self) -> None:
         """Freeze the stopped runs in their good state.
 
-        It is done at every look, since target networks and statistics of inputs move in frozen runs, too.
+        It is done at every look, since target networks move in frozen runs, too.
         """
         stopped = self.stopped >= 0
         networks = self.maddpg.networks_state()
@@ -85,6 +86,6 @@ class DivergenceWatch:
     def _largest_value(self) -> Tensor:
         """The largest value ``[R]`` that is believed."""
         config = self.maddpg.config
-        rewards = self.maddpg.reward_statistics.largest(config.standardise_rewards).amax(dim=1)
+        rewards = self.maddpg.largest_reward.amax(dim=1)
         horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else torch.inf
         return _TOLERANCE * (1.0 + config.reward_scale * rewards * horizon)

@@ -9,8 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from soo_marl.agents.agent_networks import below
 from soo_marl.agents.divergence import DivergenceWatch
-from soo_marl.agents.maddpg import MADDPG, AuxiliaryActorLoss, below
+from soo_marl.agents.maddpg import MADDPG, AuxiliaryActorLoss
 from soo_marl.agents.noise import OrnsteinUhlenbeckNoise
 from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.random_streams import RandomStreams, distinct_seeds
@@ -226,7 +227,8 @@ class Trainer:
                 next_context=next_context,
             )
         )
-        self.maddpg.reward_statistics.add(step.rewards)
+        largest = self.maddpg.largest_reward
+        torch.maximum(largest, step.rewards.double().abs().amax(dim=1), out=largest)
         for agent in range(self.maddpg.agents):
             self.averages.add(f"reward/{agent}", step.rewards[..., agent])
         self.observations, self.context = step.observations, next_context
@@ -240,10 +242,10 @@ class Trainer:
     def act(self) -> tuple[Tensor, ...]:
         """Actions for the present observations: exploring for agents that learn, greedy for the others."""
         scale = self.noise_scale
-        exploring = self.maddpg.act(self.observations, [noise.sample() * scale for noise in self.noises])
+        exploring = self.maddpg.networks.act(self.observations, [noise.sample() * scale for noise in self.noises])
         if len(self.learners) == self.maddpg.agents:
             return exploring
-        greedy = self.maddpg.act(self.observations)
+        greedy = self.maddpg.networks.act(self.observations)
         return tuple(exploring[i] if i in self.learners else greedy[i] for i in range(self.maddpg.agents))
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.commands.shared import MethodNames, PretrainedName, StudyArgument, chosen_study
 from soo_marl.commands.tables.finetuning import print_conditions
 from soo_marl.commands.tables.terminal import ProgressDisplay
@@ -21,7 +22,6 @@ from soo_marl.studies.finetuning.study import (
     run_finetuning,
     treatments_of,
 )
-from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Knows nothing of reinforcement learning or of language. Record the activations o
 A *lower* value means *more* overlap, and is what an honest agent is expected to show.
 """
 
-from soo_marl.overlap.activations import ActivationRecord, record_activations
+from soo_marl.overlap.activations import ActivationRecord, activations_of, record_activations
 from soo_marl.overlap.loss import LossForm, Sides, overlap_loss
 from soo_marl.overlap.metric import (
     LOG_FLOOR,
@@ -41,6 +41,7 @@ __all__ = [
     "RocPoints",
     "Separation",
     "Sides",
+    "activations_of",
     "episode_sums",
     "linear_probe",
     "overlap",

@@ -99,7 +99,7 @@ def record_activations(
     block, since compiled code runs no hooks. Layers that run under ``torch.func.vmap`` (ensembles) are recorded with
     the mapped axis in front. What a backward pass runs again (checkpointing) is not recorded. ::
 
-        with record_activations(actor, ["hidden_0", "hidden_1"]) as record:
+        with record_activations(actor, ["hidden_1", "hidden_2"]) as record:
             actor(self_observations)
             self_activations = record.take()
             actor(other_observations)
@@ -184,6 +184,28 @@ def record_activations(
         for name in names:
             stack.callback(known[name].register_forward_hook(store_as(name)).remove)
         yield record
+
+
+def activations_of(module: nn.Module, layers: Sequence[str], *inputs: Any) -> list[dict[str, Tensor]]:
+    """The activations of named layers for each of several inputs, one forward pass of ``module`` each.
+
+    Args:
+        module: takes one input.
+        layers: as :func:`record_activations` takes them.
+        inputs: for example the self and the other observations.
+
+    Returns:
+        Layer name to what the layer puts out, once per input, with its graph.
+
+    Raises:
+        ValueError: as :func:`record_activations`.
+    """
+    found = []
+    with record_activations(module, layers) as record:
+        for each in inputs:
+            module(each)
+            found.append(record.take())
+    return found
 
 
 def _check_names(module: nn.Module, names: Sequence[str], known: Mapping[str, nn.Module]) -> None:

@@ -11,9 +11,7 @@ from soo_marl.random_streams import RandomStreams
 
 
 def make(learning_rate: float = 0.01) -> tuple[StackedMLP, StackedAdam]:
-    network = StackedMLP(
-        3, 2, hidden_units=4, activation="relu", normalisation="none", random=RandomStreams((0, 1), "adam")
-    )
+    network = StackedMLP(3, 2, hidden_units=4, activation="relu", random=RandomStreams((0, 1), "adam"))
     return network, StackedAdam(network, learning_rate, largest_norm=0.5)
 
 

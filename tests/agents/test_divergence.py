@@ -9,35 +9,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
-from soo_marl.agents.reward_statistics import RewardStatistics
+from soo_marl.agents import MADDPG, AgentSpaces, MADDPGConfig
 from soo_marl.agents.trainer import Trainer, TrainingConfig
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
 
 SEEDS = (3, 1, 8)
 
 
-def make(log: Any = None, stopped: Tensor | None = None, normalisation: Any = "none", **config: Any) -> Trainer:
+def make(log: Any = None, stopped: Tensor | None = None, **config: Any) -> Trainer:
     worlds = BatchedSimpleAdversary(SimpleAdversaryConfig(continuous_actions=True), SEEDS, 2)
     spaces = AgentSpaces(worlds.observation_sizes, worlds.action_sizes)
     settings = {"worlds": 2, "updates": 20, "batch_size": 8, "warm_up": 16, "log_every": 5} | config
-    learner = MADDPG(spaces, MADDPGConfig(hidden_units=8, normalisation=normalisation), SEEDS)
+    learner = MADDPG(spaces, MADDPGConfig(hidden_units=8), SEEDS)
     return Trainer(learner, worlds, TrainingConfig(**settings), SEEDS, log=log, stopped=stopped)
 
 
 def poison(trainer: Trainer, number: float) -> None:
     """Break the second run's critics, as a diverging run does."""
-    for critic in trainer.maddpg.critics:
+    for critic in trainer.maddpg.networks.critics:
         critic.get_parameter("networks.0.output.bias").data[1] = number
 
 
-@pytest.mark.parametrize(
-    ("number", "normalisation"), [(torch.nan, "none"), (torch.inf, "none"), (-1e6, "none"), (torch.nan, "batch")]
-)
-def test_a_run_that_breaks_down_stops_alone_in_its_last_good_state(number: float, normalisation: str) -> None:
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -1e6])
+def test_a_run_that_breaks_down_stops_alone_in_its_last_good_state(number: float) -> None:
     entries: list[Mapping[str, Tensor]] = []
-    broken = make(lambda updates, metrics: entries.append(metrics), normalisation=normalisation)
-    sound = make(normalisation=normalisation)
+    broken = make(lambda updates, metrics: entries.append(metrics))
+    sound = make()
     for trainer in (broken, sound):
         trainer.run(10)
     good = broken.maddpg.networks_state()
@@ -59,7 +56,7 @@ def test_a_run_whose_policy_breaks_down_stands_still_until_it_is_stopped() -> No
     """Worlds refuse actions that are not finite, and the other runs must go on."""
     trainer = make()
     trainer.run(11)
-    trainer.maddpg.actors[1].get_parameter("output.bias").data[1] = torch.nan
+    trainer.maddpg.networks.actors[1].get_parameter("output.bias").data[1] = torch.nan
     trainer.collect()
     assert not bool(trainer.replay.rows[:, : trainer.replay.size].isnan().any())
     trainer.run()
@@ -102,19 +99,12 @@ def test_what_was_stopped_and_the_good_state_survive_an_interruption(stop_at: in
 def test_values_that_rewards_can_add_up_to_are_believed() -> None:
     trainer = make()
     trainer.run(5)
-    largest = trainer.maddpg.reward_statistics.largest(standardised=False).amax(dim=1)
+    # Everything earned so far is still in the replay buffer.
+    earned = trainer.replay.sample(5_000).rewards.abs().amax(dim=1)
+    torch.testing.assert_close(trainer.maddpg.largest_reward.float(), earned)
+    largest = trainer.maddpg.largest_reward.amax(dim=1)
     believed = 10.0 * (1.0 + largest / 0.05)
     trainer.watch.look(6, (believed * 0.99).expand(3, 3).T.float())
     assert trainer.stopped.tolist() == [-1, -1, -1]
     trainer.watch.look(7, (believed * torch.tensor([1.01, 0.5, 0.5])).expand(3, 3).T.float())
     assert trainer.stopped.tolist() == [6, -1, -1]
-
-
-def test_the_largest_reward_is_kept_per_run_and_agent() -> None:
-    statistics = RewardStatistics(2, 1, torch.device("cpu"))
-    statistics.add(torch.tensor([[[1.0], [-5.0]], [[0.5], [2.0]]]))
-    statistics.add(torch.tensor([[[3.0], [3.0]], [[4.0], [0.0]]]))
-    assert statistics.largest(standardised=False).tolist() == [[5.0], [4.0]]
-    # Standardised, no reward seen is larger than the bound.
-    seen = torch.tensor([[[1.0], [-5.0], [3.0]], [[0.5], [2.0], [4.0]]])
-    assert bool((statistics.standardise(seen).abs().amax(dim=1) <= statistics.largest(standardised=True) + 1e-6).all())

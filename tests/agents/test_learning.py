@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -113,16 +112,14 @@ def grid() -> Tensor:
     return torch.linspace(-0.95, 0.95, 21).view(1, 21, 1).expand(len(SEEDS), -1, -1)
 
 
-@pytest.mark.parametrize("normalisation", ["none", "running"])
-def test_a_team_learns_its_known_best_actions_in_every_seed(normalisation: str) -> None:
-    first, second = trained("team", 600, normalisation=normalisation).act((grid(), grid()))
+def test_a_team_learns_its_known_best_actions_in_every_seed() -> None:
+    first, second = trained("team", 600).networks.act((grid(), grid()))
     torch.testing.assert_close(first, 0.7 * grid(), rtol=0, atol=0.15)
     torch.testing.assert_close(second, 0.2 - 0.5 * grid(), rtol=0, atol=0.15)
 
 
-@pytest.mark.parametrize("others_actions", ["replay", "policy"])
-def test_agents_with_mixed_motives_reach_the_known_equilibrium_in_every_seed(others_actions: str) -> None:
-    first, second = trained("pursuit", 500, others_actions=others_actions).act((grid(), grid()))
+def test_agents_with_mixed_motives_reach_the_known_equilibrium_in_every_seed() -> None:
+    first, second = trained("pursuit", 500).networks.act((grid(), grid()))
     torch.testing.assert_close(first, 0.5 * grid(), rtol=0, atol=0.15)
     torch.testing.assert_close(second, 0.5 * grid(), rtol=0, atol=0.15)
 
@@ -130,5 +127,5 @@ def test_agents_with_mixed_motives_reach_the_known_equilibrium_in_every_seed(oth
 def test_discrete_agents_with_mixed_motives_learn_their_known_best_actions_in_every_seed() -> None:
     maddpg = trained("discrete", 400)
     seen = torch.eye(4).expand(len(SEEDS), 4, 4)
-    for agent, action in enumerate(maddpg.act((seen, seen))):
+    for agent, action in enumerate(maddpg.networks.act((seen, seen))):
         assert torch.equal(action.argmax(-1), TARGETS[agent].expand(len(SEEDS), 4))

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from soo_marl.agents.adam import clip_per_run
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
-from soo_marl.agents.networks import SoftUpdate, StackedMLP, share_storage, views_of
+from soo_marl.agents import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.agents.adam import clip_per_run, views_of
+from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.replay import Transitions
-from soo_marl.agents.reward_statistics import RewardStatistics
 from soo_marl.random_streams import RandomStreams
 
 SPACES = AgentSpaces((3, 2), (2, 1), observation_scales=((1.0, 2.0, 0.5), (3.0, 1.0)))
@@ -78,16 +76,16 @@ def hand_made(**config: Any) -> tuple[MADDPG, Transitions]:
         critic_learning_rate=1e-12, **config,
     )  # fmt: skip
     with torch.no_grad():
-        for modules in maddpg._modules().values():
-            for module in modules:
-                for parameter in module.parameters():
+        for networks in (maddpg.networks, maddpg.targets):
+            for network in (*networks.actors, *networks.critics):
+                for parameter in network.parameters():
                     parameter.zero_()
-        for critic, output in ((maddpg.critics[0], 1.0), (maddpg.target_critics[0], 2.0)):
+        for critic, output in ((maddpg.networks.critics[0], 1.0), (maddpg.targets.critics[0], 2.0)):
             network: Any = critic.networks[0]
             network.hidden_1.linear.weight.copy_(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
             network.hidden_2.linear.weight.fill_(1.0)
             network.output.weight.fill_(output)
-        maddpg.actors[0].output.bias.fill_(math.atanh(0.5))
+        maddpg.networks.actors[0].output.bias.fill_(math.atanh(0.5))
     batch = Transitions(
         observations=(torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[1.0], [1.0]]])),
         actions=(torch.tensor([[[0.5], [0.0]]]), torch.tensor([[[0.25], [0.5]]])),
@@ -123,11 +121,11 @@ def test_truncated_transitions_bootstrap_and_terminated_ones_do_not() -> None:
 
 def test_the_target_critic_and_the_target_actors_are_really_used() -> None:
     maddpg, batch = hand_made()
-    maddpg.target_critics[0].networks[0].output.weight.data.fill_(4.0)  # type: ignore[operator, union-attr]
+    maddpg.targets.critics[0].networks[0].output.weight.data.fill_(4.0)  # type: ignore[operator, union-attr]
     # 3 + 0.5 * 4 * 2 = 7
     assert float(maddpg.update(batch).critic_loss[0, 0]) == pytest.approx((1.5**2 + 2.0**2) / 2)
     maddpg, batch = hand_made()
-    maddpg.target_actors[1].output.bias.data.fill_(math.atanh(0.75))
+    maddpg.targets.actors[1].output.bias.data.fill_(math.atanh(0.75))
     # 3 + 0.5 * 2 * (2 + 4 * 0.75) = 8
     assert float(maddpg.update(batch).critic_loss[0, 0]) == pytest.approx((2.5**2 + 2.0**2) / 2)
 
@@ -139,15 +137,9 @@ def test_rewards_are_scaled_and_the_critic_learns_each_agents_own() -> None:
     assert float(statistics.critic_loss[0, 1]) == 0.0  # agent 1 earns nothing, and its critic says so
 
 
-def test_other_actions_come_from_replay_or_from_the_present_policies() -> None:
-    maddpg, batch = hand_made(others_actions="policy")
-    # a1 = 0 instead of 0.25 and 0.5.
-    assert float(maddpg.update(batch).value[0, 0]) == pytest.approx((4.5 + 5.5) / 2)
-
-
 def test_context_weights_scale_the_value_in_the_actor_loss_alone() -> None:
     maddpg, batch = hand_made(contexts=2, context_weights=(1.0, 4.0))
-    first, second = maddpg.critics[0].networks
+    first, second = maddpg.networks.critics[0].networks
     second.load_state_dict(first.state_dict())
     statistics = maddpg.update(change(batch, context=torch.tensor([[0, 1]])))
     assert float(statistics.value[0, 0]) == pytest.approx(6.5)
@@ -158,21 +150,11 @@ def test_context_weights_scale_the_value_in_the_actor_loss_alone() -> None:
 def test_targets_move_by_tau() -> None:
     maddpg, batch = hand_made()
     maddpg.update(batch, learners=[0])
-    assert float(maddpg.target_critics[0].networks[0].output.weight) == pytest.approx(0.9 * 2.0 + 0.1 * 1.0)  # type: ignore
-    actor = float(maddpg.actors[0].output.bias.detach())
-    assert float(maddpg.target_actors[0].output.bias) == pytest.approx(0.1 * actor)
+    assert float(maddpg.targets.critics[0].networks[0].output.weight) == pytest.approx(0.9 * 2.0 + 0.1 * 1.0)  # type: ignore
+    actor = float(maddpg.networks.actors[0].output.bias.detach())
+    assert float(maddpg.targets.actors[0].output.bias) == pytest.approx(0.1 * actor)
     # The critic wants a larger a0: Adam's first step is the whole learning rate.
     assert actor == pytest.approx(math.atanh(0.5) + 0.003, abs=1e-6)
-
-
-def test_soft_updates_move_parameters_and_copy_buffers() -> None:
-    source, target = (StackedMLP(2, 1, hidden_units=2, activation="relu", normalisation="batch",
-                                 random=RandomStreams([seed], "x")) for seed in (0, 1))  # fmt: skip
-    source(torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0)))
-    before = target.output.weight.detach().clone()
-    SoftUpdate(target, source, share_storage(source))(0.25)
-    torch.testing.assert_close(target.output.weight.detach(), 0.75 * before + 0.25 * source.output.weight.detach())
-    assert torch.equal(target.get_buffer("normalisation.mean"), source.get_buffer("normalisation.mean"))
 
 
 # Against a plain implementation
@@ -186,9 +168,9 @@ class Plain:
         self.actors, self.target_actors, self.critics, self.target_critics = (
             [self.copy(network, run) for network in networks]
             for networks in (
-                stack.actors, stack.target_actors,
-                [critic.networks[0] for critic in stack.critics],
-                [critic.networks[0] for critic in stack.target_critics],
+                stack.networks.actors, stack.targets.actors,
+                [critic.networks[0] for critic in stack.networks.critics],
+                [critic.networks[0] for critic in stack.targets.critics],
             )
         )  # fmt: skip
         self.actor_adam = [torch.optim.Adam(net.parameters(), self.config.actor_learning_rate) for net in self.actors]
@@ -254,10 +236,10 @@ def test_a_stack_learns_as_a_plain_implementation_does_run_by_run(scope: str, cl
             member.update(of_run(batch, run))
     for run, member in enumerate(members):
         pairs = [
-            *zip(member.actors, stack.actors, strict=True),
-            *zip(member.target_actors, stack.target_actors, strict=True),
-            *zip(member.critics, [critic.networks[0] for critic in stack.critics], strict=True),
-            *zip(member.target_critics, [critic.networks[0] for critic in stack.target_critics], strict=True),
+            *zip(member.actors, stack.networks.actors, strict=True),
+            *zip(member.target_actors, stack.targets.actors, strict=True),
+            *zip(member.critics, [critic.networks[0] for critic in stack.networks.critics], strict=True),
+            *zip(member.target_critics, [critic.networks[0] for critic in stack.targets.critics], strict=True),
         ]
         for plain, stacked in pairs:
             expected = Plain.copy(stacked, run)
@@ -296,7 +278,7 @@ def test_critics_see_all_observations_and_actions() -> None:
     maddpg = make()
     batch = make_batch()
     joint = torch.cat((*batch.observations, *batch.actions), dim=-1).requires_grad_()
-    for critic in maddpg.critics:
+    for critic in maddpg.networks.critics:
         (gradient,) = torch.autograd.grad(critic(joint, batch.context).sum(), joint)
         assert joint.shape[-1] == 3 + 2 + 2 + 1
         assert bool((gradient.abs().sum(dim=1) > 0).all())
@@ -304,8 +286,8 @@ def test_critics_see_all_observations_and_actions() -> None:
 
 def test_actors_see_their_own_observation_alone() -> None:
     maddpg, batch = make(), make_batch()
-    before = maddpg.act(batch.observations)
-    other = maddpg.act((batch.observations[0], batch.observations[1] + 1.0))
+    before = maddpg.networks.act(batch.observations)
+    other = maddpg.networks.act((batch.observations[0], batch.observations[1] + 1.0))
     assert torch.equal(before[0], other[0]) and not torch.equal(before[1], other[1])
 
 
@@ -323,7 +305,7 @@ def test_each_transition_trains_the_critic_of_its_own_context_only() -> None:
 def test_the_next_value_is_that_of_the_next_context() -> None:
     def loss(next_context: int) -> Tensor:
         maddpg, batch = make(contexts=2), make_batch()
-        for critic in maddpg.target_critics:
+        for critic in maddpg.targets.critics:
             critic.networks[1].output.bias.data.fill_(100.0)  # type: ignore[operator, union-attr]
         batch = change(batch, terminated=torch.zeros_like(batch.terminated))
         return maddpg.update(change(batch, next_context=torch.full_like(batch.context, next_context))).critic_loss
@@ -332,31 +314,6 @@ def test_the_next_value_is_that_of_the_next_context() -> None:
 
 
 # Options
-
-
-def test_rewards_are_standardised_per_run_and_agent() -> None:
-    statistics = RewardStatistics(2, 3, torch.device("cpu"))
-    generator = np.random.default_rng(0)
-    seen = generator.normal(size=(2, 40, 3)) * [1.0, 10.0, 0.0] + [0.0, 5.0, 7.0]
-    for part in np.split(seen, [7, 20], axis=1):
-        statistics.add(torch.tensor(part, dtype=torch.float32))
-    rewards = torch.tensor(seen[:, :5], dtype=torch.float32)
-    deviation = seen.std(axis=1, keepdims=True)
-    deviation[..., 2] = 1.0
-    expected = (rewards.double().numpy() - seen.mean(axis=1, keepdims=True)) / deviation
-    np.testing.assert_allclose(statistics.standardise(rewards).numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_rewards_are_left_alone_before_any_are_seen() -> None:
-    rewards = torch.tensor([[[1.0, -2.0]]])
-    torch.testing.assert_close(RewardStatistics(1, 2, torch.device("cpu")).standardise(rewards), rewards)
-
-
-def test_standardised_rewards_reach_the_critic() -> None:
-    maddpg, batch = hand_made(standardise_rewards=True)
-    maddpg.reward_statistics.add(torch.tensor([[[1.0, 0.0], [5.0, 0.0]]]))  # mean 3, standard deviation 2
-    loss = maddpg.update(batch).critic_loss[0, 0]
-    assert float(loss) == pytest.approx(((5.5 - 0.0 - 2.0) ** 2 + (6.0 - 0.5) ** 2) / 2)
 
 
 def test_an_auxiliary_actor_loss_is_added_and_changes_that_actor_only() -> None:
@@ -370,16 +327,15 @@ def test_an_auxiliary_actor_loss_is_added_and_changes_that_actor_only() -> None:
     plain, helped, batch = make(), make(), make_batch()
     without, with_loss = plain.update(batch), helped.update(batch, auxiliary_actor_loss=auxiliary)
     assert calls == [(0, False), (1, False)]
-    penalty = 5.0 * make().actors[1](batch.observations[1]).square().mean(dim=(1, 2))
+    penalty = 5.0 * make().networks.actors[1](batch.observations[1]).square().mean(dim=(1, 2))
     torch.testing.assert_close(with_loss.actor_loss[:, 1] - without.actor_loss[:, 1], penalty)
     torch.testing.assert_close(with_loss.actor_loss[:, 0], without.actor_loss[:, 0])
     changed = {name for name, tensor in parameters(plain).items() if not torch.equal(tensor, parameters(helped)[name])}
     assert changed and all(name.startswith(("actor/1/", "target_actor/1/")) for name in changed)
 
 
-@pytest.mark.parametrize("normalisation", ["none", "batch", "running"])
-def test_agents_that_do_not_learn_stay_as_they_are(normalisation: str) -> None:
-    maddpg = make(normalisation=normalisation)
+def test_agents_that_do_not_learn_stay_as_they_are() -> None:
+    maddpg = make()
     before = parameters(maddpg)
     statistics = maddpg.update(make_batch(), learners=(1,))
     for name, tensor in parameters(maddpg).items():
@@ -389,69 +345,28 @@ def test_agents_that_do_not_learn_stay_as_they_are(normalisation: str) -> None:
         assert bool(values[:, 0].isnan().all()) and not bool(values[:, 1].isnan().any())
 
 
-@pytest.mark.parametrize("others", ["replay", "policy"])
-def test_networks_are_in_evaluation_mode_outside_updates_and_statistics_move_once_per_update(others: str) -> None:
-    maddpg, batch = make(normalisation="batch", others_actions=others), make_batch()
-
-    def modes() -> set[bool]:
-        return {
-            module.training
-            for modules in maddpg._modules().values()
-            for network in modules
-            for module in network.modules()
-        }
-
-    assert modes() == {False}
-    maddpg.update(
-        batch, auxiliary_actor_loss=lambda agent, actor, batch: actor(batch.observations[agent] + 9).mean((1, 2))
-    )
-    assert modes() == {False}
-    for agent, actor in enumerate(maddpg.actors):
-        assert SPACES.observation_scales is not None
-        seen = batch.observations[agent] * torch.tensor(SPACES.observation_scales[agent])
-        torch.testing.assert_close(actor.get_buffer("normalisation.mean"), 0.1 * seen.mean(dim=1, keepdim=True))
-    before = parameters(maddpg)
-    maddpg.act(batch.observations)
-    assert all(torch.equal(before[name], tensor) for name, tensor in parameters(maddpg).items())
-
-    def failing(agent: int, actor: StackedMLP, batch: Transitions) -> Tensor:
-        raise RuntimeError("no")
-
-    with pytest.raises(RuntimeError, match="no"):
-        maddpg.update(batch, auxiliary_actor_loss=failing)
-    assert modes() == {False}
-
-
-def test_acting_uses_running_statistics_so_that_one_observation_does_not_depend_on_the_others() -> None:
-    maddpg, batch = make(normalisation="batch"), make_batch()
-    maddpg.update(batch)
-    whole = maddpg.act(batch.observations)
-    part = maddpg.act([observation[:, :3] for observation in batch.observations])
-    torch.testing.assert_close(whole[0][:, :3], part[0])
-
-
 # Acting
 
 
 def test_continuous_actions_are_greedy_without_noise_and_perturbed_and_clipped_with_it() -> None:
     maddpg, batch = make(), make_batch()
-    greedy = maddpg.act(batch.observations)
-    torch.testing.assert_close(greedy[0], torch.tanh(maddpg.actors[0](batch.observations[0])))
+    greedy = maddpg.networks.act(batch.observations)
+    torch.testing.assert_close(greedy[0], torch.tanh(maddpg.networks.actors[0](batch.observations[0])))
     noise = [torch.full_like(action, 0.5) for action in greedy]
-    torch.testing.assert_close(maddpg.act(batch.observations, noise)[1], greedy[1] + 0.5)
-    assert bool((maddpg.act(batch.observations, [value * 9 for value in noise])[0] == 1.0).all())
-    assert not greedy[0].requires_grad and maddpg.random.counter == 0
+    torch.testing.assert_close(maddpg.networks.act(batch.observations, noise)[1], greedy[1] + 0.5)
+    assert bool((maddpg.networks.act(batch.observations, [value * 9 for value in noise])[0] == 1.0).all())
+    assert not greedy[0].requires_grad and maddpg.networks.random.counter == 0
 
 
 def test_discrete_actions_are_one_hot_without_noise_and_on_the_simplex_with_it() -> None:
     maddpg, batch = make(DISCRETE), make_batch(DISCRETE)
-    greedy = maddpg.act(batch.observations)
-    assert maddpg.random.counter == 0
+    greedy = maddpg.networks.act(batch.observations)
+    assert maddpg.networks.random.counter == 0
     for agent, action in enumerate(greedy):
-        best = maddpg.actors[agent](batch.observations[agent]).argmax(dim=-1)
+        best = maddpg.networks.actors[agent](batch.observations[agent]).argmax(dim=-1)
         assert torch.equal(action, one_hot(best, DISCRETE.action_sizes[agent]).float())
-    sampled = maddpg.act(batch.observations, greedy)
-    assert maddpg.random.counter > 0
+    sampled = maddpg.networks.act(batch.observations, greedy)
+    assert maddpg.networks.random.counter > 0
     for action in sampled:
         torch.testing.assert_close(action.sum(dim=-1), torch.ones(3, 12))
         assert bool((action >= 0).all()) and not bool(((action == 0) | (action == 1)).all())
@@ -461,10 +376,10 @@ def test_discrete_samples_follow_the_policy() -> None:
     maddpg = make(DISCRETE, (0,))
     logits = torch.tensor([1.0, 0.0, -1.0])
     with torch.no_grad():
-        maddpg.actors[1].output.weight.zero_()
-        maddpg.actors[1].output.bias.copy_(logits)
+        maddpg.networks.actors[1].output.weight.zero_()
+        maddpg.networks.actors[1].output.bias.copy_(logits)
     observations = (torch.zeros(1, 20_000, 3), torch.zeros(1, 20_000, 2))
-    chosen = maddpg.act(observations, observations)[1].argmax(dim=-1)
+    chosen = maddpg.networks.act(observations, observations)[1].argmax(dim=-1)
     torch.testing.assert_close(
         one_hot(chosen, 3).double().mean(dim=(0, 1)), logits.softmax(-1).double(), atol=0.02, rtol=0
     )
@@ -474,7 +389,7 @@ def test_discrete_updates_sample_target_actions_and_own_actions() -> None:
     maddpg, batch = make(DISCRETE), make_batch(DISCRETE)
     maddpg.update(batch)
     # Next actions of both agents, and each agent's own: 12 transitions of 5 and of 3 numbers, twice.
-    assert maddpg.random.counter == 2 * 12 * (5 + 3)
+    assert maddpg.networks.random.counter == 2 * 12 * (5 + 3)
 
 
 # Refusals

@@ -8,14 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from soo_marl.agents.networks import (
-    Activation,
-    ContextCritic,
-    Normalisation,
-    StackedMLP,
-    StackedNormalisation,
-    target_copy,
-)
+from soo_marl.agents.networks import Activation, ContextCritic, StackedMLP
 from soo_marl.overlap import record_activations
 from soo_marl.random_streams import RandomStreams
 
@@ -23,7 +16,7 @@ SEEDS = (3, 0, 7)
 
 
 def make(seeds: Any = SEEDS, name: str = "test", **changes: Any) -> StackedMLP:
-    settings: dict[str, Any] = {"hidden_units": 8, "activation": "relu", "normalisation": "none"} | changes
+    settings: dict[str, Any] = {"hidden_units": 8, "activation": "relu"} | changes
     return StackedMLP(5, 2, random=RandomStreams(seeds, name), **settings)
 
 
@@ -57,12 +50,11 @@ def test_a_stack_equals_torchs_own_layers_run_by_run(activation: Activation, lay
         torch.testing.assert_close(network.output.bias.grad[run, 0], member[4].bias.grad)  # type: ignore
 
 
-@pytest.mark.parametrize("normalisation", ["none", "batch", "running"])
-def test_a_run_starts_and_computes_the_same_alone_as_in_a_stack(normalisation: Normalisation) -> None:
-    network, batch = make(normalisation=normalisation), inputs()
+def test_a_run_starts_and_computes_the_same_alone_as_in_a_stack() -> None:
+    network, batch = make(), inputs()
     stack_output = network(batch)
     for run, seed in enumerate(SEEDS):
-        alone = make([seed], normalisation=normalisation)
+        alone = make([seed])
         for name, parameter in alone.named_parameters():
             torch.testing.assert_close(parameter[0], network.get_parameter(name)[run], rtol=0, atol=0)
         torch.testing.assert_close(alone(batch[run : run + 1])[0], stack_output[run])
@@ -90,74 +82,6 @@ def test_inputs_are_scaled_by_fixed_factors() -> None:
         make(input_scale=(1.0, 1.0))
 
 
-def test_batch_normalisation_is_torchs_run_by_run() -> None:
-    layer = StackedNormalisation("batch", len(SEEDS), 5, torch.device("cpu"))
-    layer.scale.data.copy_(torch.linspace(0.5, 2.0, layer.scale.numel()).view_as(layer.scale))
-    layer.shift.data.copy_(torch.linspace(-1.0, 1.0, layer.shift.numel()).view_as(layer.shift))
-    members = [nn.BatchNorm1d(5) for _ in SEEDS]
-    for run, member in enumerate(members):
-        member.weight.data, member.bias.data = layer.scale.data[run, 0].clone(), layer.shift.data[run, 0].clone()
-    batch_size, random = 16, RandomStreams(range(len(SEEDS)), "batches")
-    biased = torch.ones(len(SEEDS), 5)
-    for _ in range(4):
-        batch = random.normal(batch_size, 5) * 2.0 + 1.0
-        output = layer(batch)
-        for run, member in enumerate(members):
-            torch.testing.assert_close(output[run], member(batch[run]))
-            torch.testing.assert_close(layer.mean[run, 0], member.running_mean)
-        biased = 0.9 * biased + 0.1 * batch.var(dim=1, correction=0)
-        torch.testing.assert_close(layer.variance[:, 0], biased)
-    # Torch averages B / (B - 1) times as much from each batch; the start value 1 is the same.
-    start = 0.9**4
-    for run, member in enumerate(members):
-        unbiased = (layer.variance[run, 0] - start) * batch_size / (batch_size - 1) + start
-        torch.testing.assert_close(unbiased, member.running_var)
-        member.running_var = layer.variance[run, 0].clone()
-
-    layer.eval()
-    before = layer.mean.clone(), layer.variance.clone()
-    batch = inputs()
-    for run, member in enumerate(members):
-        torch.testing.assert_close(layer(batch)[run], member.eval()(batch[run]))
-    assert torch.equal(layer.mean, before[0]) and torch.equal(layer.variance, before[1])
-
-
-def test_batch_normalisation_has_torchs_gradients() -> None:
-    layer, member = StackedNormalisation("batch", 1, 5, torch.device("cpu")), nn.BatchNorm1d(5)
-    one, other = inputs(1).requires_grad_(), inputs(1)[0].requires_grad_()
-    layer(one).pow(3).sum().backward()
-    member(other).pow(3).sum().backward()
-    torch.testing.assert_close(one.grad[0], other.grad, rtol=1e-4, atol=1e-4)  # type: ignore[index]
-    torch.testing.assert_close(layer.scale.grad[0, 0], member.weight.grad, rtol=1e-4, atol=1e-4)  # type: ignore[index]
-
-
-def test_running_normalisation_uses_running_statistics_in_both_modes() -> None:
-    layer = StackedNormalisation("running", 1, 1, torch.device("cpu"))
-    batch = torch.tensor([[[2.0], [6.0]]])
-    output = layer(batch)
-    # Mean 0 -> 0.01 * 4, variance 1 -> 0.99 + 0.01 * 4.
-    expected = (batch - 0.04) / (1.03 + 1e-5) ** 0.5
-    torch.testing.assert_close(output, expected)
-    torch.testing.assert_close(layer.eval()(batch), expected)
-    assert not any(parameter.requires_grad for parameter in layer.parameters())
-    for _ in range(2000):
-        layer.train()(batch)
-    torch.testing.assert_close(layer(batch), torch.tensor([[[-1.0], [1.0]]]), rtol=1e-3, atol=1e-3)
-
-
-def test_a_target_copy_has_statistics_and_weights_of_its_own() -> None:
-    network = make(normalisation="batch")
-    target = target_copy(network)
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    network(inputs())
-    with torch.no_grad():
-        network.output.weight.add_(1.0)
-    # In training mode it normalises by batch, but what it keeps does not change.
-    torch.testing.assert_close(target(inputs()), make(normalisation="batch")(inputs()))
-    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
-    assert not any(parameter.requires_grad for parameter in target.parameters())
-
-
 def test_hidden_layers_can_be_recorded_by_name() -> None:
     network, batch = make(activation="leaky_relu"), inputs()
     with record_activations(network, ["hidden_1", "hidden_2"]) as record:
@@ -169,8 +93,8 @@ def test_hidden_layers_can_be_recorded_by_name() -> None:
 
 
 def test_each_transition_is_valued_by_the_network_of_its_context() -> None:
-    networks = [StackedMLP(5, 1, hidden_units=8, activation="relu", normalisation="none",
-                           random=RandomStreams(SEEDS, f"critic/{context}")) for context in range(2)]  # fmt: skip
+    networks = [StackedMLP(5, 1, hidden_units=8, activation="relu", random=RandomStreams(SEEDS, f"critic/{context}"))
+                for context in range(2)]  # fmt: skip
     critic, batch = ContextCritic(networks), inputs()
     context = torch.arange(16).remainder(2).expand(3, 16).clone()
     context[1] = 1

@@ -125,7 +125,7 @@ def test_noise_starts_afresh_with_every_episode() -> None:
 def test_agents_that_do_not_learn_act_greedily_and_stay_as_they_are() -> None:
     trainer = make(learners=(1,))
     before = trainer.maddpg.networks_state()
-    greedy, actions = trainer.maddpg.act(trainer.observations), trainer.act()
+    greedy, actions = trainer.maddpg.networks.act(trainer.observations), trainer.act()
     assert torch.equal(actions[0], greedy[0]) and not torch.equal(actions[1], greedy[1])
     trainer.run()
     for name, tensor in trainer.maddpg.networks_state().items():
@@ -152,12 +152,12 @@ def test_noise_and_learning_rates_fall_linearly() -> None:
         assert trainer.noise_scale == pytest.approx(2.0 - until / 10)
     torch.testing.assert_close(torch.tensor(rates), (0.003 * (1 - 0.08 * torch.arange(10.0)))[:, None].expand(-1, 2))
     silent = make(noise_start=0.0)
-    assert torch.equal(silent.act()[0], silent.maddpg.act(silent.observations)[0])
+    assert torch.equal(silent.act()[0], silent.maddpg.networks.act(silent.observations)[0])
 
 
 def test_the_scale_multiplies_the_noise() -> None:
     one, half = make(noise_start=1.0), make(noise_start=0.5)
-    greedy = one.maddpg.act(one.observations)[0]
+    greedy = one.maddpg.networks.act(one.observations)[0]
     torch.testing.assert_close(one.act()[0] - greedy, 2.0 * (half.act()[0] - greedy), rtol=1e-4, atol=1e-6)
 
 
@@ -206,7 +206,7 @@ def real(discrete: bool = False, learners: tuple[int, ...] | None = None) -> tup
         episode_length=7, alone_share=0.4, trapped_start_share=0.3, continuous_actions=not discrete
     )
     worlds = BatchedPhysicalDeception(game, SEEDS, 4)
-    config = MADDPGConfig(hidden_units=8, contexts=2, standardise_rewards=True, normalisation="batch", tau=0.2)
+    config = MADDPGConfig(hidden_units=8, contexts=2, tau=0.2)
     maddpg = MADDPG(AgentSpaces(worlds.observation_sizes, worlds.action_sizes, discrete), config, SEEDS)
     training = TrainingConfig(
         worlds=4, updates=20, steps_per_update=2, batch_size=16, replay_capacity=50, warm_up=24, log_every=3,
@@ -304,18 +304,11 @@ def test_every_tensor_is_made_on_the_device_that_was_given(discrete: bool) -> No
     assert counters.device.type == "meta"  # the trick works
 
 
-@pytest.mark.parametrize("normalisation", ["none", "batch", "running"])
-def test_the_sessions_default_dtype_changes_nothing(normalisation: Any) -> None:
+def test_the_sessions_default_dtype_changes_nothing() -> None:
     def trained() -> dict[str, Tensor]:
         worlds = BatchedPhysicalDeception("trackable", SEEDS, 4)
         spaces = AgentSpaces(worlds.observation_sizes, worlds.action_sizes)
-        settings = MADDPGConfig(
-            hidden_units=8,
-            normalisation=normalisation,
-            contexts=2,
-            context_weights=(1.0, 2.0),
-            standardise_rewards=normalisation == "none",
-        )
+        settings = MADDPGConfig(hidden_units=8, contexts=2, context_weights=(1.0, 2.0))
         training = TrainingConfig(worlds=4, updates=4, warm_up=20, batch_size=8, log_every=2)
         trainer = Trainer(MADDPG(spaces, settings, SEEDS), worlds, training, SEEDS)
         trainer.run(2)

@@ -226,7 +226,7 @@ def test_batched_worlds_are_the_single_ones_under_trained_play(name: str, integr
     worlds = Lockstep.start(config, (2, 64), seed=7)
     generator = np.random.default_rng(7)
     for _ in range(config.episode_length):
-        greedy = learner.act([observation.float() for observation in worlds.batched.observe()])
+        greedy = learner.networks.act([observation.float() for observation in worlds.batched.observe()])
         worlds.step(
             tuple((a.double() + torch.tensor(generator.normal(0.0, 0.1, a.shape))).clamp(-1.0, 1.0) for a in greedy)
         )

@@ -26,8 +26,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load, save
 
 from soo_marl import cli
-from soo_marl.agents import MADDPGConfig, TrainingConfig
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents import MADDPG, AgentNetworks, MADDPGConfig, TrainingConfig
 from soo_marl.commands.tables.terminal import one_sentence
 from soo_marl.engines import Interrupted
 from soo_marl.report.page.page import write_report
@@ -463,7 +462,7 @@ CONDITION = conditions(TREATED)[-1]
 @pytest.fixture(scope="module")
 def measured() -> dict[str, bytes]:
     """The two files of a condition's measures, by the end of their names."""
-    agents = MADDPG(agent_spaces(CONFIG.game), CONFIG.maddpg, (0, 1))
+    agents = AgentNetworks(agent_spaces(CONFIG.game), CONFIG.maddpg, (0, 1))
     tensors = evaluation._tensors(measure_agents(agents, CONFIG.evaluation_game, 2))
     return {".safetensors": save(tensors), ".json": json.dumps({"stops": [None, None], "episodes": []}).encode()}
 

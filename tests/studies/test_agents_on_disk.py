@@ -10,7 +10,7 @@ from soo_marl.envs.observations import BLUE, RED
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import open_study
-from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
+from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, load_learner, save_agents
 from soo_marl.studies.learning.recipes import BaselineConfig
 
 Tiny = Callable[..., BaselineConfig]
@@ -26,7 +26,7 @@ def saved(tiny: Tiny, study: Path) -> tuple[BaselineConfig, StudyDirectory, MADD
 
 
 def load(config: BaselineConfig, directory: StudyDirectory, *seeds: int) -> MADDPG:
-    return load_agents(directory, "honest", seeds, config.game, config.maddpg)
+    return load_learner(directory, "honest", seeds, config.game, config.maddpg)
 
 
 def test_only_the_field_of_the_other_agent_is_scaled() -> None:
@@ -61,4 +61,4 @@ def test_agents_of_another_configuration_are_refused(saved: tuple[BaselineConfig
     config, directory, _ = saved
     wider = config.maddpg.model_copy(update={"hidden_units": 32})
     with pytest.raises(RunDirectoryError, match=r"agent\.safetensors does not fit: .* expected"):
-        load_agents(directory, "honest", [4], config.game, wider)
+        load_learner(directory, "honest", [4], config.game, wider)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from soo_marl.agents import MADDPG, MADDPGConfig
+from soo_marl.agents import AgentNetworks, MADDPGConfig
 from soo_marl.agents.networks import StackedMLP
 from soo_marl.envs import BLUE, preset
 from soo_marl.envs.batched import BatchedPhysicalDeception
@@ -29,11 +29,11 @@ SEEDS, EPISODES = (3, 4), 5
 GAME = preset("trackable").replace(episode_length=8, alone_share=0.4, trapped_start_share=0.3)
 
 
-def agents(game: PhysicalDeceptionConfig = GAME) -> MADDPG:
-    maddpg = MADDPG(agent_spaces(game), MADDPGConfig(hidden_units=8), SEEDS)
-    for actor in maddpg.actors:
+def agents(game: PhysicalDeceptionConfig = GAME) -> AgentNetworks:
+    networks = AgentNetworks(agent_spaces(game), MADDPGConfig(hidden_units=8), SEEDS)
+    for actor in networks.actors:
         actor.output.weight.data *= 300.0
-    return maddpg
+    return networks
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def test_where_no_step_qualifies_the_value_is_missing() -> None:
 
 def test_values_are_the_same_in_any_stack_and_differ_between_evaluation_seeds() -> None:
     stacked = measure_overlap(agents(), GAME, 2, EPISODES)[ValueKey("kept", "both", "imagined_red")]
-    single = MADDPG(agent_spaces(GAME), MADDPGConfig(hidden_units=8), SEEDS[1:])
+    single = AgentNetworks(agent_spaces(GAME), MADDPGConfig(hidden_units=8), SEEDS[1:])
     for actor in single.actors:
         actor.output.weight.data *= 300.0
     alone = measure_overlap(single, GAME, 1, EPISODES)[ValueKey("kept", "both", "imagined_red")]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from soo_marl.agents import MADDPG, MADDPGConfig
+from soo_marl.agents import AgentNetworks, MADDPGConfig
 from soo_marl.deception import behaviour
 from soo_marl.envs import BLUE, PhysicalDeception, PhysicalDeceptionState, preset
 from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT, BatchedPhysicalDeception
@@ -36,12 +36,12 @@ class HandMade:
         return red[..., 4:6].clamp(-1, 1) * (10.0 if self.red_follows else 0.0), blue_action
 
 
-def agents(game: PhysicalDeceptionConfig = GAME, seeds: Sequence[int] = (5, 6)) -> MADDPG:
+def agents(game: PhysicalDeceptionConfig = GAME, seeds: Sequence[int] = (5, 6)) -> AgentNetworks:
     """Untrained agents that act strongly."""
-    maddpg = MADDPG(agent_spaces(game), MADDPGConfig(hidden_units=16), seeds)
-    for actor in maddpg.actors:
+    networks = AgentNetworks(agent_spaces(game), MADDPGConfig(hidden_units=16), seeds)
+    for actor in networks.actors:
         actor.output.weight.data *= 300.0
-    return maddpg
+    return networks
 
 
 @pytest.mark.parametrize("continuous", [True, False])

@@ -384,10 +384,11 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
         def update(self: MADDPG, *arguments: Any) -> UpdateStatistics:
             nonlocal updates
-            updates += self.stream == condition
-            if self.stream == condition and updates == at:
+            meant = self.networks.random.name.startswith(condition)
+            updates += meant
+            if meant and updates == at:
                 with torch.no_grad():
-                    next(self.critics[1].parameters())[1] = torch.nan
+                    next(self.networks.critics[1].parameters())[1] = torch.nan
             return real(self, *arguments)
 
         monkeypatch.setattr(MADDPG, "update", update)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.statistics import auroc_interval, linear_probe, published_protocol, roc_points, separation
 from soo_marl.storage.lock import worker_lock
@@ -30,7 +31,6 @@ from soo_marl.studies.learning.overlap_values import (
     measure_overlap,
     sample_activations,
 )
-from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 from soo_marl.studies.learning.recipes import BaselineConfig, Kind, check_counts
 from soo_marl.studies.learning.records import (
     AgentRecord,

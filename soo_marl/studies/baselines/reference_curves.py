@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.agents.configuration import AgentSpaces, MADDPGConfig
+from soo_marl.agents.maddpg import MADDPG
 from soo_marl.agents.trainer import Trainer, TrainingConfig
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
 from soo_marl.storage.files import write_text

@@ -6,12 +6,12 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from soo_marl.agents.maddpg import MADDPGConfig
+from soo_marl.agents.configuration import MADDPGConfig
+from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
-from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig, Kind, Stage, check_counts, honest_game
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

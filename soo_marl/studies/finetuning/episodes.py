@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.agent_networks import AgentNetworks
 from soo_marl.deception import rubric_steps
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
@@ -24,7 +24,7 @@ _DIGITS = 4
 
 
 @torch.no_grad()
-def record_episodes(agents: MADDPG, game: PhysicalDeceptionConfig, condition: str) -> list[EpisodeRecord]:
+def record_episodes(agents: AgentNetworks, game: PhysicalDeceptionConfig, condition: str) -> list[EpisodeRecord]:
     """Some greedy episodes of the first agent of a stack; all conditions meet the same starts.
 
     Args:

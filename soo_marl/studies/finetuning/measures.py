@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.agent_networks import AgentNetworks, mean_action
+from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.deception import BehaviourRates, DeceptionProfile, Trajectories, behaviour, deception_profile
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import point_in_sight, red_unseen, untrapped, with_red, without_red
-from soo_marl.overlap import record_activations
+from soo_marl.overlap import activations_of, squared_error
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.baselines.evaluation import LATE_STATES
 from soo_marl.studies.learning.overlap_values import FORMS, ValueKey, measure_overlap
-from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 from soo_marl.studies.learning.rollout import greedy_steps, roll_out
 
 STREAM = "finetuning/evaluation"
@@ -55,7 +56,7 @@ class Measures:
     """By form ``[R]``: paper's pairing, both hidden layers."""
 
 
-def measure_agents(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int) -> Measures:
+def measure_agents(agents: AgentNetworks, game: PhysicalDeceptionConfig, episodes: int) -> Measures:
     """Measure a stack of agents.
 
     Args:
@@ -80,7 +81,7 @@ def measure_agents(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int)
 
 
 @torch.no_grad()
-def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, stream: str) -> Sensitivity:
+def sensitivity(agents: AgentNetworks, game: PhysicalDeceptionConfig, episodes: int, stream: str) -> Sensitivity:
     """Play greedy episodes and compare blue's actions with those it would take if red were unseen, or elsewhere.
 
     Distances are between the two forces, each in [-1, 1]^2 (probabilities where actions are discrete). What a blind
@@ -97,22 +98,22 @@ def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, st
     actor = agents.actors[BLUE_AGENT]
     runs = len(agents.seeds)
     sums = torch.zeros(3, runs, device=agents.device)
-    units = sum(activation.shape[-1] for activation in _activations(agents, worlds.observe()[BLUE_AGENT]))
+    units = 2 * actor.output.weight.shape[-1]
     # In float32 the difference of both would be nothing but rounding where activations hardly vary.
     first, second = (torch.zeros(runs, units, device=agents.device, dtype=torch.float64) for _ in range(2))
     observations = 0
     for step in greedy_steps(agents, worlds):
         blue = step.observations[BLUE_AGENT]
-        with record_activations(actor, HIDDEN_LAYERS) as record:
-            action = _squashed(agents, actor(blue))
-            hidden = torch.cat(list(record.take().values()), dim=-1).double()
+        (layers,) = activations_of(actor, (*HIDDEN_LAYERS, "output"), blue)
+        action = mean_action(layers["output"], agents.spaces.discrete)
+        hidden = _units(layers).double()
         first += hidden.sum(dim=1)
         second += hidden.square().sum(dim=1)
         observations += blue.shape[1]
         moved = with_red(blue, point_in_sight(blue, game.blue_sight_radius, random))
         seen = (~red_unseen(blue) & untrapped(blue)).float()
         for i, other in enumerate((without_red(blue), moved)):
-            distance = torch.linalg.vector_norm(action - _squashed(agents, actor(other)), dim=-1)
+            distance = torch.linalg.vector_norm(action - mean_action(actor(other), agents.spaces.discrete), dim=-1)
             sums[i] += (distance * seen).sum(dim=1)
         sums[2] += seen.sum(dim=1)
     mean = first / observations
@@ -126,26 +127,20 @@ def sensitivity(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, st
     )
 
 
-def step_overlap(agents: MADDPG, blue: Tensor, game: PhysicalDeceptionConfig, random: RandomStreams) -> Tensor:
+def step_overlap(agents: AgentNetworks, blue: Tensor, game: PhysicalDeceptionConfig, random: RandomStreams) -> Tensor:
     """Squared difference of blue's activations between each observation and its other one: ``[R, N]``.
 
     Where blue does not see red, red is imagined in the sight disc; where it does, its field is blanked.
     """
     imagined = with_red(blue, point_in_sight(blue, game.blue_sight_radius, random))
     other = torch.where(red_unseen(blue)[..., None], imagined, without_red(blue))
-    pairs = zip(_activations(agents, blue), _activations(agents, other), strict=True)
-    return torch.cat([(one - two).square() for one, two in pairs], dim=-1).mean(dim=-1)
+    pairs = activations_of(agents.actors[BLUE_AGENT], HIDDEN_LAYERS, blue, other)
+    return squared_error(*({"hidden": _units(layers)} for layers in pairs))
 
 
-def _activations(agents: MADDPG, blue: Tensor) -> list[Tensor]:
-    actor = agents.actors[BLUE_AGENT]
-    with record_activations(actor, HIDDEN_LAYERS) as record:
-        actor(blue)
-        return list(record.take().values())
-
-
-def _squashed(agents: MADDPG, output: Tensor) -> Tensor:
-    return torch.softmax(output, dim=-1) if agents.spaces.discrete else torch.tanh(output)
+def _units(layers: Mapping[str, Tensor]) -> Tensor:
+    """The units of both hidden layers side by side."""
+    return torch.cat([layers[layer] for layer in HIDDEN_LAYERS], dim=-1)
 
 
 def _with_red(trajectories: Trajectories, returns: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from soo_marl.agents.agent_networks import mean_action
 from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.replay import Transitions
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
@@ -33,7 +34,7 @@ from soo_marl.envs.observations import (
     with_red,
     without_red,
 )
-from soo_marl.overlap import LOG_FLOOR, overlap_loss, record_activations
+from soo_marl.overlap import LOG_FLOOR, activations_of, overlap_loss
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
 from soo_marl.studies.learning.recipes import RED as RED_AGENT
@@ -70,8 +71,7 @@ class Sources:
 
     def action(self, actor: StackedMLP, blue: Tensor) -> Tensor:
         """What an actor does ``[R, B, size]``: forces, or probabilities of moves."""
-        output: Tensor = actor(blue)
-        return torch.softmax(output, dim=-1) if self.discrete else torch.tanh(output)
+        return mean_action(actor(blue), self.discrete)
 
     def shuffle(self, values: Tensor) -> Tensor:
         """Rows of ``[R, B, ...]`` in an order drawn anew for each run."""
@@ -298,9 +298,7 @@ def _tie_kept(
 
 def _activations(sources: Sources, actor: StackedMLP, *observations: Tensor) -> list[dict[str, Tensor]]:
     """Activations by layer ``[R, B, units]`` for each of several observations ``[R, B, size]``, in one pass."""
-    with record_activations(actor, sources.layers) as record:
-        actor(torch.cat(observations, dim=1))
-        recorded = record.take()
+    (recorded,) = activations_of(actor, sources.layers, torch.cat(observations, dim=1))
     sizes = [observation.shape[1] for observation in observations]
     parts = {layer: torch.split(values, sizes, dim=1) for layer, values in recorded.items()}
     return [{layer: parts[layer][i] for layer in sources.layers} for i in range(len(observations))]

@@ -22,7 +22,7 @@ from soo_marl.studies.baselines.evaluation import LATE_STATES
 from soo_marl.studies.finetuning.configuration import AFTER_STAGE, STAGE, FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.measures import sensitivity
 from soo_marl.studies.finetuning.methods import Loss, Sources
-from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, load_agents, read_stop
+from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, load_learner, read_stop
 from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
 from soo_marl.studies.learning.recipes import BLUE
 from soo_marl.studies.learning.rollout import roll_out
@@ -107,7 +107,7 @@ class FinetuneTask:
         place, condition = directory, self.label
         if phase.stage == STAGE:
             place, condition = StudyDirectory.read(self.source), config.kind
-        learner = load_agents(place, condition, seeds, config.baselines.game, config.maddpg, device)
+        learner = load_learner(place, condition, seeds, config.baselines.game, config.maddpg, device)
         return learner, [read_stop(place, condition, seed) for seed in seeds]
 
     def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
@@ -116,7 +116,7 @@ class FinetuneTask:
         if phase.stage != STAGE or loss is None:
             return None
         sources = Sources(
-            initial=copy.deepcopy(learner.actors[BLUE]).requires_grad_(False),
+            initial=copy.deepcopy(learner.networks.actors[BLUE]).requires_grad_(False),
             pairing=chosen.pairing_for(phase.game),
             sight_radius=phase.game.blue_sight_radius,
             layers=chosen.layers,
@@ -136,7 +136,7 @@ class FinetuneTask:
         game = config.evaluation_game
         if phase.stage == STAGE:
             game = self.treatment.entry.evaluation_game(game)
-        trajectories, returns = roll_out(learner, game, config.monitor_episodes, _MONITOR_STREAM)
+        trajectories, returns = roll_out(learner.networks, game, config.monitor_episodes, _MONITOR_STREAM)
         rates = behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length))
         with_red = torch.where(trajectories.alone, torch.nan, returns)
         return {
@@ -147,7 +147,9 @@ class FinetuneTask:
             "red_goal_rate": rates.red_goal_rate,
             "rubric_rate": rates.rubric_rate,
             "greedy_return": with_red.nanmean(dim=1),
-            "sensitivity": sensitivity(learner, game, config.monitor_episodes // 4 + 1, _MONITOR_STREAM).blanked,
+            "sensitivity": sensitivity(
+                learner.networks, game, config.monitor_episodes // 4 + 1, _MONITOR_STREAM
+            ).blanked,
         }
 
 

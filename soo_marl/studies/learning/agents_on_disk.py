@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.agents.agent_networks import AgentNetworks
+from soo_marl.agents.configuration import AgentSpaces, MADDPGConfig
+from soo_marl.agents.maddpg import MADDPG
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
@@ -90,18 +92,43 @@ def load_agents(
     game: PhysicalDeceptionConfig,
     config: MADDPGConfig,
     device: torch.device | str = "cpu",
-) -> MADDPG:
-    """Read the agents of several seeds into one stack.
+) -> AgentNetworks:
+    """Read the agents of several seeds into one stack, to act and to be measured.
 
     Raises:
         RunDirectoryError: a file is missing, damaged, or of another configuration or run.
     """
-    maddpg = MADDPG(agent_spaces(game), config, seeds, device)
-    expected = {name: TensorHeader.of(tensor[:1]) for name, tensor in maddpg.networks_state().items()}
+    agents = AgentNetworks(agent_spaces(game), config, seeds, device)
+    agents.load_state(_read_networks(agents, directory, condition))
+    return agents
+
+
+def load_learner(
+    directory: StudyDirectory,
+    condition: str,
+    seeds: Sequence[int],
+    game: PhysicalDeceptionConfig,
+    config: MADDPGConfig,
+    device: torch.device | str = "cpu",
+) -> MADDPG:
+    """Read the agents of several seeds into one stack, with their targets, to learn on.
+
+    Raises:
+        RunDirectoryError: a file is missing, damaged, or of another configuration or run.
+    """
+    learner = MADDPG(agent_spaces(game), config, seeds, device)
+    learner.load_networks(_read_networks(learner.networks, directory, condition))
+    return learner
+
+
+def _read_networks(agents: AgentNetworks, directory: StudyDirectory, condition: str) -> dict[str, Tensor]:
+    """The networks and targets on disk of the same runs."""
+    headers = {name: TensorHeader.of(tensor[:1]) for name, tensor in agents.state().items()}
+    expected = headers | {f"target_{name}": header for name, header in headers.items()}
     states: list[dict[str, Tensor]] = []
-    for seed in seeds:
+    for seed in agents.seeds:
         path = agent_file(directory, condition, seed)
-        state, metadata = read_tensors(path, expected, device=device)
+        state, metadata = read_tensors(path, expected, device=agents.device)
         if (metadata.get("condition"), metadata.get("seed")) != (condition, str(seed)):
             raise RunDirectoryError(
                 f"{path} holds the agent of another run, {quoted(metadata.get('condition'))} with seed "
@@ -113,5 +140,4 @@ def load_agents(
                 f"{path} holds an agent of another study; delete it and run the command that trained it again"
             )
         states.append(state)
-    maddpg.load_networks({name: torch.cat([state[name] for state in states]) for name in expected})
-    return maddpg
+    return {name: torch.cat([state[name] for state in states]) for name in expected}

@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.agent_networks import AgentNetworks, mean_action
+from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import Pairing, imagined_red, perspective, red_unseen, untrapped
-from soo_marl.overlap import EpisodeSums, OverlapForm, episode_sums, record_activations
+from soo_marl.overlap import EpisodeSums, OverlapForm, activations_of, episode_sums
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.learning.phases import HIDDEN_LAYERS
 from soo_marl.studies.learning.rollout import greedy_steps
 
 ACTION = "action"
@@ -91,7 +91,7 @@ class OverlapSums:
 
 @torch.no_grad()
 def measure_overlap(
-    agents: MADDPG,
+    agents: AgentNetworks,
     game: PhysicalDeceptionConfig,
     evaluation_seeds: int,
     episodes: int,
@@ -130,7 +130,7 @@ def measure_overlap(
 
 @torch.no_grad()
 def sample_activations(
-    agents: MADDPG, game: PhysicalDeceptionConfig, count: int, stream: str = "classification/probe"
+    agents: AgentNetworks, game: PhysicalDeceptionConfig, count: int, stream: str = "classification/probe"
 ) -> NDArray[np.float64]:
     """Hidden activations of blue ``[A, count, units]`` at self steps with red untrapped, for a linear probe.
 
@@ -157,7 +157,7 @@ def sample_activations(
 
 
 def _sums_of_step(
-    agents: MADDPG,
+    agents: AgentNetworks,
     red: Tensor,
     blue: Tensor,
     game: PhysicalDeceptionConfig,
@@ -196,13 +196,10 @@ def _pairing(name: str, zero_flag: bool, game: PhysicalDeceptionConfig) -> Pairi
     return imagined_red(game.blue_sight_radius, zero_flag) if name == "imagined_red" else perspective(zero_flag)
 
 
-def _activations(agents: MADDPG, observations: Tensor) -> dict[str, Tensor]:
+def _activations(agents: AgentNetworks, observations: Tensor) -> dict[str, Tensor]:
     """Blue's activations by layer ``[A, N, units]``; the action is a force, or the probabilities of discrete moves."""
-    actor = agents.actors[BLUE_AGENT]
-    with record_activations(actor, HIDDEN_LAYERS) as record:
-        output = actor(observations)
-        action = torch.softmax(output, dim=-1) if agents.spaces.discrete else torch.tanh(output)
-        return {**record.take(), ACTION: action}
+    (layers,) = activations_of(agents.actors[BLUE_AGENT], (*HIDDEN_LAYERS, "output"), observations)
+    return layers | {ACTION: mean_action(layers["output"], agents.spaces.discrete)}
 
 
 def _fields(sums: list[EpisodeSums]) -> tuple[list[Tensor], list[Tensor]]:

@@ -13,15 +13,16 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, below
-from soo_marl.agents.networks import StackedMLP
+from soo_marl.agents.agent_networks import below
+from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.networks import HIDDEN_LAYERS, StackedMLP
 from soo_marl.agents.replay import Transitions
 from soo_marl.agents.trainer import Trainer, TrainingConfig
 from soo_marl.engines import Interrupted
 from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import imagined_red, untrapped
-from soo_marl.overlap import overlap, record_activations
+from soo_marl.overlap import activations_of, overlap
 from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.study_directory import StudyDirectory
@@ -30,9 +31,6 @@ from soo_marl.studies.learning.checkpoints import ShardCheckpoint, StoredState, 
 from soo_marl.studies.learning.curves import StageCurves, read_curves
 from soo_marl.studies.learning.recipes import BLUE, RED
 from soo_marl.studies.learning.stops import Stop, from_tensor, to_tensor
-
-HIDDEN_LAYERS = ("hidden_1", "hidden_2")
-"""Layers of the actor whose activations self-other overlap compares (paper: both hidden layers)."""
 
 _CHECKPOINT_SECONDS = 20.0
 """Between two checkpoints; longer where writing takes over a second, so that it never takes more than a twentieth."""
@@ -346,10 +344,7 @@ class _Session:
         """Raw self-other overlap ``[R]`` on recent transitions: flag kept, red untrapped; NaN for a stopped run."""
         red, blue = self.trainer.replay.latest_observations(_OVERLAP_SAMPLE)
         pairs = self.pairing(red, blue, self.overlap_random)
-        actor = self.trainer.maddpg.actors[BLUE].eval()
-        with record_activations(actor, HIDDEN_LAYERS) as record:
-            actor(pairs.self_observation)
-            self_activations = record.take()
-            actor(pairs.other_observation)
-            values = overlap(self_activations, record.take(), pairs.valid & untrapped(blue), run_dims=1)
+        actor = self.trainer.maddpg.networks.actors[BLUE]
+        own, other = activations_of(actor, HIDDEN_LAYERS, pairs.self_observation, pairs.other_observation)
+        values = overlap(own, other, pairs.valid & untrapped(blue), run_dims=1)
         return values.cpu().where(self.trainer.stopped < 0, torch.nan)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soo_marl.agents.maddpg import MADDPGConfig
+from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.deception import CompetenceGate
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PhysicalDeceptionConfig, preset

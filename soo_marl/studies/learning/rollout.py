@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents.agent_networks import AgentNetworks
 from soo_marl.deception import Trajectories
 from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT, BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
@@ -25,7 +25,7 @@ class RolloutStep:
 
 
 @torch.no_grad()
-def greedy_steps(agents: MADDPG, worlds: BatchedPhysicalDeception) -> Iterator[RolloutStep]:
+def greedy_steps(agents: AgentNetworks, worlds: BatchedPhysicalDeception) -> Iterator[RolloutStep]:
     """Play the worlds' present episode greedily, yielding each step once the worlds have taken it."""
     observations = worlds.observe()
     truncated = False
@@ -35,7 +35,9 @@ def greedy_steps(agents: MADDPG, worlds: BatchedPhysicalDeception) -> Iterator[R
         observations, truncated = step.observations, step.truncated
 
 
-def roll_out(agents: MADDPG, game: PhysicalDeceptionConfig, episodes: int, stream: str) -> tuple[Trajectories, Tensor]:
+def roll_out(
+    agents: AgentNetworks, game: PhysicalDeceptionConfig, episodes: int, stream: str
+) -> tuple[Trajectories, Tensor]:
     """Play greedy episodes and return what happened.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, MADDPGConfig
+from soo_marl.agents import MADDPG, MADDPGConfig
 from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs import preset
@@ -109,8 +109,8 @@ def hand_made(
     """Agents with these blues, one policy for all runs or one for each, and reds that follow a blue they see."""
     agents = MADDPG(agent_spaces(game), maddpg, seeds)
     given = [policies] * len(seeds) if isinstance(policies, Policy) else policies
-    set_linear(agents.actors[RED], {0: (4, 8.0 * game.red_sight_radius), 1: (5, 8.0 * game.red_sight_radius)})
-    for networks in (agents.actors, agents.target_actors):
+    set_linear(agents.networks.actors[RED], {0: (4, 8.0 * game.red_sight_radius), 1: (5, 8.0 * game.red_sight_radius)})
+    for networks in (agents.networks.actors, agents.targets.actors):
         for run, policy in enumerate(given):
             _set_blue(networks[BLUE], run, policy, game.blue_sight_radius)
     return agents

@@ -65,7 +65,6 @@ def make_actor(seeds: Sequence[int] = SEEDS, size: int = BLUE.size, stream: str 
         2,
         hidden_units=6,
         activation="relu",
-        normalisation="none",
         random=RandomStreams(seeds, stream),
         input_scale=scale,
     )

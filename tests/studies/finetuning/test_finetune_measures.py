@@ -27,7 +27,7 @@ from hand_made_agents import (
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG
+from soo_marl.agents import AgentNetworks
 from soo_marl.deception import behaviour, deception_profile, rubric_steps
 from soo_marl.engines import Compute, Interrupted
 from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
@@ -71,18 +71,18 @@ SEEDS = (0, 5)
 EPISODES = 12
 
 
-def agents(game: PhysicalDeceptionConfig, *policies: Policy) -> MADDPG:
-    return hand_made(game, baselines().maddpg, SEEDS, policies if len(policies) > 1 else policies[0])
+def agents(game: PhysicalDeceptionConfig, *policies: Policy) -> AgentNetworks:
+    return hand_made(game, baselines().maddpg, SEEDS, policies if len(policies) > 1 else policies[0]).networks
 
 
-def seeing(game: PhysicalDeceptionConfig, factor: float = 1.5) -> MADDPG:
+def seeing(game: PhysicalDeceptionConfig, factor: float = 1.5) -> AgentNetworks:
     """Blue's action is red's position, in units of its sight."""
     made = agents(game, STILL)
     set_linear(made.actors[BLUE_AGENT], {0: (6, factor), 1: (7, factor)})
     return made
 
 
-def watched(made: MADDPG, game: PhysicalDeceptionConfig, stream: str) -> list[Array]:
+def watched(made: AgentNetworks, game: PhysicalDeceptionConfig, stream: str) -> list[Array]:
     """Blue's observations ``[R, N, size]`` at every greedy step."""
     worlds = BatchedPhysicalDeception(game, made.seeds, EPISODES, stream=stream)
     return [step.observations[BLUE_AGENT].double().numpy() for step in greedy_steps(made, worlds)]
@@ -176,9 +176,9 @@ def test_discrete_actions_are_compared_as_probabilities() -> None:
     assert found.blanked.tolist() == pytest.approx([float((one - none).norm())] * 2, rel=1e-5)
 
 
-def hand_made_discrete(game: PhysicalDeceptionConfig) -> MADDPG:
+def hand_made_discrete(game: PhysicalDeceptionConfig) -> AgentNetworks:
     """Blue rather stays where it is while it sees red."""
-    made = MADDPG(agent_spaces(game), baselines().maddpg, SEEDS)
+    made = AgentNetworks(agent_spaces(game), baselines().maddpg, SEEDS)
     set_linear(made.actors[BLUE_AGENT], {0: (10, 2.0)})
     return made
 
@@ -205,7 +205,7 @@ def test_overlap_at_a_step_compares_with_the_other_observation() -> None:
     assert 0 < unseen < blue.shape[0] * blue.shape[1]
 
 
-def activations_of(made: MADDPG, run: int, observation: Tensor) -> Array:
+def activations_of(made: AgentNetworks, run: int, observation: Tensor) -> Array:
     actor = made.actors[BLUE_AGENT]
     values = observation.double().numpy() * actor.input_scale[run, 0].double().numpy()
     found = []
@@ -245,7 +245,7 @@ def test_a_blind_game_leaves_nothing_to_gain() -> None:
 def test_an_agent_is_measured_alone_as_in_a_stack() -> None:
     game = GAME.replace(alone_share=0.5)
     both = measure_agents(agents(game, LURES, HONEST), game, 20)
-    alone = measure_agents(hand_made(game, baselines().maddpg, SEEDS[1:], HONEST), game, 20)
+    alone = measure_agents(hand_made(game, baselines().maddpg, SEEDS[1:], HONEST).networks, game, 20)
     assert alone.returns[0] == both.returns[1] and alone.rates.trap_rate[0] == both.rates.trap_rate[1]
     assert float(alone.sensitivity.moved[0]) == pytest.approx(float(both.sensitivity.moved[1]), rel=1e-5)
     assert float(alone.overlap["kept"][0]) == pytest.approx(float(both.overlap["kept"][1]), rel=1e-5)
@@ -372,7 +372,9 @@ def test_what_is_written_is_read_back(measured: tuple[FinetuneConfig, StudyDirec
         (Condition("blank", BLANK), LURES, game.replace(blind=True)),
         (Condition(NONE.label, NONE, after=True), (LURES, STILL), game),
     ):
-        expected = measure_agents(hand_made(game, maddpg, config.seeds, policies), played, config.evaluation_episodes)
+        expected = measure_agents(
+            hand_made(game, maddpg, config.seeds, policies).networks, played, config.evaluation_episodes
+        )
         equal(read_measures(directory, condition), expected)
     assert all(file.exists() for file in measured_files(config, directory))
 
@@ -387,7 +389,7 @@ def test_what_is_not_a_number_is_read_back_too(
     run_measure(config, condition, tmp_path / "source", directory)
     found = read_measures(directory, condition)
     expected = measure_agents(
-        hand_made(config.evaluation_game, config.maddpg, (0, 1), STILL), config.evaluation_game, 2
+        hand_made(config.evaluation_game, config.maddpg, (0, 1), STILL).networks, config.evaluation_game, 2
     )
     equal(found, expected)
     assert bool(found.rates.goal_rate_alone.isnan().all()) and not found.rates.goal_rate.isnan().any()

@@ -12,7 +12,7 @@ import pytest
 from hand_made_agents import GAME, HONEST, STILL, baselines, finetuning, hand_made
 from pydantic import ValidationError
 
-from soo_marl.agents.maddpg import MADDPGConfig
+from soo_marl.agents import MADDPGConfig
 from soo_marl.engines import Compute
 from soo_marl.report.page.content import read_content
 from soo_marl.report.refresh import film_finetuning, refresh

@@ -32,7 +32,7 @@ from soo_marl.studies.finetuning.training import (
     treated_files,
 )
 from soo_marl.studies.learning import phases
-from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop, save_agents
+from soo_marl.studies.learning.agents_on_disk import agent_file, load_learner, read_stop, save_agents
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
 from soo_marl.studies.learning.curves import read_curves
 from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig
@@ -292,7 +292,7 @@ def test_each_stage_begins_with_the_right_agents(kind: str, make: Make, trained:
     task = task_of(config, chosen, trained[1].path)
     first, after = task.phases
     learner, stops = task.begin(directory, first, config.seeds, "cpu")
-    expected = load_agents(trained[1], kind, config.seeds, trained[0].game, trained[0].maddpg)
+    expected = load_learner(trained[1], kind, config.seeds, trained[0].game, trained[0].maddpg)
     assert same(learner.networks_state(), expected.networks_state()) and stops == [None, None]
     with pytest.raises(RunDirectoryError, match=r"soo\.updates-6/seed_2/agent\.safetensors is missing"):
         task.begin(directory, after, config.seeds, "cpu")
@@ -311,11 +311,11 @@ def test_what_comes_after_starts_from_the_treated_agents(
     chosen = TREATMENTS[0]
     directory = open_finetuning(study, config)
     run(config, chosen, trained[1].path, study)
-    moved = load_agents(
+    moved = load_learner(
         directory, "soo.weight_start-0.5.weight_end-2.updates-6", (0, 1), trained[0].game, config.maddpg
     )
     with torch.no_grad():
-        moved.actors[BLUE].output.bias[1].add_(0.5)
+        moved.networks.actors[BLUE].output.bias[1].add_(0.5)
     save_agents(directory, chosen.label, moved)
     for mark in (study / "steps" / "train").rglob("0_*.json"):
         write_json(mark, list(read_json(mark)["files"]))  # as earlier versions wrote it, without digests
@@ -335,7 +335,7 @@ def test_stopped_agents_stay_as_they_are(make: Make, trained: Trained, study: Pa
     chosen = treatment("soo", updates=6)
     config = make(chosen)
     source = open_study(tmp_path / "source", trained[0])
-    agents = load_agents(trained[1], "deceptive", (0, 1), trained[0].game, trained[0].maddpg)
+    agents = load_learner(trained[1], "deceptive", (0, 1), trained[0].game, trained[0].maddpg)
     stops = [None, Stop("settle", 2)]
     save_agents(source, "deceptive", agents, stops)
     run(config, chosen, source.path, study)
@@ -358,8 +358,8 @@ def test_weights_follow_their_schedule(make: Make, trained: Trained) -> None:
     loss.loss = lambda sources, actor, batch: sources.random.uniform(1)[:, 0] * 0.0 + 1.0
     batch: Any = None
     weights = []
-    actor = learner.actors[BLUE]
-    red = loss(RED, learner.actors[RED], replace_rewards())
+    actor = learner.networks.actors[BLUE]
+    red = loss(RED, learner.networks.actors[RED], replace_rewards())
     assert red.tolist() == [0.0, 0.0] and loss.calls == 0, "red's updates do not count"
     for _ in range(4):
         weights.append(loss(BLUE, actor, batch).tolist())
@@ -401,9 +401,9 @@ def test_the_actor_of_before_is_kept_as_it_was(make: Make, trained: Trained) -> 
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert isinstance(loss, WeightedLoss)
     before = {name: tensor.clone() for name, tensor in loss.sources.initial.state_dict().items()}
-    assert same(before, learner.actors[BLUE].state_dict())
+    assert same(before, learner.networks.actors[BLUE].state_dict())
     with torch.no_grad():
-        for parameter in learner.actors[BLUE].parameters():
+        for parameter in learner.networks.actors[BLUE].parameters():
             parameter.add_(1.0)
     assert same(before, loss.sources.initial.state_dict())
 
@@ -486,7 +486,7 @@ def test_monitoring_measures_the_agents_as_they_are(make: Make, trained: Trained
     for name in first:
         torch.testing.assert_close(first[name], again[name], equal_nan=True)
     # As many episodes elsewhere give nearly the same; the return is the honest one, of episodes with red.
-    measures = measure_agents(learner, config.evaluation_game, 200)
+    measures = measure_agents(learner.networks, config.evaluation_game, 200)
     assert first["greedy_return"].tolist() == pytest.approx(measures.returns.tolist(), abs=20)
     assert not any(math.isnan(value) for name in first for value in first[name].tolist())
     assert task.measure(task.phases[0], learner).keys() == first.keys()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loss_references import ROWS, SEEDS, TIES, flat, gradients, make_actor, make_batch, make_sources, rewound
 from torch import Tensor
 
-from soo_marl.agents.maddpg import MADDPG, MADDPGConfig
+from soo_marl.agents import MADDPG, MADDPGConfig
 from soo_marl.agents.replay import Transitions
 from soo_marl.envs.observations import (
     BLUE,
@@ -150,7 +150,7 @@ def test_the_loss_changes_blues_actor_and_nothing_else(
         learner, loss = learner_and_loss(name, seeds, weight=weight, towards=towards, pairing=pairing)
         assert loss is not None
         if with_loss:
-            value = loss(BLUE_AGENT, learner.actors[BLUE_AGENT], batch).detach()
+            value = loss(BLUE_AGENT, learner.networks.actors[BLUE_AGENT], batch).detach()
             loss.load_state({"counter": torch.tensor(0), "calls": torch.tensor(0)})
         statistics = learner.update(batch, learners, loss if with_loss else None)
         losses.append(statistics.actor_loss)

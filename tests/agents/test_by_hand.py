@@ -1,4 +1,4 @@
-"""The gradients written out by hand against automatic differentiation."""
+"""The gradients written out by hand against the equations of the update, differentiated automatically."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from soo_marl.agents import block_update
-from soo_marl.agents.block_update import BlockGradients
-from soo_marl.agents.gradients import AutogradGradients
-from soo_marl.agents.maddpg import MADDPG, AgentSpaces, MADDPGConfig
+from soo_marl.agents import MADDPG, AgentSpaces, MADDPGConfig, by_hand
 from soo_marl.agents.replay import Transitions
 from soo_marl.random_streams import RandomStreams
 
@@ -24,7 +21,7 @@ DISCRETE = AgentSpaces((3, 2, 2), (5, 3, 3), discrete=True)
 def make(spaces: AgentSpaces, **config: Any) -> MADDPG:
     maddpg = MADDPG(spaces, MADDPGConfig(**({"hidden_units": 8, "tau": 0.1} | config)), SEEDS)
     # Larger outputs than an untrained actor's, so that what squashing does to gradients is seen.
-    for actor in maddpg.actors:
+    for actor in maddpg.networks.actors:
         actor.output.weight.data.mul_(100.0 if not spaces.discrete else 3.0)
     return maddpg
 
@@ -48,7 +45,7 @@ CASES = [
     for spaces in (CONTINUOUS, DISCRETE)
     for changes in (
         {},
-        {"activation": "leaky_relu", "others_actions": "policy", "pre_squash_penalty": 0.5},
+        {"activation": "leaky_relu", "pre_squash_penalty": 0.5},
         {"contexts": 2, "clip_scope": "tensor"},
         {"contexts": 2, "context_weights": (1.0, 4.0), "reward_scale": 0.3, "gamma": 0.7},
     )
@@ -56,31 +53,43 @@ CASES = [
 
 
 @pytest.mark.parametrize(("spaces", "changes"), CASES)
-def test_gradients_losses_and_values_are_those_of_autograd(
+def test_gradients_losses_and_values_are_those_of_the_equations(
     spaces: AgentSpaces, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block_update, "_NUMBERS_PER_LAYER", 2 * 12 * 8)  # blocks of two runs and of one
-    batch = make_batch(spaces)
+    monkeypatch.setattr(by_hand, "_NUMBERS_PER_LAYER", 2 * 12 * 8)  # blocks of two runs and of one
+    batch, maddpg = make_batch(spaces), make(spaces, **changes)
+    assert [block.runs for block in maddpg._by_hand.blocks(12)] == [slice(0, 2), slice(2, 3)]
+    random = maddpg.networks.random
+    accelerated = maddpg._by_hand.of(batch)
+    drawn, random.counter = random.counter, 0
+    targets = zip(maddpg.targets.actors, batch.next_observations, strict=True)
+    next_actions = [maddpg.targets.squash(actor(observation)) for actor, observation in targets]
+    assert random.counter == drawn
+    for i in range(maddpg.agents):
+        found_loss = accelerated.critic(i)
+        loss = maddpg.critic_loss(i, batch, next_actions)
+        compare(maddpg.networks.critics[i], maddpg.critic_optimisers[i].gradient, found_loss, loss)
+        before = random.counter
+        found_loss, found_value = accelerated.actor(i)
+        random.counter = before  # the same samples once more
+        loss, value = maddpg.actor_loss(i, batch)
+        compare(maddpg.networks.actors[i], maddpg.actor_optimisers[i].gradient, found_loss, loss)
+        torch.testing.assert_close(found_value, value.detach(), rtol=1e-4, atol=1e-6)
 
-    def gradients(way: type[AutogradGradients] | type[BlockGradients]) -> list[Tensor]:
-        maddpg = make(spaces, **changes)
-        computed = way(maddpg, batch, batch.rewards)
-        found = []
-        for agent in range(maddpg.agents):
-            found += [computed.critic(agent), maddpg.critic_optimisers[agent].gradient.clone()]
-            found += [*computed.actor(agent), maddpg.actor_optimisers[agent].gradient.clone()]
-        return found
 
-    assert [block.runs for block in make(spaces).blocks(12)] == [slice(0, 2), slice(2, 3)]
-    for expected, found in zip(gradients(AutogradGradients), gradients(BlockGradients), strict=True):
-        assert float(expected.abs().max()) > 1e-4
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+def compare(network: nn.Module, gradient: Tensor, found_loss: Tensor, loss: Tensor) -> None:
+    """Hold loss and gradient against a loss with its graph; gradients of all parameters in one row per run."""
+    found = gradient.clone()
+    expected = torch.cat([part.flatten(1) for part in torch.autograd.grad(loss.sum(), list(network.parameters()))], 1)
+    assert float(expected.abs().max()) > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found_loss, loss.detach(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("spaces", "changes"), CASES)
 def test_learning_goes_the_same_way(spaces: AgentSpaces, changes: dict[str, Any]) -> None:
     by_hand, by_autograd = make(spaces, **changes), make(spaces, **changes)
-    by_autograd.gradients = AutogradGradients
+    by_autograd.gradients = "autograd"
     for draw in range(5):
         batch = make_batch(spaces, draw)
         found, expected = by_hand.update(batch), by_autograd.update(batch)
@@ -93,7 +102,7 @@ def test_learning_goes_the_same_way(spaces: AgentSpaces, changes: dict[str, Any]
 
 def test_minibatches_may_change_in_size_and_networks_be_loaded_between_updates() -> None:
     by_hand, by_autograd = make(CONTINUOUS), make(CONTINUOUS)
-    by_autograd.gradients = AutogradGradients
+    by_autograd.gradients = "autograd"
     other = make(CONTINUOUS).networks_state()
     for draw, size in enumerate((12, 7, 12)):
         for maddpg in (by_hand, by_autograd):
