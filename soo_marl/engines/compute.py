@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 
 @dataclass(frozen=True)
 class Compute:
@@ -39,8 +37,7 @@ LOCAL_WORKERS = Compute()
 def usable_cores(root: Path = Path("/")) -> int:
     """Number of processor cores this process may use: its affinity, or a container's quota where that is less.
 
-    Args:
-        root: folder in which ``proc`` and ``sys`` lie.
+    ``proc`` and ``sys`` lie in ``root``.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _control_groups(root):
@@ -54,11 +51,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this machine has, or a container's limit where that is less.
-
-    Args:
-        root: folder in which ``proc`` and ``sys`` lie.
-    """
+    """Bytes of memory that this machine has, or a container's limit where that is less; ``root`` as above."""
     limit = 1 << 62
     with suppress(OSError, ValueError, AttributeError):
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -136,6 +129,8 @@ def check_machine(compute: Compute, spreads: bool = False) -> None:
         if not spreads:
             raise ValueError("--device auto spreads a language model over several GPUs; here name cpu, cuda or cuda:0")
         return
+    import torch  # only here and below: it takes seconds to load
+
     try:
         torch.zeros(1, device=compute.device).sum().item()
     except (RuntimeError, AssertionError) as error:
@@ -147,6 +142,8 @@ def check_machine(compute: Compute, spreads: bool = False) -> None:
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Compute with so many torch threads within the block, and in float32, whatever the session's default is."""
+    import torch
+
     before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(count)
     torch.set_default_dtype(torch.float32)

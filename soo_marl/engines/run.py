@@ -1,21 +1,50 @@
-"""The one entry to all engines."""
+"""The one entry to all engines, and who works on which shard when."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol
 
-from soo_marl.engines.compute import LOCAL_WORKERS, Compute, check_settings, local_workers
-from soo_marl.engines.here import run_here
-from soo_marl.engines.local import run_in_workers
-from soo_marl.engines.shards import OnFailure
+from soo_marl.engines.compute import LOCAL_WORKERS, Compute, check_settings, local_workers, one_torch_thread
+from soo_marl.engines.interrupts import interrupts_asking
+from soo_marl.engines.local import LocalCrew
+from soo_marl.engines.shards import Attempts, Interrupted, Lost, OnFailure, Outcome, WorkerLostError
+
+Shards = Sequence[tuple[Any, ...]]
+OnProgress = Callable[[int, float], None]
+
+
+class Crew(Protocol):
+    """The workers of an engine, seen from the process that began the work. Every attempt at a shard has a number."""
+
+    def has_room(self) -> bool:
+        """Whether one more attempt can begin."""
+
+    def start(self, attempt: int, call: bytes) -> None:
+        """Have a call carried out, see :func:`soo_marl.engines.shards.answer`."""
+
+    def messages(self) -> Iterator[tuple[int, float | Outcome | Lost | WorkerLostError]]:
+        """What attempts say, one by one: units of work done, or how they ended; nothing after a moment of silence.
+
+        An error tells that no worker can be started.
+        """
+
+    def stop(self) -> None:
+        """Ask all attempts to stop, and wait until they have."""
+
+    def dismiss(self) -> None:
+        """Let the workers go; those still at work, after a second Ctrl-C, are killed."""
 
 
 def run_shards(
     function: Callable[..., Any],
-    shards: Sequence[tuple[Any, ...]],
+    shards: Shards,
     compute: Compute = LOCAL_WORKERS,
-    on_progress: Callable[[int, float], None] | None = None,
+    on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
 ) -> list[Any]:
     """Call ``function(*shard, report=..., stop=...)`` for every shard and return the results in order.
@@ -44,9 +73,79 @@ def run_shards(
     if not shards:
         return []
     if compute.engine == "ray":
-        from soo_marl.engines.ray_cluster import run_on_ray
+        from soo_marl.engines.ray_cluster import RayCrew, connection
 
-        return run_on_ray(function, shards, compute, on_progress, on_failure)
+        with connection(compute):
+            return _run_over(RayCrew(compute), function, shards, on_progress, on_failure)
     if compute.workers == 0:
-        return run_here(function, shards, on_progress, on_failure)
-    return run_in_workers(function, shards, min(local_workers(compute), len(shards)), on_progress, on_failure)
+        return _run_here(function, shards, on_progress, on_failure)
+    crew = LocalCrew(min(local_workers(compute), len(shards)))
+    return _run_over(crew, function, shards, on_progress, on_failure)
+
+
+def _run_here(
+    function: Callable[..., Any], shards: Shards, on_progress: OnProgress, on_failure: OnFailure | None
+) -> list[Any]:
+    """One shard after the other, without any other process."""
+    results: list[Any] = [None] * len(shards)
+    with interrupts_asking() as stop, one_torch_thread():
+        for index, shard in enumerate(shards):
+            try:
+                results[index] = function(*shard, report=partial(on_progress, index), stop=stop)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+            except Exception as error:
+                _pass_on(error, index, on_failure)
+        if stop():
+            raise KeyboardInterrupt
+    return results
+
+
+def _run_over(
+    crew: Crew, function: Callable[..., Any], shards: Shards, on_progress: OnProgress, on_failure: OnFailure | None
+) -> list[Any]:
+    """All shards over a crew, those whose worker is lost again and again until they get no further."""
+    results: dict[int, Any] = {}
+    waiting = deque(range(len(shards)))
+    histories = [Attempts() for _ in shards]
+    numbers, shard_of = itertools.count(), dict[int, int]()
+    with interrupts_asking() as interrupted:
+        try:
+            while len(results) < len(shards):
+                while waiting and crew.has_room():
+                    shard, attempt = waiting.popleft(), next(numbers)
+                    shard_of[attempt] = shard
+                    histories[shard].start()
+                    crew.start(attempt, pickle.dumps((function, shards[shard])))
+                for attempt, message in crew.messages():
+                    shard = shard_of[attempt]
+                    if isinstance(message, WorkerLostError):
+                        raise message
+                    if isinstance(message, float):
+                        histories[shard].report(message)
+                        on_progress(shard, message)
+                        continue
+                    try:
+                        if isinstance(message, Outcome):
+                            results[shard] = message.get()
+                        else:
+                            histories[shard].lose(message.how)
+                            waiting.appendleft(shard)
+                    except Exception as error:
+                        _pass_on(error, shard, on_failure)
+                        results[shard] = None
+                if interrupted():
+                    raise KeyboardInterrupt
+        except BaseException:
+            crew.stop()
+            raise
+        finally:
+            crew.dismiss()
+    return [results[index] for index in range(len(shards))]
+
+
+def _pass_on(error: Exception, shard: int, on_failure: OnFailure | None) -> None:
+    """Tell of the failure of a shard, or raise it where it is the end of everything."""
+    if on_failure is None or isinstance(error, Interrupted):
+        raise error
+    on_failure(shard, error)

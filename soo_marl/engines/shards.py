@@ -5,11 +5,16 @@ Calls and outcomes travel between processes as pickles, through pipes and Ray al
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+from soo_marl.engines.compute import one_torch_thread
 
 LOSSES = 3
 """So often a shard may lose its worker without getting further in between."""
@@ -27,13 +32,6 @@ class WorkerLostError(Exception):
     """A worker died, and again whenever its shard was taken up; the message is one sentence for the user."""
 
 
-def pass_on(error: Exception, shard: int, on_failure: OnFailure | None) -> None:
-    """Tell of the failure of a shard, or raise it where nobody wants to be told."""
-    if on_failure is None or isinstance(error, Interrupted):
-        raise error
-    on_failure(shard, error)
-
-
 class Attempts:
     """The attempts at one shard: whether a lost one may be followed by another.
 
@@ -42,15 +40,12 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self.number = 0
-        """Of the attempt, from 1."""
         self._losses = 0
         self._started = False
         self._done_at_start = 0.0
 
     def start(self) -> None:
         """An attempt begins."""
-        self.number += 1
         self._started = False
 
     def report(self, done: float) -> None:
@@ -74,10 +69,18 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one attempt ended: with a result, or with an error as :func:`packed_error` packs it."""
+class Lost:
+    """The worker of an attempt is gone."""
 
-    result: Any = None
+    how: str
+    """In a word."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: with a pickled result, or with an error as :func:`packed_error` packs it."""
+
+    result: bytes = b""
     error: bytes | None = None
 
     def get(self) -> Any:
@@ -87,19 +90,21 @@ class Outcome:
             Exception: what the shard raised.
         """
         if self.error is None:
-            return self.result
+            return pickle.loads(self.result)
         raise unpacked_error(self.error)
 
 
-def answer(call: bytes, report: Callable[[float], None], stop: Callable[[], bool]) -> bytes:
-    """Carry out a pickled call, a function and its arguments, in a worker; the answer is a pickled :class:`Outcome`."""
+def answer(call: bytes, report: Callable[[float], None], stop: Callable[[], bool]) -> Outcome:
+    """Carry out a pickled call, a function and its arguments, in a worker and with one torch thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should only the function itself load it
     try:
         function, arguments = pickle.loads(call)
         if stop():
             raise Interrupted
-        return pickle.dumps(Outcome(function(*arguments, report=report, stop=stop)))
+        with one_torch_thread() if "torch" in sys.modules else nullcontext():
+            return Outcome(pickle.dumps(function(*arguments, report=report, stop=stop)))
     except Exception as error:
-        return pickle.dumps(Outcome(error=packed_error(error)))
+        return Outcome(error=packed_error(error))
 
 
 def packed_error(error: Exception) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
 from soo_marl.engines import Compute, Interrupted, run_shards
@@ -33,6 +32,8 @@ class Positive(BaseModel):
 
 
 def square(number: int, delay: float, *, report: Report, stop: Stop) -> tuple[int, int, int]:
+    import torch  # workers of other tests start sooner without
+
     time.sleep(delay)
     report(float(number))
     time.sleep(0.01)
@@ -94,7 +95,7 @@ def count(folder: Path, kills_at: tuple[int, ...], until: int, *, report: Report
 
 def train_and_die(killed: Path, *shard: Any, report: Report, stop: Stop) -> None:
     """Train; the first time the process is killed after some reports, with a checkpoint on disk."""
-    from soo_marl.studies.baselines.training import train_shard  # workers of other tests start sooner without
+    from soo_marl.studies.baselines.training import train_shard
 
     reports = 0
 

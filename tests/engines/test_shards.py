@@ -1,11 +1,13 @@
 """How often a shard may lose its worker, and errors on their way between processes."""
 
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import shard_work
+import torch
 from pydantic import ValidationError
 
 from soo_marl.engines.shards import LOSSES, Attempts, WorkerLostError, answer, packed_error, unpacked_error
@@ -38,10 +40,16 @@ def test_a_later_start_allows_as_many_losses_again() -> None:
         lose(attempts, 9.0, 200.0)
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an answer changes is put back."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def answered(function: Callable[..., Any], *arguments: Any) -> Any:
     """What arrives of a call in a worker."""
     call = pickle.dumps((function, arguments))
-    return pickle.loads(answer(call, report=lambda done: None, stop=lambda: False)).get()
+    return answer(call, report=lambda done: None, stop=lambda: False).get()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +69,13 @@ def test_errors_survive_the_way(kind: str, error: type[Exception], message: str)
 
 
 def test_results_survive_the_way() -> None:
-    assert answered(shard_work.square, 3, 0.0)[0] == 9
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert answered(shard_work.square, 3, 0.0) == (9, os.getpid(), 1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_errors_that_cannot_travel_keep_their_message() -> None:

@@ -54,7 +54,7 @@ def test_agents_are_the_same_after_the_death_of_workers(engine: Compute, trained
 LONGER = [
     *("--seeds", "0", "1", "2", "--set", "seeds_per_shard=2", "--set", "evaluation_episodes=20"),
     *(f"--set=stages.{stage}.training.{change}" for stage in range(3) for change in ("updates=40", "log_every=10")),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
