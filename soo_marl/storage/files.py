@@ -1,8 +1,8 @@
 """Files that are whole or absent: one guarded way to read them, and one guarded way to write them.
 
 Nothing here is pickled: tensors are safetensors (see :mod:`soo_marl.storage.tensor_files`), everything else is JSON or
-text. Whatever stands in a study may come from somebody else, so links are not followed, pipes and devices are not
-opened, and what the operating system refuses (no memory, no permission) is kept apart from what is damaged: only of a
+text. Whatever stands in a study may come from somebody else, so links are not followed, and pipes and devices are not
+opened. What the operating system refuses (no memory, no permission) is kept apart from what is damaged: only of a
 damaged file does a message say that it may be deleted.
 """
 
@@ -68,12 +68,9 @@ class RunDirectoryError(Exception):
 
 @contextmanager
 def opened(path: Path, way_out: str = DELETE, *, follow: bool = False) -> Iterator[BinaryIO]:
-    """Open a file for reading, as everything that is read is opened.
+    """Open a file for reading, as everything that is read is opened; ``way_out`` tells what to do where it is no file.
 
-    Args:
-        path: the file.
-        way_out: what the user can do where it is no file.
-        follow: whether it may be a link; for files that the user named, and those of the installed package.
+    Links are followed, with ``follow``, where the user named the file or it is the installed package's.
 
     Raises:
         RunDirectoryError: it is missing, a link, no regular file (reading a pipe or a device might never end), or the
@@ -98,18 +95,25 @@ def opened(path: Path, way_out: str = DELETE, *, follow: bool = False) -> Iterat
 
 
 def cannot_read(path: Path, error: BaseException) -> RunDirectoryError:
-    """The error for something that the operating system did not let read, with the way out where there is a known one.
-
-    Args:
-        path: the file or folder.
-        error: what the operating system said, by itself or through a library.
-    """
+    """The error for a file or folder that the operating system, by itself or through a library, did not let read."""
     number = error_number(error)
     reason = "its name holds a NUL" if isinstance(error, ValueError) else quoted(error)
     if number is not None:
         reason = "it is a link" if number == errno.ELOOP else os.strerror(number)
+    return _refused("read", path, reason, number)
+
+
+def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
+    """The error for a file or folder that the operating system did not let write."""
+    return _refused("write", path, error.strerror or str(error), error.errno)
+
+
+def _refused(verb: str, path: Path, reason: str, number: int | None) -> RunDirectoryError:
+    text = str(path)
+    if len(text) > 2 * _LONGEST_QUOTE:
+        text = f"{text[:_LONGEST_QUOTE]} ... {text[-_LONGEST_QUOTE:]}"
     way_out = f"; {_WAYS_OUT[number]}" if number in _WAYS_OUT else ""
-    return RunDirectoryError(f"cannot read {printable(_shortened(path))}: {reason}{way_out}")
+    return RunDirectoryError(f"cannot {verb} {printable(text)}: {reason}{way_out}")
 
 
 def error_number(error: BaseException) -> int | None:
@@ -126,11 +130,7 @@ def error_number(error: BaseException) -> int | None:
 
 
 def read_bytes(path: Path, way_out: str = DELETE, *, follow: bool = False, largest: int = _LARGEST_JSON) -> bytes:
-    """The content of a file.
-
-    Raises:
-        RunDirectoryError: as :func:`opened`, or it has more than ``largest`` bytes.
-    """
+    """The content of a file of at most ``largest`` bytes; raises as :func:`opened`, for a larger one as well."""
     with opened(path, way_out, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
@@ -152,24 +152,19 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, way_out: str = DELETE) -> Any:
-    """Return the content of a JSON file. NaN and Infinity, which JSON does not know, are refused.
-
-    Args:
-        path: the file.
-        way_out: what the user can do about a file that is damaged.
+    """Return the content of a JSON file; ``way_out`` tells what to do about one that is damaged.
 
     Raises:
-        RunDirectoryError: the file is missing or unreadable, is not JSON, is nested too deep, or larger than 1 GiB.
+        RunDirectoryError: the file is missing or unreadable, is not JSON (which knows no NaN and no Infinity), is
+            nested too deep, or larger than 1 GiB.
     """
     content = read_bytes(path, way_out)
     try:
         return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise RunDirectoryError(
-            f"{path} is not readable JSON, perhaps half-written ({quoted(error)}); {way_out}"
-        ) from error
-    except RecursionError as error:
-        raise RunDirectoryError(f"{path} is not readable JSON: it is nested too deep; {way_out}") from error
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        why = ": it is nested too deep" if deep else f", perhaps half-written ({quoted(error)})"
+        raise RunDirectoryError(f"{path} is not readable JSON{why}; {way_out}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -177,13 +172,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def validate(adapter: TypeAdapter[T], content: Any, path: Path, way_out: str = DELETE) -> T:
-    """Return ``content``, read from ``path``, as the adapter's type.
-
-    Args:
-        adapter: the type.
-        content: what was read.
-        path: where from.
-        way_out: what the user can do about a file that does not fit.
+    """Return ``content``, read from ``path``, as the adapter's type; ``way_out`` is as in :func:`read_json`.
 
     Raises:
         RunDirectoryError: it does not fit; names the file, the first field that does not fit, and why.
@@ -206,10 +195,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Readers see the old file or the whole new one, never a part. Missing folders are made. When the block raises, the
     old file stays and the new one is removed. A link at ``path`` is replaced, not followed.
 
-    Args:
-        path: the file.
-        durable: whether it is on the disk afterwards, even after a power cut. Without, a power cut within the next
-            seconds may leave the file empty; for what is quickly made again.
+    Without ``durable``, a power cut within the next seconds may leave the file empty: for what is quickly made again.
 
     Raises:
         RunDirectoryError: the operating system refused (no permission, no space, not a folder ...).
@@ -237,11 +223,8 @@ def replacing_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that becomes ``path`` when the block ends without an error.
 
     For libraries that write several files. What they put there becomes readable for everybody whom the user's settings
-    let read. When the block raises, nothing is left.
-
-    Args:
-        path: the folder.
-        replace: whether a folder that is there already is replaced; else it stays, and the new one is dropped.
+    let read. When the block raises, nothing is left. Without ``replace``, a folder that is there already stays, and
+    the new one is dropped.
 
     Raises:
         RunDirectoryError: the operating system refused, in the block or before or after; or ``path`` is a link or no
@@ -281,17 +264,6 @@ def replacing_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
-    """The error for something that the operating system did not let write, with the way out where there is a known one.
-
-    Args:
-        path: the file or folder.
-        error: what the operating system said.
-    """
-    way_out = f"; {_WAYS_OUT[error.errno]}" if error.errno in _WAYS_OUT else ""
-    return RunDirectoryError(f"cannot write {printable(_shortened(path))}: {error.strerror or error}{way_out}")
-
-
 def is_partial(name: str) -> bool:
     """Whether a file or folder of that name is one that this package had begun to write."""
     return _PARTIAL.fullmatch(name) is not None
@@ -307,32 +279,19 @@ def _synchronise(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file atomically.
-
-    Raises:
-        RunDirectoryError: as :func:`replacing`.
-    """
+    """Write a file atomically; raises as :func:`replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str, *, durable: bool = True) -> None:
-    """Write a UTF-8 file atomically.
-
-    Raises:
-        RunDirectoryError: as :func:`replacing`.
-    """
+    """Write a UTF-8 file atomically; raises as :func:`replacing`."""
     # Half of a surrogate pair, as Python makes of a command's argument that is not UTF-8, cannot be encoded.
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"), durable=durable)
 
 
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
-    """Write plain data (dicts, lists, strings, finite numbers, booleans, None) as JSON, atomically.
-
-    Raises:
-        RunDirectoryError: as :func:`replacing`.
-        ValueError: a number is NaN or infinite, which JSON cannot hold.
-    """
+    """Write plain data as JSON, atomically; raises as :func:`replacing`, and ValueError for NaN and infinity."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
 
 
@@ -353,8 +312,3 @@ def plain(text: str) -> str:
 def printable(text: str) -> str:
     """The same text with line breaks, control characters and halves of surrogate pairs as escape sequences."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _shortened(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 2 * _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ... {text[-_LONGEST_QUOTE:]}"

@@ -6,7 +6,8 @@ Two locks of the operating system (``flock``), which the kernel releases when a 
 * ``.workers.lock``: every worker process shares it while it works on a shard. Workers whose command was killed live on
   until they have written their checkpoint, which takes moments; the next command waits for them.
 
-The lock files stay, empty but for the holder's name. Nobody needs a lock to read.
+The lock files stay, empty but for the holder's name. Nobody needs a lock to read. (The package filelock has no shared
+lock of this kind, and makes up for a missing ``flock`` with files that a killed process leaves behind.)
 
 Commands on different machines see each other's locks where the network file system passes them on: NFS with its lock
 service, CephFS, Lustre mounted with ``flock``. Where it keeps them on each machine (NFS with ``nolock``, Lustre with
@@ -38,14 +39,8 @@ _SECONDS_TO_LEAVE = 60.0
 """How long a command waits for workers whose own command is gone."""
 
 
-class _Held(threading.local):
-    """Directories that this thread has locked."""
-
-    def __init__(self) -> None:
-        self.paths: set[str] = set()
-
-
-_held = _Held()
+_held: set[tuple[int, str]] = set()
+"""Threads, and the directories that they have locked."""
 
 
 @contextmanager
@@ -54,68 +49,48 @@ def command_lock(path: Path) -> Iterator[None]:
 
     What a study lies in is locked with it: a sweep at work comes to all of its points, a reproduction to its presets.
 
-    Args:
-        path: the directory, which must be there.
-
     Raises:
         RunDirectoryError: another command works there, or workers that its command left behind do not end, or a lock
             file cannot be written.
     """
-    key = os.path.realpath(path)
-    if key in _held.paths:
+    key = threading.get_ident(), os.path.realpath(path)
+    if key in _held:
         yield
         return
-    with ExitStack() as around:
-        for folder in _studies_around(Path(key)):
-            around.enter_context(command_lock(folder))
-        around.enter_context(_command_lock_of(path, key))
-        yield
-
-
-def _studies_around(path: Path) -> list[Path]:
-    """The study that a study is part of: in ``points/<number>`` of a sweep, or in a folder of a reproduction."""
-    folder = path.parent.parent if path.parent.name == "points" else path.parent
-    return [folder] if (folder / "study.json").is_file() else []
-
-
-@contextmanager
-def _command_lock_of(path: Path, key: str) -> Iterator[None]:
-    descriptor = _acquire(path / COMMAND_LOCK, fcntl.LOCK_EX)
-    if descriptor is None:
-        raise RunDirectoryError(
-            f"another command{_holder(path)} is at work in {path}; wait until it has ended, or name another folder"
-        )
-    try:
-        with _shared_or_alone(path, fcntl.LOCK_EX):
+    folder = Path(key[1]).parent
+    around = folder.parent if folder.name == "points" else folder
+    with ExitStack() as stack:
+        if (around / "study.json").is_file():
+            stack.enter_context(command_lock(around))
+        descriptor = _acquire(path / COMMAND_LOCK, fcntl.LOCK_EX)
+        if descriptor is None:
+            raise RunDirectoryError(
+                f"another command{_holder(path)} is at work in {path}; wait until it has ended, or name another folder"
+            )
+        stack.callback(os.close, descriptor)
+        with _workers_lock(path, fcntl.LOCK_EX):
             pass
         _rewrite(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-        _held.paths.add(key)
-        try:
-            yield
-        finally:
-            _held.paths.discard(key)
-            _rewrite(descriptor, "")
-    finally:
-        os.close(descriptor)
+        stack.callback(_rewrite, descriptor, "")
+        _held.add(key)
+        stack.callback(_held.discard, key)
+        yield
 
 
 @contextmanager
 def worker_lock(path: Path) -> Iterator[None]:
     """Tell later commands that a worker is at work in a directory, within the block; others may be so too.
 
-    Args:
-        path: the directory, which must be there.
-
     Raises:
         RunDirectoryError: a lock file cannot be written.
     """
-    with _shared_or_alone(path, fcntl.LOCK_SH):
+    with _workers_lock(path, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
-def _shared_or_alone(path: Path, operation: int) -> Iterator[None]:
-    """Hold the workers' lock, after waiting for it."""
+def _workers_lock(path: Path, operation: int) -> Iterator[None]:
+    """Hold it, shared or alone, after waiting for it."""
     deadline = time.monotonic() + _SECONDS_TO_LEAVE
     while (descriptor := _acquire(path / WORKERS_LOCK, operation)) is None:
         if time.monotonic() > deadline:

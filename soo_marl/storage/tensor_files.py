@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,35 +16,28 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from soo_marl.storage.files import (
-    DELETE,
-    RunDirectoryError,
-    cannot_read,
-    error_number,
-    opened,
-    printable,
-    quoted,
-    replacing,
-)
+from soo_marl.storage.files import DELETE, RunDirectoryError, cannot_read, error_number, opened, quoted, replacing
 
 _DIGEST = "digest"
 """Name of the digest among the metadata. Files without one are read as well: those of version 0.1 have none."""
 
 _DTYPES = {
+    "I64": torch.int64,
     "F64": torch.float64,
     "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
     "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+"""In the order in which a file has them."""
+
+_KINDS = {dtype: kind for kind, dtype in _DTYPES.items()}
 
 
 class TensorHeader(NamedTuple):
@@ -67,33 +59,34 @@ Headers = Mapping[str, TensorHeader]
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors (any shapes, any device) and text metadata as safetensors, atomically, with a digest.
 
-    Raises:
-        RunDirectoryError: as :func:`soo_marl.storage.files.replacing`.
+    Raises as :func:`soo_marl.storage.files.replacing`.
     """
     # safetensors wants dense tensors that share no storage; a view into a stack of runs shares its storage.
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     own = {name: t.clone() if t.untyped_storage().nbytes() != t.nbytes else t for name, t in dense.items()}
     text = dict(metadata or {})
-    with replacing(path) as temporary:
-        _save(own, temporary, text | {_DIGEST: _digest(own, text)})
-        _sort_metadata(temporary)
+    content: dict[str, Any] = {"__metadata__": dict(sorted((text | {_DIGEST: _digest(own, text)}).items()))}
+    # As the library lays a file out, but for the metadata, whose order it leaves to chance: equal content, equal bytes.
+    end, ordered = 0, sorted(own, key=lambda name: (list(_KINDS).index(own[name].dtype), name))
+    for name in ordered:
+        begin, end = end, end + own[name].nbytes
+        kind, shape = _KINDS[own[name].dtype], list(own[name].shape)
+        content[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    header = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    header = header.ljust(-(-len(header) // 8) * 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in ordered:
+            file.write(_raw(own[name]))
 
 
 def stored_digest(path: Path) -> str:
-    """The digest that a file of :func:`write_tensors` says it has; empty where it says none. Reads no tensor.
-
-    Raises:
-        RunDirectoryError: as :func:`read_headers`.
-    """
+    """The digest that a file of :func:`write_tensors` says it has, or nothing; raises as :func:`read_headers`."""
     return read_headers(path)[1].get(_DIGEST, "")
 
 
 def read_headers(path: Path, way_out: str = DELETE) -> tuple[dict[str, TensorHeader], dict[str, str]]:
     """Return what a safetensors file says about its tensors, and its text metadata, without reading the tensors.
-
-    Args:
-        path: the file.
-        way_out: what the user can do about a file that is damaged.
 
     Raises:
         RunDirectoryError: the file is missing, truncated or corrupt, or holds numbers of a kind that we never write.
@@ -113,11 +106,11 @@ def read_tensors(
     """Return the named tensors of a safetensors file, and its text metadata.
 
     Args:
-        path: The file.
-        expected: Every tensor that must be there, and nothing else may; unchecked where None.
-        device: Where the tensors go.
-        finite: Whether NaN and infinite numbers are refused.
-        way_out: what the user can do about a file that is damaged.
+        path: the file.
+        expected: every tensor that must be there, and nothing else may; unchecked where None.
+        device: where the tensors go.
+        finite: whether NaN and infinite numbers are refused.
+        way_out: what to do about a file that is damaged.
 
     Raises:
         RunDirectoryError: the file is missing, truncated or corrupt, has other names, shapes or kinds of numbers, or
@@ -159,7 +152,7 @@ def check_headers(path: Path, found: Headers, expected: Headers, way_out: str = 
 
 def _headers(file: Any, path: Path, way_out: str) -> dict[str, TensorHeader]:
     headers = {}
-    for name in file.keys():  # noqa: SIM118, no mapping
+    for name in sorted(file.keys()):
         tensor = file.get_slice(name)
         kind = tensor.get_dtype()
         if kind not in _DTYPES:
@@ -174,7 +167,7 @@ def _opened(path: Path, way_out: str) -> Iterator[Any]:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError as error:  # of the path, not of the file, which is as good as any
         raise RunDirectoryError(
-            f"cannot read {printable(str(path))}: tensors are only read from paths that are UTF-8; rename the folder"
+            f"cannot read {quoted(path)}: tensors are only read from paths that are UTF-8; rename the folder"
         ) from error
     # Held open meanwhile: what is no regular file is refused, and what lacks memory or descriptors is not damaged.
     with opened(path, way_out):
@@ -190,31 +183,6 @@ def _opened(path: Path, way_out: str) -> Iterator[Any]:
             raise RunDirectoryError(f"{path} is not a readable safetensors file: {quoted(error)}; {way_out}") from error
 
 
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    # The library writes under a name of its own beside the file; in a folder of ours, what a kill leaves is known.
-    folder = path.with_name(f"{path.name}-old")
-    folder.mkdir()
-    try:
-        save_file(tensors, folder / "tensors", metadata=metadata)
-        (folder / "tensors").chmod(path.stat().st_mode & 0o777)
-        os.replace(folder / "tensors", path)
-    except SafetensorError as error:
-        number = error_number(error)
-        raise OSError(str(error)) if number is None else OSError(number, os.strerror(number)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file, which the library writes in random order: equal content, equal bytes."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        file.seek(8)
-        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
-
-
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Digest of dense tensors on the CPU and of metadata, whatever their order.
 
@@ -223,6 +191,10 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     headers = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in sorted(tensors.items())]
     digest = hashlib.sha256(json.dumps([headers, sorted(metadata.items())]).encode())
     for _, tensor in sorted(tensors.items()):
-        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-        digest.update(content)
+        digest.update(_raw(tensor))
     return digest.hexdigest()[:32]
+
+
+def _raw(tensor: Tensor) -> Any:
+    """The bytes of a dense tensor on the CPU, in place."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()

@@ -135,10 +135,12 @@ def test_training_on_a_full_disk_goes_on_where_there_is_room_again(
 
 TINY = [
     *("--seeds", "0", "1", "--workers", "0", "--set", "evaluation_episodes=20", "--set", "game.episode_length=12"),
-    *(f"--set=stages.{stage}.training.{change}" for stage in range(3) for change in (
-        "updates=6", "log_every=2", "worlds=8", "warm_up=64", "batch_size=16"
-    )),
-]  # fmt: skip
+    *(
+        f"--set=stages.{stage}.training.{change}"
+        for stage in range(3)
+        for change in ("updates=6", "log_every=2", "worlds=8", "warm_up=64", "batch_size=16")
+    ),
+]
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str], *words: str) -> None:

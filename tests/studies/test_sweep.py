@@ -120,12 +120,12 @@ def test_nothing_is_done_twice(base: BaselineConfig, tmp_path: Path, monkeypatch
 
     calls = 0
 
-    def interrupted(*arguments: object, **options: object) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 4:
             options["stop"] = lambda: True
-        train_shard(*arguments, **options)  # type: ignore[arg-type]
+        train_shard(*arguments, **options)
 
     train_shard = module.train_shard
     monkeypatch.setattr(module, "train_shard", interrupted)

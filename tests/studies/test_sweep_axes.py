@@ -21,8 +21,11 @@ def test_a_grid_takes_every_combination() -> None:
     points = make_points(axes, draws=16, search_seed=0)
     assert [point.number for point in points] == [0, 1, 2, 3]
     assert [tuple(point.values.values()) for point in points] == [
-        (0.01, "relu"), (0.01, "tanh"), (0.05, "relu"), (0.05, "tanh"),
-    ]  # fmt: skip
+        (0.01, "relu"),
+        (0.01, "tanh"),
+        (0.05, "relu"),
+        (0.05, "tanh"),
+    ]
 
 
 def test_lists_and_nothing_can_be_values() -> None:

@@ -1,6 +1,7 @@
 """What mattered, on results that are made up so that the answer is known."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def simulate(
     return axes, points, metric + noise * generator.standard_normal(seeds)
 
 
-def found(*arguments: object, **options: object) -> dict[str, AxisRecord]:
-    axes, points, metric = simulate(*arguments, **options)  # type: ignore[arg-type]
+def found(*arguments: Any, **options: Any) -> dict[str, AxisRecord]:
+    axes, points, metric = simulate(*arguments, **options)
     return {record.field: record for record in axis_records(axes, points, "honest/return", metric)}
 
 
@@ -89,8 +90,8 @@ def test_dead_axes_are_called_dead(grid: list[str], random: list[str]) -> None:
     ],
 )
 def test_too_few_runs_give_no_number(grid: list[str], random: list[str], seeds: int, draws: int) -> None:
-    for record in found(grid, random, lambda point: point.values.get(TAU, 0.0),
-                        seeds=seeds, draws=max(draws, 1)).values():  # fmt: skip
+    records = found(grid, random, lambda point: point.values.get(TAU, 0.0), seeds=seeds, draws=max(draws, 1))
+    for record in records.values():
         assert (record.share, record.p_value, record.matters) == (None, None, False)
         assert record.groups
 

@@ -10,7 +10,7 @@ from soo_marl.commands.tables.terminal import add_row, new_table, say, show
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.findings import NO_VALUE, interval_text, number_text
 from soo_marl.studies.sweep.axes import value_text
-from soo_marl.studies.sweep.records import AxisRecord, SweepResult
+from soo_marl.studies.sweep.records import SweepResult
 
 _NARROW = 9
 """Characters of a column, enough for every number and for most words of a heading."""
@@ -43,28 +43,24 @@ def print_sweep(result: SweepResult, directory: StudyDirectory) -> None:
 def points_table(result: SweepResult) -> Table:
     """One row per point: the values of the axes, the first metric with its interval, the others without."""
     table = new_table(f"Points by {result.metrics[0]}, mean over {len(result.seeds)} seeds")
-    table.add_column("point", justify="right", no_wrap=True)
     names = short_names(list(result.points[0].values))
-    if len(names) > _MOST_COLUMNS:
+    many = len(names) > _MOST_COLUMNS
+    table.add_column("point", justify="right", no_wrap=True)
+    if many:
         table.add_column("values", overflow="fold")
-    else:
-        for name in names:
-            table.add_column(_spaced(name), justify="right", overflow="fold", max_width=_NARROW)
     # An interval in one piece; what is too wide for the terminal is folded elsewhere.
-    table.add_column(_spaced(result.metrics[0]), justify="right", no_wrap=True)
-    for metric in result.metrics[1:]:
-        table.add_column(_spaced(metric), justify="right", overflow="fold", max_width=_NARROW)
+    for name in [*([] if many else names), *result.metrics]:
+        whole = name == result.metrics[0]
+        width = None if whole else _NARROW
+        heading = name.replace("_", " ").replace("/", " ")
+        table.add_column(heading, justify="right", no_wrap=whole, overflow="fold", max_width=width)
     for point in result.points[:MOST_ROWS]:
-        means = [point.metrics[metric].mean for metric in result.metrics]
+        first, *others = (point.metrics[metric].mean for metric in result.metrics)
         values = [value_text(value) for value in point.values.values()]
-        if len(names) > _MOST_COLUMNS:
+        if many:
             values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
         add_row(
-            table,
-            str(point.number),
-            *values,
-            interval_text(means[0]),
-            *(number_text(mean.estimate) for mean in means[1:]),
+            table, str(point.number), *values, interval_text(first), *(number_text(mean.estimate) for mean in others)
         )
     return table
 
@@ -84,7 +80,10 @@ def axes_table(result: SweepResult, metric: str) -> Table:
             best = max(groups, key=lambda group: group.mean.estimate or 0.0)
             # Where nothing is shown, the highest mean would only be luck.
             place = (best.label, number_text(best.mean.estimate)) if record.matters else ("", "")
-            add_row(table, record.field, number_text(record.share), _p_text(record.p_value), _told(record), *place)
+            told, p_text = "yes" if record.matters else "not shown", f"{record.p_value or 0.0:.2g}"
+            if record.p_value is None:
+                told, p_text = "too few runs", NO_VALUE
+            add_row(table, record.field, number_text(record.share), p_text, told, *place)
     return table
 
 
@@ -97,17 +96,3 @@ def short_names(fields: Sequence[str]) -> list[str]:
         alone = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in fields) == 1)
         names.append(next(alone, field))
     return names
-
-
-def _told(record: AxisRecord) -> str:
-    if record.p_value is None:
-        return "too few runs"
-    return "yes" if record.matters else "not shown"
-
-
-def _p_text(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:.2g}"
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ").replace("/", " ")

@@ -73,20 +73,21 @@ def verdict(record: AxisRecord) -> str:
 
 
 def _draw_list(panel: Axes, axis: ListedAxis, record: AxisRecord, points: Sequence[PointRecord]) -> None:
-    places = {json.dumps(value): place for place, value in enumerate(axis.values)}
+    places = [json.dumps(value) for value in axis.values]
     joined: dict[str, list[tuple[int, float]]] = {}
     for point in points:
         mean = point.metrics[record.metric].mean.estimate
         if mean is not None:
-            others = {field: value for field, value in point.values.items() if field != axis.field}
-            joined.setdefault(json.dumps(others), []).append((places[json.dumps(point.values[axis.field])], mean))
+            others = json.dumps(point.values | {axis.field: None})
+            joined.setdefault(others, []).append((places.index(json.dumps(point.values[axis.field])), mean))
     for line in joined.values():
         panel.plot(*zip(*sorted(line), strict=True), color=_POINT, marker="o", markersize=4, linewidth=0.6, alpha=0.7)
-    labels = {value_text(value): place for place, value in enumerate(axis.values)}
+    labels = [value_text(value) for value in axis.values]
     for group in record.groups:
-        _draw_mean(panel, record, group, labels[group.label] - 0.18, labels[group.label] + 0.18)
-    panel.set_xticks(range(len(axis.values)), list(labels))
-    panel.set_xlim(-0.5, len(axis.values) - 0.5)
+        place = labels.index(group.label)
+        _draw_mean(panel, record, group, place - 0.18, place + 0.18)
+    panel.set_xticks(range(len(labels)), labels)
+    panel.set_xlim(-0.5, len(labels) - 0.5)
 
 
 def _draw_range(panel: Axes, record: AxisRecord, points: Sequence[PointRecord]) -> None:
@@ -99,10 +100,8 @@ def _draw_range(panel: Axes, record: AxisRecord, points: Sequence[PointRecord]) 
 
 def _draw_mean(panel: Axes, record: AxisRecord, group: GroupRecord, start: float, end: float) -> None:
     """A bar from start to end at the group's mean, and its interval as a band."""
-    colour = _MATTERS if record.matters else GREY
-    mean = group.mean
-    if mean.estimate is None:
-        return
-    panel.plot([start, end], [mean.estimate] * 2, color=colour, linewidth=2.5, solid_capstyle="butt", zorder=3)
+    colour, mean = _MATTERS if record.matters else GREY, group.mean
+    if mean.estimate is not None:
+        panel.plot([start, end], [mean.estimate] * 2, color=colour, linewidth=2.5, solid_capstyle="butt", zorder=3)
     if mean.low is not None and mean.high is not None:
         panel.fill_between([start, end], mean.low, mean.high, color=colour, alpha=0.2, linewidth=0)

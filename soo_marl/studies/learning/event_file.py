@@ -6,8 +6,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -20,8 +19,8 @@ from soo_marl.storage.files import cannot_write
 class EventFile:
     """The scalars of one stage of one run, alone in one file that replaces those of earlier sessions.
 
-    ``SummaryWriter`` adds a file per session instead, and entries of a killed session stay that its successor writes
-    again. It also writes in a thread, whose errors reach the terminal as tracebacks.
+    ``SummaryWriter`` adds a file per session instead, and keeps it open: a thousand runs at once would need more open
+    files than systems allow. It also writes in a thread, whose errors reach the terminal as tracebacks.
 
     Args:
         folder: where TensorBoard looks for the run.
@@ -35,11 +34,13 @@ class EventFile:
         # A new name each time: a TensorBoard that is running follows new files, not ones that shrink.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{stage}"
         self.path, self.stage = folder / name, stage
-        with self._errors_told():
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             for older in folder.glob(f"events.out.tfevents.*.{stage}"):
                 older.unlink()
-            self._append(Event(wall_time=time.time(), file_version="brain.Event:2"), os.O_CREAT | os.O_EXCL)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"), os.O_CREAT | os.O_EXCL)
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
         """Append one entry.
@@ -48,20 +49,14 @@ class EventFile:
             RunDirectoryError: the file cannot be written.
         """
         values = [Summary.Value(tag=f"{self.stage}/{name}", simple_value=value) for name, value in scalars.items()]
-        with self._errors_told():
-            self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _append(self, event: Event, flags: int = 0) -> None:
-        # Opened each time: a thousand runs at once would need more open files than systems allow.
         content = io.BytesIO()
         RecordWriter(content).write(event.SerializeToString())
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | flags, 0o666)
-        with open(descriptor, "wb") as file:
-            file.write(content.getvalue())
-
-    @contextmanager
-    def _errors_told(self) -> Iterator[None]:
         try:
-            yield
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | flags, 0o666)
+            with open(descriptor, "wb") as file:
+                file.write(content.getvalue())
         except OSError as error:
             raise cannot_write(self.path, error) from error

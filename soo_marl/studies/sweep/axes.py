@@ -13,21 +13,20 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 from scipy.stats import qmc
 
+from soo_marl.storage.records import CONFIG
 from soo_marl.studies.learning.recipes import BaselineConfig, with_changes
 
 LARGEST_SWEEP = 10_000
 """More points than this are taken for a slip of the finger."""
 
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
-
 
 class ListedAxis(BaseModel):
     """A field that takes the values of a list: all of them in turn (grid), or one at random (choice)."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     search: Literal["grid", "choice"] = Field(description="All values in turn, or one of them at random.")
     field: str = Field(description="Dotted name of a field of the baseline configuration.")
@@ -47,7 +46,7 @@ class ListedAxis(BaseModel):
 class RangeAxis(BaseModel):
     """A field that is drawn from a range, evenly in its value (uniform) or in its logarithm (log)."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     search: Literal["uniform", "log"] = Field(description="What is spread evenly: the value or its logarithm.")
     field: str = Field(description="Dotted name of a field of the baseline configuration.")
@@ -82,7 +81,7 @@ Axis = Annotated[ListedAxis | RangeAxis, Field(discriminator="search")]
 class Point(BaseModel):
     """One setting of all axes."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     number: int = Field(ge=0, description="Place in the sweep, from 0; name of its folder.")
     values: dict[str, JsonValue] = Field(description="Value of each field that is varied.")
@@ -91,8 +90,7 @@ class Point(BaseModel):
         """The baseline configuration of this point.
 
         Raises:
-            ValueError: a field does not exist.
-            pydantic.ValidationError: a value does not fit its field, or the values do not fit together.
+            ValueError, pydantic.ValidationError: a field does not exist, or the values do not fit.
         """
         try:
             return with_changes(base, [f"{field}={json.dumps(value)}" for field, value in self.values.items()])
@@ -128,14 +126,9 @@ def read_axes(grid: Sequence[str], random: Sequence[str], base: BaselineConfig) 
 
 
 def make_points(axes: Sequence[Axis], draws: int, search_seed: int) -> tuple[Point, ...]:
-    """All points of a sweep, in an order that the arguments decide alone.
+    """All points of a sweep with so many random draws, in an order that the arguments decide alone.
 
     Equal draws, which small choices bring about, are trained once.
-
-    Args:
-        axes: what is varied.
-        draws: how many random draws; without random axes it does not matter.
-        search_seed: seed of the draws.
 
     Raises:
         ValueError: a number is out of its range, or there would be too many points.
@@ -186,24 +179,20 @@ def _random_axis(text: str, base: BaselineConfig) -> ListedAxis | RangeAxis:
             "--random takes field=uniform:low:high, field=log:low:high or field=choice:value,value, for example "
             f"maddpg.actor_learning_rate=log:0.0005:0.01, not {text!r}"
         )
-    present = _present(base, field)
-    whole = isinstance(present, int) and not isinstance(present, bool)
+    whole = type(_present(base, field)) is int  # a bool is none
     return RangeAxis.model_validate({"search": search, "field": field, "low": low, "high": high, "whole": whole})
 
 
 def _listed(text: str) -> tuple[Any, ...]:
     """Values separated by commas: JSON where the whole is JSON, so that lists can be values, else text by text."""
-    try:
-        return tuple(json.loads(f"[{text}]"))
-    except (ValueError, RecursionError):
-        return tuple(_json_or_text(part) for part in text.split(","))
+    return tuple(_json(f"[{text}]", [_json(part, part) for part in text.split(",")]))
 
 
-def _json_or_text(text: str) -> Any:
+def _json(text: str, otherwise: Any) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        return otherwise
 
 
 def _present(base: BaselineConfig, field: str) -> Any:

@@ -34,7 +34,8 @@ SIGNIFICANT = 0.05
 FEWEST_SHUFFLES = 1 / SIGNIFICANT
 """Where fewer different shuffles exist, no result could ever be significant."""
 
-_SHUFFLES = 1_999
+_SHUFFLES = (*[100] * 19, 99)
+"""So many at once: all 1,999 of a large sweep would not fit into memory."""
 
 
 def axis_records(axes: Sequence[Axis], points: Sequence[Point], metric: str, values: Numbers) -> tuple[AxisRecord, ...]:
@@ -48,20 +49,21 @@ def axis_records(axes: Sequence[Axis], points: Sequence[Point], metric: str, val
     """
     generator = np.random.default_rng(0)
     tests = [_test(axis, axes, points, values, generator) for axis in axes]
-    tested = [index for index, test in enumerate(tests) if test is not None]
-    adjusted = false_discovery_control([test[1] for test in tests if test is not None]) if tested else []
-    p_values = dict(zip(tested, (float(value) for value in adjusted), strict=True))
-    records = [
-        AxisRecord(
-            field=axis.field,
-            metric=metric,
-            groups=_groups(axis, points, values, metric, generator),
-            share=None if test is None else test[0],
-            p_value=p_values.get(index),
-            matters=p_values.get(index, 1.0) <= SIGNIFICANT,
+    p_values = [p_value for _, p_value in filter(None, tests)]
+    adjusted = iter(false_discovery_control(p_values).tolist() if p_values else ())
+    records = []
+    for axis, test in zip(axes, tests, strict=True):
+        share, p_value = (None, None) if test is None else (test[0], next(adjusted))
+        records.append(
+            AxisRecord(
+                field=axis.field,
+                metric=metric,
+                groups=_groups(axis, points, values, metric, generator),
+                share=share,
+                p_value=p_value,
+                matters=p_value is not None and p_value <= SIGNIFICANT,
+            )
         )
-        for index, (axis, test) in enumerate(zip(axes, tests, strict=True))
-    ]
     return tuple(sorted(records, key=lambda record: -1.0 if record.share is None else record.share, reverse=True))
 
 
@@ -80,14 +82,14 @@ def _test(
     within = float(np.square(centred).sum())
     if within <= 1e-12 * float(np.square(metric).sum()):
         return 0.0, 1.0
-    found = _explained(codes[units], centred)
-    chance = np.array(
-        [_explained(_shuffled(codes, blocks, generator)[units], centred) for _ in range(_SHUFFLES)], dtype=np.float64
+    found = float(_explained(codes[None, units], centred)[0])
+    chance = np.concatenate(
+        [_explained(_shuffled(codes, blocks, times, generator)[:, units], centred) for times in _SHUFFLES]
     )
     share = within / total * (found - chance.mean()) / (within - chance.mean())
     # Shuffles that change nothing must count as equal, whatever the rounding.
     as_much = int((chance >= found * (1 - 1e-9)).sum())
-    return min(max(float(share), 0.0), 1.0), (1 + as_much) / (1 + _SHUFFLES)
+    return min(max(float(share), 0.0), 1.0), (1 + as_much) / (1 + len(chance))
 
 
 def _shuffling(
@@ -95,36 +97,33 @@ def _shuffling(
 ) -> tuple[Integers, Integers, Integers]:
     """What may be shuffled: the group of each of U units, the block that it stays in, and the unit of each run.
 
-    Args:
-        axis: the axis to shuffle.
-        axes: all axes.
-        points: the finished points.
-        rows: index of each run's point.
-        seeds: index of each run's seed.
+    ``rows`` and ``seeds`` are the indices of each run's point and seed.
     """
     codes = _codes(axis, points)
     if axis.search == "grid":
-        others = [
-            f"{seed} {_key(points[row], axes, but=axis)}"
-            for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True)
-        ]
-        return codes[rows], _numbered(others), np.arange(len(rows))
+        others = [_key(point, [other for other in axes if other is not axis]) for point in points]
+        runs = zip(rows.tolist(), seeds.tolist(), strict=True)
+        return codes[rows], _numbered([f"{seed} {others[row]}" for row, seed in runs]), np.arange(len(rows))
     draws = _numbered([_key(point, [other for other in axes if other.search != "grid"]) for point in points])
     used, first, units = np.unique(draws[rows], return_index=True, return_inverse=True)
     return codes[rows[first]], np.zeros(len(used), dtype=np.int64), units
 
 
-def _explained(codes: Integers, centred: Numbers) -> float:
-    """Sum of squares between groups; all groups together have the mean 0."""
-    counts = np.bincount(codes)
-    sums = np.bincount(codes, centred)
-    return float((np.square(sums) / np.maximum(counts, 1)).sum())
+def _explained(codes: Integers, centred: Numbers) -> Numbers:
+    """Sum of squares between groups ``[K]`` for codes ``[K, N]``; all ``N`` runs together have the mean 0."""
+    groups = int(codes.max()) + 1
+    cells = (codes + groups * np.arange(len(codes))[:, None]).ravel()
+    sums = np.bincount(cells, np.tile(centred, len(codes)), groups * len(codes))
+    counts = np.bincount(cells, minlength=groups * len(codes))
+    explained: Numbers = (np.square(sums) / np.maximum(counts, 1)).reshape(len(codes), groups).sum(axis=1)
+    return explained
 
 
-def _shuffled(codes: Integers, blocks: Integers, generator: np.random.Generator) -> Integers:
-    """The codes in another order, within blocks."""
-    shuffled = np.empty_like(codes)
-    shuffled[np.argsort(blocks, kind="stable")] = codes[np.argsort(blocks + generator.random(len(blocks)))]
+def _shuffled(codes: Integers, blocks: Integers, times: int, generator: np.random.Generator) -> Integers:
+    """The codes ``[U]`` in other orders ``[times, U]``, within blocks."""
+    shuffled = np.empty((times, len(codes)), dtype=np.int64)
+    order = np.argsort(blocks + generator.random((times, len(blocks))), axis=1)
+    shuffled[:, np.argsort(blocks, kind="stable")] = codes[order]
     return shuffled
 
 
@@ -143,9 +142,8 @@ def _codes(axis: Axis, points: Sequence[Point]) -> Integers:
         places = {json.dumps(value): place for place, value in enumerate(axis.values)}
         return np.array([places[json.dumps(point.values[axis.field])] for point in points], dtype=np.int64)
     drawn = _drawn(axis, points)
-    if not len(drawn):
-        return np.zeros(0, dtype=np.int64)
-    return np.searchsorted(np.quantile(drawn, [1 / 3, 2 / 3]), drawn).astype(np.int64)
+    thirds = np.quantile(drawn, [1 / 3, 2 / 3]) if points else drawn
+    return np.searchsorted(thirds, drawn).astype(np.int64)
 
 
 def _groups(
@@ -155,18 +153,23 @@ def _groups(
     groups = []
     for code in np.unique(codes):
         members = np.flatnonzero(codes == code)
-        fields: dict[str, object] = {}
+        low = high = None
         if isinstance(axis, ListedAxis):
-            fields["label"] = value_text(axis.values[int(code)])
+            label = value_text(axis.values[int(code)])
         else:
-            low, high = (float(end(_drawn(axis, points)[members])) for end in (np.min, np.max))
-            fields |= {"label": f"{low:g} to {high:g}", "low": low, "high": high}
+            drawn = _drawn(axis, points)[members]
+            low, high = float(drawn.min()), float(drawn.max())
+            label = f"{low:g} to {high:g}"
         sample = values[members[0]] if len(members) == 1 else point_means(values[members])
-        fields |= {
-            "points": [points[member].number for member in members.tolist()],
-            "mean": over_metric(metric, sample, generator),
-        }
-        groups.append(GroupRecord.model_validate(fields))
+        groups.append(
+            GroupRecord(
+                label=label,
+                low=low,
+                high=high,
+                points=tuple(points[member].number for member in members.tolist()),
+                mean=over_metric(metric, sample, generator),
+            )
+        )
     return tuple(groups)
 
 
@@ -177,10 +180,7 @@ def over_metric(metric: str, values: Numbers, generator: np.random.Generator) ->
 
 def point_means(values: Numbers) -> Numbers:
     """Mean over seeds ``[P]`` of values ``[P, S]``, leaving missing ones out; NaN where all are missing."""
-    present = ~np.isnan(values)
-    counts = present.sum(axis=1)
-    sums = np.where(present, values, 0.0).sum(axis=1)
-    means: Numbers = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    means: Numbers = np.ma.masked_invalid(values).mean(axis=1).filled(np.nan)
     return means
 
 
@@ -188,9 +188,9 @@ def _drawn(axis: Axis, points: Sequence[Point]) -> Numbers:
     return np.array([point.values[axis.field] for point in points], dtype=np.float64)
 
 
-def _key(point: Point, axes: Sequence[Axis], but: Axis | None = None) -> str:
+def _key(point: Point, axes: Sequence[Axis]) -> str:
     """The point's values on some axes, as text."""
-    return json.dumps([point.values[axis.field] for axis in axes if axis is not but])
+    return json.dumps([point.values[axis.field] for axis in axes])
 
 
 def _numbered(keys: Sequence[str]) -> Integers:

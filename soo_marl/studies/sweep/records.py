@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from soo_marl.statistics import Interval, Number
-from soo_marl.storage.records import Rate
-
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
+from soo_marl.storage.records import CONFIG, Rate
 
 
 class SeedValues(BaseModel):
     """A metric of one point, seed by seed."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     values: tuple[Number, ...] = Field(description="One per seed of the study, in its order.")
     mean: Interval = Field(description="Mean over seeds.")
@@ -22,7 +20,7 @@ class SeedValues(BaseModel):
 class PointRecord(BaseModel):
     """What one point of a sweep came to."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     number: int = Field(ge=0, description="Number of the point, and name of its folder in points/.")
     values: dict[str, JsonValue] = Field(description="Value of each field that is varied.")
@@ -33,7 +31,7 @@ class PointRecord(BaseModel):
 class GroupRecord(BaseModel):
     """The points that share a value of an axis, or a third of its range."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     label: str = Field(description="The value, or the range of values.")
     low: Number = Field(None, description="Smallest value, where the axis is a range.")
@@ -45,7 +43,7 @@ class GroupRecord(BaseModel):
 class AxisRecord(BaseModel):
     """How much an axis alone mattered for a metric."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     field: str = Field(description="Dotted name of the field.")
     metric: str = Field(description="The metric.")
@@ -64,7 +62,7 @@ class AxisRecord(BaseModel):
 class SweepResult(BaseModel):
     """Everything a sweep found."""
 
-    model_config = _CONFIG
+    model_config = CONFIG
 
     metrics: tuple[str, ...] = Field(description="What was asked for; points are compared by the first.")
     seeds: tuple[int, ...] = Field(description="Seeds of every point.")

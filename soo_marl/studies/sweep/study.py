@@ -7,21 +7,21 @@ shards of all points go through one call of the engine, so workers stay busy unt
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from soo_marl.engines import Compute, run_shards
 from soo_marl.engines.progress import Display
 from soo_marl.storage.faults import one_sentence
 from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.lock import worker_lock
-from soo_marl.storage.records import Record, read_list, write_list, write_one
+from soo_marl.storage.records import CONFIG, Record, read_list, write_list, write_one
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import RATES, open_study, read_study, summary, train_and_evaluate
 from soo_marl.studies.baselines.training import agent_files, train_shard
@@ -43,13 +43,9 @@ DEFAULT_METRICS = ("deceptive/trap_rate", "both/competent")
 
 
 class SweepConfig(BaseModel):
-    """A sweep, resolved: what is trained at which points.
+    """A sweep, resolved: what is trained at which points."""
 
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = CONFIG
 
     base: BaselineConfig = Field(description="The study that every point changes.")
     axes: tuple[Axis, ...] = Field(min_length=1, description="What is varied.")
@@ -70,11 +66,7 @@ class Metric:
         return f"{self.kind}/{self.measure}"
 
     def check(self, config: BaselineConfig) -> None:
-        """Refuse a metric that a study cannot have.
-
-        Raises:
-            ValueError: it does not train the agents that the metric is about.
-        """
+        """Raise ValueError where a study does not train the agents that the metric is about."""
         # Competence of one kind is judged against the other.
         needed = KINDS if self.kind == BOTH or self.measure == "competent" else (self.kind,)
         missing = [kind for kind in needed if kind not in config.kinds]
@@ -114,12 +106,7 @@ def sweep_config(
 ) -> SweepConfig:
     """The sweep that these options describe; the same options always give the same points.
 
-    Args:
-        base: the study that every point changes.
-        grid: axes of the grid, as :func:`soo_marl.studies.sweep.axes.read_axes` takes them.
-        random: axes of the random search, likewise.
-        draws: random draws, in every cell of the grid.
-        search_seed: seed of the draws.
+    They are those of :func:`soo_marl.studies.sweep.axes.read_axes` and :func:`soo_marl.studies.sweep.axes.make_points`.
 
     Raises:
         ValueError, pydantic.ValidationError: an axis makes no sense, or the configuration of a point does not fit.
@@ -160,15 +147,7 @@ def train_points(
 ) -> dict[int, str]:
     """Train and measure the points that are not finished yet; a point that fails keeps no other from being trained.
 
-    Args:
-        config: the sweep.
-        directory: its directory, opened with this configuration.
-        display: where to say what is done.
-        compute: where to compute.
-        command: the command that gives these results.
-
-    Returns:
-        By number of a point that failed, why, in a sentence.
+    ``command`` is the one that gives these results. Returns by number of a point that failed, why, in a sentence.
 
     Raises:
         WorkerLostError: no worker can be started.
@@ -236,12 +215,7 @@ def write_sweep_results(
 ) -> SweepResult:
     """Compare the finished points, and write ``results/sweep.json`` and ``results/summary.json``.
 
-    Args:
-        config: the sweep.
-        directory: its directory.
-        metrics: what to compare points by, the first before all.
-        command: the command that gives these results.
-        failed: by number of a point that failed, why.
+    ``metrics`` are what to compare points by, the first before all; ``failed`` is what :func:`train_points` returned.
 
     Raises:
         RunDirectoryError: a file cannot be written.
@@ -266,15 +240,10 @@ def write_sweep_results(
 
 
 def compare_points(config: SweepConfig, agents: dict[int, list[AgentRecord]], metrics: Sequence[Metric]) -> SweepResult:
-    """The finished points in order of the first metric, and what each axis did to every metric.
-
-    Args:
-        config: the sweep.
-        agents: the agents of each finished point, by its number.
-        metrics: what to compare points by.
-    """
+    """The finished points, with their agents by number, in order of the first metric, and what each axis did."""
     points = [point for point in config.points if point.number in agents]
-    values = {metric.name: _values(metric, [agents[point.number] for point in points], config) for metric in metrics}
+    of_points, seeds = [agents[point.number] for point in points], config.base.seeds
+    values = {metric.name: _values(metric, of_points, seeds) for metric in metrics}
     generator = np.random.default_rng(0)
     found = [
         PointRecord(
@@ -284,16 +253,20 @@ def compare_points(config: SweepConfig, agents: dict[int, list[AgentRecord]], me
                 name: SeedValues(values=tuple(table[row].tolist()), mean=over_metric(name, table[row], generator))
                 for name, table in values.items()
             },
-            stopped=sum(agent.stopped is not None for agent in agents[point.number]),
+            stopped=sum(agent.stopped is not None for agent in of_points[row]),
         )
         for row, point in enumerate(points)
     ]
-    first = metrics[0].name
+
+    def first_metric(record: PointRecord) -> float:
+        mean = record.metrics[metrics[0].name].mean.estimate
+        return -np.inf if mean is None else mean
+
     return SweepResult(
         metrics=tuple(values),
-        seeds=config.base.seeds,
+        seeds=seeds,
         unfinished=len(config.points) - len(points),
-        points=tuple(sorted(found, key=lambda record: _order(record.metrics[first].mean.estimate), reverse=True)),
+        points=tuple(sorted(found, key=first_metric, reverse=True)),
         axes=tuple(
             record for name, table in values.items() for record in axis_records(config.axes, points, name, table)
         ),
@@ -306,11 +279,9 @@ def sweep_summary(result: SweepResult, command: str) -> list[Record]:
     for point in result.points[:1]:
         values = ", ".join(f"{field}={value_text(value)}" for field, value in point.values.items())
         text = f"point {point.number}: {values}; the best of {len(result.points)} points, so it flatters"
-        for metric in result.metrics:
-            interval = point.metrics[metric].mean.model_dump()
-            records.append(
-                Record(name=f"best/{metric}", unit="mean over seeds", command=command, text=text, **interval)
-            )
+        for metric, found in point.metrics.items():
+            mean, unit = found.mean.model_dump(), "mean over seeds"
+            records.append(Record(name=f"best/{metric}", unit=unit, command=command, text=text, **mean))
     for axis in result.axes:
         told = "too few runs to tell" if axis.p_value is None else f"adjusted p-value {axis.p_value:.2g}"
         records.append(
@@ -343,21 +314,15 @@ def _shard_step(seeds: tuple[int, ...]) -> str:
     return f"shards/seeds_{seeds[0]}-{seeds[-1]}"
 
 
-def _values(metric: Metric, agents: Sequence[Sequence[AgentRecord]], config: SweepConfig) -> NDArray[np.float64]:
+def _values(metric: Metric, agents: Sequence[Sequence[AgentRecord]], seeds: Sequence[int]) -> NDArray[np.float64]:
     """A metric ``[P, S]`` of the agents of every point, seed by seed."""
-    seeds = config.base.seeds
     rows = [[metric.of([agent for agent in of_point if agent.seed == seed]) for seed in seeds] for of_point in agents]
     return np.array(rows, dtype=np.float64).reshape(len(agents), len(seeds))
-
-
-def _order(value: float | None) -> float:
-    return -np.inf if value is None else value
 
 
 class _Silence:
     """A display that shows nothing."""
 
-    @contextmanager
-    def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
+    def task(self, name: str, total: float, shards: int) -> AbstractContextManager[Callable[[int, float], None]]:
         """Show nothing; yields a function that does nothing."""
-        yield lambda shard, units: None
+        return nullcontext(lambda shard, units: None)
