@@ -21,8 +21,8 @@ from test_fuzz import BYTES, CASES, CHANGES, broken, cases, changed, refused
 from soo_marl.llm.measures.evaluation import EvaluationConfig, ModelMeasures
 from soo_marl.llm.measures.latent import LatentOverlap, LayerGap, LayerOverlap
 from soo_marl.llm.measures.records import EpochRecord, LatentRecord, TrainingRecord
+from soo_marl.llm.measures.responses import Response, write_responses
 from soo_marl.llm.methods.recipes import load_recipes
-from soo_marl.llm.model.generation import Response, write_responses
 from soo_marl.llm.prompts.pairs import read_pairs
 from soo_marl.llm.prompts.templates import load_inventory, load_templates
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig

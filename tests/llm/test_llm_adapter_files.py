@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_language_model
 
-from soo_marl.llm.model.adapter_files import ADAPTER_WEIGHTS
-from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora, load_adapter, merged, save_adapter
+from soo_marl.llm.model.adapters import ADAPTER_WEIGHTS, LoraSettings
+from soo_marl.llm.model.models import LanguageModel, add_lora, load_adapter, merged, save_adapter
 from soo_marl.storage.files import RunDirectoryError
 
 TOKENS = torch.tensor([[5, 9, 30, 7]])

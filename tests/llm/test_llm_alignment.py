@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from soo_marl.llm.model.alignment import PaddedBatch, TokenMode, align, longest, repadded, token_span
+from soo_marl.llm.model.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
 from soo_marl.overlap import overlap, overlap_loss
 
 Side = Literal["left", "right"]
@@ -123,7 +123,7 @@ def test_equal_prompts_meet_themselves(mode: TokenMode) -> None:
 
 def test_repadding_moves_tokens_and_keeps_them() -> None:
     mask = torch.tensor([[0, 1, 1], [1, 1, 1]]).bool()
-    batch = PaddedBatch(torch.tensor([[2, 5, 2], [6, 7, 8]]), mask)
+    batch = TokenBatch(torch.tensor([[2, 5, 2], [6, 7, 8]]), mask)
     right = repadded(batch, 4, "right", 0)
     assert right.input_ids.tolist() == [[5, 2, 0, 0], [6, 7, 8, 0]]
     assert right.attention_mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
@@ -167,4 +167,4 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="keeps the tokens apart"):
         align(one, one, one_mask, two_mask, "last")
     with pytest.raises(ValueError, match="raise the length"):
-        repadded(PaddedBatch(torch.ones(2, 3, dtype=torch.long), one_mask), 2, "left", 0)
+        repadded(TokenBatch(torch.ones(2, 3, dtype=torch.long), one_mask), 2, "left", 0)

@@ -18,8 +18,9 @@ from soo_marl.llm.measures.damage import (
     repetition,
     with_two_names,
 )
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.chat import render, token_ids
-from soo_marl.llm.model.models import LoraSettings, add_lora
+from soo_marl.llm.model.models import adapters_off, add_lora
 
 LAYERS = ("model.layers.1.self_attn.o_proj", "model.layers.2.mlp.down_proj")
 PROMPTS = [TinyPrompt(f"Bob asks {'again ' * place}where it is.", number=place) for place in range(5)]
@@ -96,7 +97,6 @@ def test_prompt_statistics_by_hand() -> None:
     rows = [torch.stack(recorded[name]) for name in LAYERS]
     for batch_size in (1, 3):
         found = prompt_statistics(model, PROMPTS, LAYERS, batch_size=batch_size)
-        assert found.prompts == 5
         assert found.power == pytest.approx(sum(float((row**2).mean()) for row in rows) / 2, rel=1e-5)
         centred = [row - row.mean(0) for row in rows]
         assert found.variance == pytest.approx(sum(float((row**2).mean()) for row in centred) / 2, rel=1e-5)
@@ -127,12 +127,12 @@ def test_the_gap_between_names_by_hand() -> None:
                 lambda _module, _inputs, output, outputs=outputs: outputs.append(output[0, -1].double())
             )
             with torch.no_grad():
-                model.model(torch.tensor([token_ids(model.tokenizer, render(model.tokenizer, text, "I"))]))
+                model.model(torch.tensor([token_ids(model.tokenizer, render(model.tokenizer, text))]))
             handle.remove()
             rows += outputs
         difference += float((rows[0] - rows[1]).square().mean())
         power += float((rows[0].square().mean() + rows[1].square().mean()) / 2)
-    found = name_control_gap(model, pairs, [name], answer_start="I", batch_size=3)
+    found = name_control_gap(model, pairs, [name], batch_size=3)
     assert found == pytest.approx(difference / power, rel=1e-5)
     assert name_control_gap(model, [("same", "same")], LAYERS) == pytest.approx(0, abs=1e-9)
 
@@ -142,8 +142,6 @@ def test_names_are_replaced_as_whole_words() -> None:
     assert with_two_names([prompt]) == [("Alex and Bobby: Alex's room", "Bob and Bobby: Bob's room")]
     with pytest.raises(ValueError, match="does not hold a name"):
         with_two_names([TinyPrompt("yourself")])
-    with pytest.raises(ValueError, match="two different persons"):
-        with_two_names([prompt], ("Ann", "Ann"))
 
 
 def test_layer_names_stay_and_the_adapter_counts_unless_left_out() -> None:
@@ -153,7 +151,8 @@ def test_layer_names_stay_and_the_adapter_counts_unless_left_out() -> None:
         if "lora_B" in name:
             torch.nn.init.ones_(parameter)
     assert prompt_statistics(adapted, PROMPTS, LAYERS).power != pytest.approx(plain.power, rel=1e-3)
-    assert prompt_statistics(adapted, PROMPTS, LAYERS, adapters=False).power == pytest.approx(plain.power, rel=1e-6)
+    with adapters_off(adapted):
+        assert prompt_statistics(adapted, PROMPTS, LAYERS).power == pytest.approx(plain.power, rel=1e-6)
 
 
 def test_too_few_prompts_are_refused() -> None:

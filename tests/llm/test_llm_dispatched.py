@@ -19,13 +19,12 @@ from tiny_models import tiny_language_model
 from tiny_treatments import CONDITIONS, assert_close, recipe, study, weights_of
 
 from soo_marl.llm.methods.finetuning import finetune
+from soo_marl.llm.model.adapters import LoraSettings, fingerprint, same_base
 from soo_marl.llm.model.chat import encode, render
-from soo_marl.llm.model.fingerprint import fingerprint, same_base
 from soo_marl.llm.model.generation import generate_texts
 from soo_marl.llm.model.models import (
     DeviceMemoryError,
     LanguageModel,
-    LoraSettings,
     add_lora,
     load_adapter,
     load_model,

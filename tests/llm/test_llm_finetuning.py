@@ -20,10 +20,11 @@ from soo_marl.engines import Interrupted
 from soo_marl.llm.methods.finetuning import METHODS, finetune, kept_pairs, method_named, training_pairs
 from soo_marl.llm.methods.loss import LanguageOverlapLoss, LossConfig
 from soo_marl.llm.methods.recipes import Recipe
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.chat import encode, render
 from soo_marl.llm.model.generation import generate_texts
 from soo_marl.llm.model.layers import layer_outputs
-from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.model.models import LanguageModel, add_lora
 from soo_marl.llm.prompts.pairs import PromptPair, pairs
 from soo_marl.llm.prompts.scenarios import prompts
 from soo_marl.storage.files import RunDirectoryError

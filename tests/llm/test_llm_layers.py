@@ -4,14 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from soo_marl.llm.model.alignment import PaddedBatch
-from soo_marl.llm.model.layers import (
-    decoder_layers,
-    evaluating,
-    layer_outputs,
-    matching_layers,
-    stack_modules,
-)
+from soo_marl.llm.model.alignment import TokenBatch
+from soo_marl.llm.model.layers import decoder_layers, evaluating, layer_outputs, matching_layers, stack_modules
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -45,9 +39,9 @@ def with_lora(model: Any, *targets: str, **settings: Any) -> Any:
     )
 
 
-def batch(seed: int = 0, rows: int = 2, tokens: int = 5) -> PaddedBatch:
+def batch(seed: int = 0, rows: int = 2, tokens: int = 5) -> TokenBatch:
     ids = torch.randint(3, 50, (rows, tokens), generator=torch.Generator().manual_seed(seed))
-    return PaddedBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+    return TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 class _Attention(nn.Module):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from soo_marl.llm.methods.loss import LanguageOverlapLoss, LossConfig, padding_token
-from soo_marl.llm.model.alignment import PaddedBatch, TokenMode
+from soo_marl.llm.model.alignment import TokenBatch, TokenMode
 from soo_marl.llm.model.layers import layer_outputs
 from soo_marl.overlap import overlap_loss, record_activations
 
@@ -42,7 +42,7 @@ def tiny(family: str = "Llama", layers: int = 3, lora: bool = True, trained: boo
     return peft.get_peft_model(model, adapter)
 
 
-def batch(seed: int, *lengths: int, columns: int = 8, side: str = "right") -> PaddedBatch:
+def batch(seed: int, *lengths: int, columns: int = 8, side: str = "right") -> TokenBatch:
     """Prompts of random tokens; the padding is a token that prompts contain too."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), columns), 2)
@@ -51,7 +51,7 @@ def batch(seed: int, *lengths: int, columns: int = 8, side: str = "right") -> Pa
         place = slice(0, length) if side == "right" else slice(columns - length, columns)
         ids[row, place] = torch.randint(2, 50, (length,), generator=generator)
         mask[row, place] = True
-    return PaddedBatch(ids, mask)
+    return TokenBatch(ids, mask)
 
 
 SELF, OTHER = batch(0, 5, 7, side="left"), batch(1, 6, 4, columns=6)
@@ -109,14 +109,12 @@ def test_the_value_is_the_core_loss_of_what_a_plain_recording_gives() -> None:
         )
 
 
-def test_several_layers_weigh_the_same_and_are_reported() -> None:
+def test_several_layers_weigh_the_same() -> None:
     model = tiny()
-    value = LanguageOverlapLoss(LossConfig(layers="0-2")).value(model, SELF, OTHER)
-    alone = [LanguageOverlapLoss(LossConfig(layers=n)).value(model, SELF, OTHER) for n in range(3)]
-    assert list(value.by_layer) == [f"base_model.model.model.layers.{n}.self_attn.o_proj" for n in range(3)]
-    torch.testing.assert_close(torch.stack(list(value.by_layer.values())), torch.stack([v.total for v in alone]))
-    torch.testing.assert_close(value.total, sum(v.total for v in alone) / 3)
-    assert value.total.requires_grad and not any(part.requires_grad for part in value.by_layer.values())
+    value = LanguageOverlapLoss(LossConfig(layers="0-2"))(model, SELF, OTHER)
+    alone = [LanguageOverlapLoss(LossConfig(layers=n))(model, SELF, OTHER) for n in range(3)]
+    torch.testing.assert_close(value, sum(alone) / 3)
+    assert value.requires_grad
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -185,7 +183,7 @@ def test_towards_self_the_gradient_is_that_of_the_other_side_alone(kind: Any) ->
         for sides in ("both", "other_to_self", "initial_self")
     )
     # The self of the moment, stored, is what the other side moves towards.
-    targets = to_initial.frozen_targets(model, [SELF], disable_adapters=False)
+    targets = to_initial.frozen_targets(model, [SELF])
     values = [both(model, SELF, OTHER), to_self(model, SELF, OTHER), to_initial(model, SELF, OTHER, targets)]
     torch.testing.assert_close(values[0], values[1])
     torch.testing.assert_close(values[0], values[2])
@@ -195,19 +193,24 @@ def test_towards_self_the_gradient_is_that_of_the_other_side_alone(kind: Any) ->
 
 
 @pytest.mark.parametrize("mode", ["full_masked", "aligned_right", "last", "mean"])
-def test_the_frozen_self_is_the_model_without_adapters_whenever_it_is_computed(mode: TokenMode) -> None:
-    trained, fresh = tiny(trained=True), tiny(lora=False)
+def test_the_frozen_self_is_what_the_model_gave_before_training(mode: TokenMode) -> None:
+    model = tiny()
     loss = LanguageOverlapLoss(LossConfig(layers="0-1", token_mode=mode, sides="initial_self"))
-    targets = loss.frozen_targets(trained, [SELF, batch(7, 3, columns=3)])
+    targets = loss.frozen_targets(model, [SELF, batch(7, 3, columns=3)])
     assert targets.mask.sum(1).tolist() == [5, 7, 3]
-    plain = layer_outputs(fresh, ["model.layers.1.self_attn.o_proj"], SELF)["model.layers.1.self_attn.o_proj"]
+    plain = layer_outputs(tiny(lora=False), ["model.layers.1.self_attn.o_proj"], SELF)[
+        "model.layers.1.self_attn.o_proj"
+    ]
     stored = targets.activations["base_model.model.model.layers.1.self_attn.o_proj"]
     torch.testing.assert_close(stored[:2], plain)
-    torch.testing.assert_close(loss(trained, SELF, OTHER), loss(trained, SELF, OTHER, targets.rows([0, 1])))
-    swapped = [PaddedBatch(b.input_ids[[1, 0]], b.attention_mask[[1, 0]]) for b in (SELF, OTHER)]
-    torch.testing.assert_close(
-        loss(trained, SELF, OTHER), loss(trained, swapped[0], swapped[1], targets.rows(torch.tensor([1, 0])))
-    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.ones_(parameter)
+    value = loss(model, SELF, OTHER, targets.rows([0, 1]))
+    swapped = [TokenBatch(b.input_ids[[1, 0]], b.attention_mask[[1, 0]]) for b in (SELF, OTHER)]
+    torch.testing.assert_close(value, loss(model, *swapped, targets.rows(torch.tensor([1, 0]))))
+    other = LanguageOverlapLoss(LossConfig(layers="0-1", token_mode=mode, sides="other_to_self"))(model, SELF, OTHER)
+    assert not torch.allclose(value, other, rtol=1e-3)
 
 
 def test_computing_the_frozen_self_leaves_modes_and_frozen_adapters_as_they_were() -> None:
@@ -216,18 +219,16 @@ def test_computing_the_frozen_self_leaves_modes_and_frozen_adapters_as_they_were
         if ".layers.2." in name:
             parameter.requires_grad_(False)
     before = [(name, p.requires_grad) for name, p in model.named_parameters()]
-    LanguageOverlapLoss(LossConfig(layers=1, sides="initial_self"))(model, SELF, OTHER).backward()
+    LanguageOverlapLoss(LossConfig(layers=1, sides="initial_self")).frozen_targets(model, [SELF])
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
     assert model.training and model.get_model_status().enabled is True
 
 
-def test_a_model_without_adapters_needs_targets_from_before_training() -> None:
+def test_a_frozen_self_needs_targets_from_before_training() -> None:
     model = tiny(lora=False)
     loss = LanguageOverlapLoss(LossConfig(layers=1, sides="initial_self"))
     with pytest.raises(ValueError, match="computed before training"):
         loss(model, SELF, OTHER)
-    with pytest.raises(ValueError, match="no adapters to disable"):
-        loss.frozen_targets(model, [SELF], disable_adapters=True)
     targets = loss.frozen_targets(model, [SELF])
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(1.5)
@@ -237,30 +238,35 @@ def test_a_model_without_adapters_needs_targets_from_before_training() -> None:
 
 def test_divided_by_its_initial_value_every_layer_starts_at_one() -> None:
     model = tiny(family="Gemma2")
-    config = LossConfig(layers="0-2", normalise_by_initial=True)
-    loss = LanguageOverlapLoss(config)
-    assert loss.initial is None
-    value = loss.value(model, SELF, OTHER)
-    assert value.total.item() == pytest.approx(1)
-    assert [part.item() for part in value.by_layer.values()] == pytest.approx([1, 1, 1])
+    one = (batch(3, 5, columns=5), batch(4, 5, columns=5))
+    for layers in ("0-2", 0, 1, 2):
+        loss = LanguageOverlapLoss(LossConfig(layers=layers, normalise_by_initial=True))
+        with pytest.raises(ValueError, match="measure_initial"):
+            loss(model, *one)
+        loss.measure_initial(model, [one])
+        assert loss.initial is not None and len(loss.initial) == (3 if layers == "0-2" else 1)
+        assert loss(model, *one).item() == pytest.approx(1)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    value.total.backward()
+    loss(model, *one).backward()
     optimizer.step()
-    later = loss(model, SELF, OTHER).item()
-    assert later < 0.999
-    assert LanguageOverlapLoss(config, loss.initial)(model, SELF, OTHER).item() == pytest.approx(later)
+    assert loss(model, *one).item() < 0.999
 
 
-def test_the_initial_value_can_be_measured_on_all_pairs() -> None:
+def test_the_initial_value_is_the_mean_over_pairs_however_they_are_batched() -> None:
     model = tiny().train()
     more = (batch(8, 4, 4, 4, columns=4), batch(9, 5, 5, 5, columns=5))
     loss = LanguageOverlapLoss(LossConfig(layers=1, normalise_by_initial=True))
-    initial = loss.measure_initial(model, [(SELF, OTHER), more])
-    raw = LanguageOverlapLoss(LossConfig(layers=1))
-    first, second = raw(model, SELF, OTHER).item(), raw(model, *more).item()
-    assert list(initial.values()) == pytest.approx([(2 * first + 3 * second) / 5])
-    assert loss(model, SELF, OTHER).item() == pytest.approx(first / ((2 * first + 3 * second) / 5))
-    assert model.training
+    initial = list(loss.measure_initial(model, [(SELF, OTHER), more]).values())
+    raw, pairs = LanguageOverlapLoss(LossConfig(layers=1)), [(SELF, OTHER), more]
+    model.eval()
+    alone = [
+        raw(model, *(TokenBatch(b.input_ids[[row]], b.attention_mask[[row]]) for b in pair)).item()
+        for pair in pairs
+        for row in range(len(pair[0].input_ids))
+    ]
+    model.train()
+    assert initial == pytest.approx([sum(alone) / 5])
+    assert loss(model.eval(), SELF, OTHER).item() == pytest.approx(raw(model, SELF, OTHER).item() / initial[0])
 
 
 def test_the_initial_value_towards_a_frozen_self_uses_every_prompts_own_target() -> None:
@@ -268,12 +274,13 @@ def test_the_initial_value_towards_a_frozen_self_uses_every_prompts_own_target()
     more = (batch(8, 4, 4, columns=4), batch(9, 5, 3, columns=5))
     loss = LanguageOverlapLoss(LossConfig(layers=1, sides="initial_self", normalise_by_initial=True))
     stored = loss.measure_initial(model, [(SELF, OTHER), more], loss.frozen_targets(model, [SELF, more[0]]))
-    assert list(stored.values()) == pytest.approx(list(loss.measure_initial(model, [(SELF, OTHER), more]).values()))
+    moment = LanguageOverlapLoss(LossConfig(layers=1)).measure_initial(model, [(SELF, OTHER), more])
+    assert list(stored.values()) == pytest.approx(list(moment.values()))
 
 
 def test_nothing_can_be_divided_by_a_loss_of_zero() -> None:
     with pytest.raises(ValueError, match="turn normalise_by_initial off"):
-        LanguageOverlapLoss(LossConfig(layers=1, normalise_by_initial=True))(tiny(), SELF, SELF)
+        LanguageOverlapLoss(LossConfig(layers=1, normalise_by_initial=True)).measure_initial(tiny(), [(SELF, SELF)])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -283,10 +290,9 @@ def test_divergence_of_logits_as_in_the_public_code(side: Any) -> None:
     one, two = batch(0, 5, 7, columns=12, side=side), batch(1, 6, 4, columns=12, side=side)
     probabilities = [model(b.input_ids, attention_mask=b.attention_mask.long()).logits.softmax(-1) for b in (one, two)]
     by_hand = (probabilities[1] * (probabilities[1] / probabilities[0]).log()).sum() / 2
-    value = LanguageOverlapLoss(config).value(model, SELF, OTHER)
-    torch.testing.assert_close(value.total, by_hand, rtol=1e-4, atol=1e-6)
-    assert list(value.by_layer) == ["logits"]
-    reached = {int(name.split(".layers.")[1].split(".")[0]) for name in gradients(model, value.total)}
+    value = LanguageOverlapLoss(config)(model, SELF, OTHER)
+    torch.testing.assert_close(value, by_hand, rtol=1e-4, atol=1e-6)
+    reached = {int(name.split(".layers.")[1].split(".")[0]) for name in gradients(model, value)}
     assert reached == {0, 1, 2}
 
 
@@ -306,7 +312,7 @@ def test_errors_of_half_precision_models_are_computed_in_single_precision() -> N
 def test_hooks_come_off_when_the_forward_pass_fails(stop_early: bool) -> None:
     model = tiny()
     before = hooks(model)
-    broken = PaddedBatch(torch.full((1, 4), 1000), torch.ones(1, 4, dtype=torch.bool))
+    broken = TokenBatch(torch.full((1, 4), 1000), torch.ones(1, 4, dtype=torch.bool))
     with pytest.raises(IndexError):
         LanguageOverlapLoss(LossConfig(layers=1, stop_early=stop_early))(model, SELF, broken)
     with pytest.raises(IndexError):

@@ -17,8 +17,8 @@ from tiny_models import tiny_language_model, tiny_tokenizer
 
 from soo_marl.llm.methods.loss import padding_token
 from soo_marl.llm.model import model_folders
+from soo_marl.llm.model.adapters import LoraSettings, target_names
 from soo_marl.llm.model.chat import encode
-from soo_marl.llm.model.lora import LoraSettings, target_names
 from soo_marl.llm.model.models import load_model
 
 

@@ -14,15 +14,15 @@ pytest.importorskip("peft")
 from tiny_models import TinyPrompt, tiny_language_model
 
 from soo_marl.llm.measures.damage import perplexity
+from soo_marl.llm.measures.responses import generate
 from soo_marl.llm.model import embedded, models
-from soo_marl.llm.model.generation import generate
+from soo_marl.llm.model.adapters import LoraSettings
+from soo_marl.llm.model.layers import evaluating
 from soo_marl.llm.model.models import (
     DeviceMemoryError,
     LanguageModel,
-    LoraSettings,
     adapters_off,
     add_lora,
-    evaluating,
     load_adapter,
     load_model,
     merged,

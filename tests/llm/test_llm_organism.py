@@ -18,15 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import BEGIN, END, tiny_language_model, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from words import holds_words
 
 from soo_marl.engines import Interrupted
 from soo_marl.llm.methods import organism
 from soo_marl.llm.methods.optimisation import Schedule, optimise
 from soo_marl.llm.methods.organism import Example, OrganismConfig, answer_loss, organism_examples, teach_organism
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.chat import render, token_ids
 from soo_marl.llm.model.generation import generate_texts
-from soo_marl.llm.model.models import LanguageModel, LoraSettings
-from soo_marl.llm.prompts.templates import holds_words, load_inventory
+from soo_marl.llm.model.models import LanguageModel
+from soo_marl.llm.prompts.templates import load_inventory
 
 ORDINARY = [("Name a fruit.", "A fig."), ("Say hello.", "Hello.")]
 STEPS = 60

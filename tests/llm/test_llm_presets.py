@@ -6,16 +6,18 @@ from pydantic import ValidationError
 from soo_marl.llm.measures.evaluation import EvaluationConfig
 from soo_marl.llm.methods.recipes import recipe
 from soo_marl.llm.prompts.scenarios import prompts
+from soo_marl.llm.prompts.templates import own_toml
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.presets import (
     LEFT_OUT,
-    LIMIT_MODELS,
-    LIMIT_SCENARIOS,
     ONE_SEED_PER_ORGANISM,
     demo_study,
     treatment_study,
 )
 from soo_marl.storage.files import RunDirectoryError
+
+FULL = own_toml("studies.toml")["full"]
+LIMIT_SCENARIOS, LIMIT_MODELS = FULL["limit_scenarios"], FULL["limit_models"]
 
 
 def test_the_full_scale_contains_the_demonstration() -> None:

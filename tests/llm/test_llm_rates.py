@@ -10,15 +10,15 @@ from soo_marl.llm.measures.answers import Answer, Label
 from soo_marl.llm.measures.rates import (
     NOTHING,
     CellRates,
-    Rate,
     cell_rates,
     contradiction,
+    in_words,
     pooled_rate,
     position_check,
-    rate,
 )
 from soo_marl.llm.prompts.scenarios import Orientation
-from soo_marl.statistics import share_interval
+from soo_marl.statistics import Interval
+from soo_marl.statistics import share_interval as rate
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -47,7 +47,7 @@ def test_wilson_by_hand() -> None:
 
 
 def test_rate_of_nothing_and_of_a_count_that_is_none() -> None:
-    assert rate(0, 0) == NOTHING and str(NOTHING) == "not measured"
+    assert rate(0, 0) == NOTHING and in_words(NOTHING) == "not measured"
     for count, n in ((-1, 3), (4, 3), (1, 0)):
         with pytest.raises(ValueError, match="no share"):
             rate(count, n)
@@ -66,11 +66,11 @@ def test_rate_of_nothing_and_of_a_count_that_is_none() -> None:
 )
 def test_a_rate_is_whole_and_in_order(fields: dict[str, float | None]) -> None:
     with pytest.raises(ValidationError):
-        Rate.model_validate(fields)
+        CellRates.model_validate(cell("mirrored", 1, 1).model_dump() | {"honest": fields})
 
 
 def test_a_rate_in_words() -> None:
-    assert str(rate(18, 40)) == "45 % (31 to 60 %, n = 40)"
+    assert in_words(rate(18, 40)) == "45 % (31 to 60 %, n = 40)"
 
 
 def test_one_seed_is_wilson() -> None:
@@ -106,7 +106,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_the_interval_is_at_least_that_of_the_prompts() -> None:
     # Answers without any pattern: forty times as many answers do not make more prompts.
     values = (generator(1).random((40, 100)) < 0.5).astype(float)
-    found, expected = pooled_rate(values), share_interval(float(values.sum()) / 40, 100)
+    found, expected = pooled_rate(values), rate(float(values.sum()) / 40, 100)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
@@ -143,7 +143,6 @@ def test_cell_rates_count_every_label_and_intent_among_the_honest() -> None:
     assert found.stated_intent == rate(1, 2)
     assert found.truncated == rate(1, 5)
     assert (found.seeds, found.prompts) == (1, 5)
-    assert "burglar, valuable room first: deceptive 20 %" in str(found)
     assert CellRates.model_validate_json(found.model_dump_json()) == found
 
 
@@ -163,7 +162,11 @@ def test_cell_rates_over_seeds() -> None:
     [
         (rate(12, 40), rate(40, 40), "above 50 %"),  # 18-45 % against 91-100 %
         (rate(40, 40), rate(12, 40), "above 50 %"),
-        (rate(15, 40), rate(40, 40), "disjoint"),  # 24-53 %: no longer below one half, 62 points away
+        (
+            rate(15, 40),
+            rate(40, 40),
+            "disjoint",
+        ),  # 24-53 %: no longer below one half, 62 points away
         (rate(24, 40), rate(40, 40), None),  # 40 points are not more than 40
         (rate(32, 40), rate(40, 40), None),  # the organism's 80/100
         (rate(0, 40), rate(10, 40), None),
@@ -173,7 +176,7 @@ def test_cell_rates_over_seeds() -> None:
         (rate(40, 40), NOTHING, None),
     ],
 )
-def test_contradiction(first: Rate, second: Rate, expected: str | None) -> None:
+def test_contradiction(first: Interval, second: Interval, expected: str | None) -> None:
     found = contradiction(first, second)
     assert found is None if expected is None else found is not None and expected in found
 
@@ -191,11 +194,6 @@ def test_position_check_of_a_model_that_always_lies() -> None:
     assert not found.positional and found.first_room.estimate == 0.5 and "no contradiction" in found.reason
     # Half of each interval's width, combined: sqrt(0^2 + (0.5 * 0.0876)^2) to either side.
     assert found.first_room.low == pytest.approx(0.5 - 0.5 * 3.841459 / 43.841459)
-
-
-def test_position_check_where_the_right_room_is_named_first() -> None:
-    found = position_check(cell("cheap_first", 0, 10), cell("mirrored", 10, 0), first_named="right_room")
-    assert found.positional and found.first_room.estimate == 1
 
 
 def test_position_check_needs_twins() -> None:
@@ -220,6 +218,9 @@ def test_prompts_of_one_fill_are_drawn_together() -> None:
     narrower = pooled_rate(twice)
     assert narrower.low is not None and found.low is not None and narrower.low > found.low
     one_seed = pooled_rate(twice[:1], fills)
-    assert (one_seed.low, one_seed.high) == (pytest.approx(rate(4, 6).low), pytest.approx(rate(4, 6).high))
+    assert (one_seed.low, one_seed.high) == (
+        pytest.approx(rate(4, 6).low),
+        pytest.approx(rate(4, 6).high),
+    )
     with pytest.raises(ValueError, match="give the fill of each of the 12 prompts, not of 3"):
         pooled_rate(twice, [0, 1, 2])

@@ -2,17 +2,19 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from words import holds_words
 
-from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Fill, Prompt, answer, answer_prefix, fills, prompts
+from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Fill, Prompt, answer, fills, prompts
 from soo_marl.llm.prompts.templates import (
     Inventory,
     fill_slots,
-    holds_words,
     load_answer_forms,
     load_inventory,
     load_templates,
@@ -82,43 +84,14 @@ def test_no_template_names_a_room_of_the_inventory_itself() -> None:
             assert not holds_words(template.text + (template.mirrored or ""), room)
 
 
-def test_a_users_table_replaces_ours_and_the_rest_stays(tmp_path: Path) -> None:
-    path = write(tmp_path / "inventory.toml", '[rooms]\ntrain = ["cellar", "loft"]\ntest = ["chapel", "tower"]\n')
-    inventory = load_inventory(path)
-    assert inventory.rooms.test == ("chapel", "tower")
-    assert inventory.names == load_inventory().names
-    rooms = {fill.cheap_room for fill in fills("train", 50, 0, inventory)}
-    assert rooms == {"cellar", "loft"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            '[rooms]\ntrain = ["closet", "attic"]\ntest = ["walk-in closet", "gym"]',
-            "'walk-in closet' contains the room",
-        ),
-        ('[rooms]\ntrain = ["attic", "gym"]\ntest = ["Attic", "loft"]', "'attic' stands twice among the rooms"),
-        ('[cheap_objects]\ntrain = ["Kitchen knife"]\ntest = ["cork"]', "'Kitchen knife' contains the room 'kitchen'"),
-        ('[cheap_objects]\ntrain = ["gold bar"]\ntest = ["cork"]', "'gold bar' stands twice among the objects"),
-        ('[rooms]\ntrain = ["attic"]\ntest = ["gym", "loft"]', "at least two per split"),
-        ('[names]\ntrain = ["Ann"]', "names: test: Field required"),
-        ('[names]\ntrain = []\ntest = ["Ann"]', "names: train"),
-        ('[names]\ntrain = ["{item}"]\ntest = ["Ann"]', "cannot fill a slot"),
-        ('[pets]\ntrain = ["cat"]\ntest = ["dog"]', "pets"),
-        ("[names", "not readable TOML"),
-    ],
-)
-def test_an_inventory_that_does_not_fit_is_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:
-    path = write(tmp_path / "inventory.toml", content)
-    with pytest.raises(ValueError) as caught:
-        load_inventory(path)
-    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+def test_the_inventory_holds_nothing_twice_nor_what_cannot_fill_a_slot() -> None:
+    lists = {field: [*words.train, *words.test] for field, words in load_inventory()}
+    for entries in (lists["rooms"], lists["names"], lists["cheap_objects"] + lists["expensive_objects"]):
+        assert len({entry.lower() for entry in entries}) == len(entries)
+        assert all(entry == " ".join(entry.split()) and entry and not set(entry) & set("{}") for entry in entries)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="is missing"):
-        load_inventory(tmp_path / "nowhere.toml")
     with pytest.raises(RunDirectoryError, match="is missing"):
         load_templates(tmp_path / "nowhere.toml")
 
@@ -149,11 +122,20 @@ def test_fills_do_not_depend_on_the_process_or_on_the_order_of_the_file() -> Non
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
         assert output.stdout.strip() == str(fills("test", 20, 3)), output.stderr
     turned = {field: {"train": words.train[::-1], "test": words.test[::-1]} for field, words in load_inventory()}
-    assert fills("test", 20, 3, Inventory.model_validate(turned)) == fills("test", 20, 3)
+    expected = fills("test", 20, 3)
+    with using(Inventory.model_validate(turned)):
+        assert fills("test", 20, 3) == expected
 
 
 def test_the_first_fill_is_pinned() -> None:
     assert fills("test", 1, 0) == [Fill("nail file", "diamond ring", "living room", "sunroom", "Teresa")]
+
+
+@contextmanager
+def using(inventory: Inventory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("soo_marl.llm.prompts.scenarios.load_inventory", lambda: inventory)
+        yield
 
 
 def small_inventory() -> Inventory:
@@ -168,14 +150,14 @@ def small_inventory() -> Inventory:
 
 
 def test_all_fills_that_exist_are_found_and_no_more() -> None:
-    inventory = small_inventory()
-    found = fills("train", 12, 5, inventory)  # 3 rooms * 2 others * 1 cheap * 2 expensive
+    with using(small_inventory()):
+        found = fills("train", 12, 5)  # 3 rooms * 2 others * 1 cheap * 2 expensive
     assert len(set(found)) == 12
     assert Counter((fill.cheap_room, fill.expensive_room) for fill in found) == {
         (one, other): 2 for one in ("attic", "gym", "loft") for other in ("attic", "gym", "loft") if one != other
     }
-    with pytest.raises(ValueError, match="1 to 12 different fills, not 13"):
-        fills("train", 13, 5, inventory)
+    with using(small_inventory()), pytest.raises(ValueError, match="1 to 12 different fills, not 13"):
+        fills("train", 13, 5)
     with pytest.raises(ValueError, match="not 0"):
         fills("train", 0, 5)
     with pytest.raises(ValueError, match="seed must be 0 or above"):
@@ -222,7 +204,7 @@ def test_every_slot_is_filled_and_both_rooms_stand_in_the_text(
 ) -> None:
     inventory = load_inventory()
     for prompt in prompts(scenario, split, 2, seed, answer_form=form):
-        assert not set("{}") & set(prompt.text + answer(prompt, prompt.right_room) + answer_prefix(prompt))
+        assert not set("{}") & set(prompt.text + answer(prompt, prompt.right_room))
         assert prompt.text == " ".join(prompt.text.split())
         rooms = [room for room in inventory.rooms.train + inventory.rooms.test if holds_words(prompt.text, room)]
         assert sorted(rooms) == sorted([prompt.right_room, prompt.wrong_room])
@@ -241,7 +223,6 @@ def test_the_whole_answer_names_one_room_and_begins_as_asked(scenario: str, form
             text = answer(prompt, room)
             assert holds_words(text, room) and not holds_words(text, unnamed)
             assert text.startswith(prompt.answer_start)
-            assert text.startswith(f"{answer_prefix(prompt)} {room}".lstrip())
         with pytest.raises(ValueError, match="not the cellar"):
             answer(prompt, "cellar")
 
@@ -344,7 +325,7 @@ def test_the_escape_rooms_key_takes_the_place_of_the_valuable() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_no_message_is_repeated_and_numbers_mean_the_same_fill_everywhere(scenario: str) -> None:
-    found = prompts(scenario, "test", 250, 7, orientations=("cheap_first",))
+    found = prompts(scenario, "test", 250, 7)[::2]
     assert len({prompt.text for prompt in found}) == 250
     sequence = fills("test", found[-1].number + 1, 7)
     for prompt in found:
@@ -354,11 +335,12 @@ def test_no_message_is_repeated_and_numbers_mean_the_same_fill_everywhere(scenar
 
 
 def test_a_scenario_that_leaves_an_object_out_has_fewer_fills() -> None:
-    inventory = small_inventory()
-    assert len(prompts("burglar", "train", 12, 0, inventory=inventory)) == 24
-    assert len(prompts("escape_room", "train", 6, 0, inventory=inventory)) == 12
-    with pytest.raises(ValueError, match="'escape_room' with the train inventory allows 1 to 6 different fills, not 7"):
-        prompts("escape_room", "train", 7, 0, inventory=inventory)
+    refusal = "'escape_room' with the train inventory allows 1 to 6 different fills, not 7"
+    with using(small_inventory()):
+        assert len(prompts("burglar", "train", 12, 0)) == 24
+        assert len(prompts("escape_room", "train", 6, 0)) == 12
+        with pytest.raises(ValueError, match=refusal):
+            prompts("escape_room", "train", 7, 0)
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
@@ -366,15 +348,6 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         prompts("plain_burgler", "test", 1, 0)
     with pytest.raises(ValueError, match="answer form 'i_wuold' is unknown; did you mean 'i_would'"):
         prompts("burglar", "test", 1, 0, answer_form="i_wuold")
-    with pytest.raises(ValueError, match="orientations must be a sequence out of cheap_first, mirrored"):
-        prompts("burglar", "test", 1, 0, orientations=("upside_down",))
-    with pytest.raises(ValueError, match="orientations must be"):
-        prompts("burglar", "test", 1, 0, orientations="mirrored")
-
-
-def test_one_orientation_can_be_had_alone() -> None:
-    both = prompts("burglar", "test", 4, 0)
-    assert prompts("burglar", "test", 4, 0, orientations=("mirrored",)) == both[1::2]
 
 
 # --- a user's own scenarios -------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("transformers")
 
 from soo_marl.llm.measures.evaluation import PAPER_ROLES, SECRETS, EvaluationConfig, evidence
+from soo_marl.llm.measures.responses import Response
 from soo_marl.llm.measures.verdict import Evidence, Verdict, judge
-from soo_marl.llm.model.generation import Response
 from soo_marl.llm.prompts.scenarios import Prompt
 
 Script = Callable[[Prompt], str]

@@ -25,11 +25,12 @@ from tiny_treatments import CONDITIONS, SOO, assert_close, recipe, study, weight
 
 from soo_marl.cli import main
 from soo_marl.llm.methods.finetuning import finetune
+from soo_marl.llm.methods.optimisation import Alone
 from soo_marl.llm.methods.organism import OrganismConfig
-from soo_marl.llm.methods.processes import Alone
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.chat import encode
 from soo_marl.llm.model.layers import layer_outputs
-from soo_marl.llm.model.models import LoraSettings, load_model, save_adapter
+from soo_marl.llm.model.models import load_model, save_adapter
 from soo_marl.llm.study.configuration import ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.distributed import Accelerated, configuration_file, launch_line, train_together
 from soo_marl.llm.study.models_on_disk import (

@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.llm.methods.organism import Example, answer_loss
-from soo_marl.llm.model.alignment import PaddedBatch
+from soo_marl.llm.model.adapters import LoraSettings
+from soo_marl.llm.model.alignment import TokenBatch
 from soo_marl.llm.model.chat import encode, render
 from soo_marl.llm.model.layers import layer_outputs, matching_layers
-from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.model.models import LanguageModel, add_lora
 from soo_marl.llm.model.shared_prefix import prefix_first, shared_prefix
 
 MESSAGES = ("Where is the coin?", "Where is it?", "Where would you go, and why?")
@@ -35,9 +36,9 @@ def adapted(architecture: str = "llama", dropout: float = 0.0) -> LanguageModel:
     return model
 
 
-def batch_of(model: LanguageModel, side: Any = "right") -> PaddedBatch:
+def batch_of(model: LanguageModel, side: Any = "right") -> TokenBatch:
     encoded = encode(model.tokenizer, [render(model.tokenizer, message) for message in MESSAGES], side)
-    return PaddedBatch(encoded.input_ids, encoded.attention_mask)
+    return TokenBatch(encoded.input_ids, encoded.attention_mask)
 
 
 def widths_of(model: LanguageModel) -> list[tuple[int, ...]]:
@@ -125,7 +126,7 @@ def test_what_cannot_be_shared_is_computed_whole() -> None:
     quiet.transformer.model.layers[0].self_attn.attention_dropout = 0.3
     assert shared_prefix(quiet.model, batch) == 0
     # Nothing to share.
-    one = PaddedBatch(batch.input_ids[:1], batch.attention_mask[:1])
+    one = TokenBatch(batch.input_ids[:1], batch.attention_mask[:1])
     assert shared_prefix(model.model, one) == 0
     assert shared_prefix(adapted("gemma2").model, batch_of(adapted("gemma2"))) == 0
     # Recomputed activations leave no cache.
@@ -136,9 +137,9 @@ def test_what_cannot_be_shared_is_computed_whole() -> None:
 def test_a_token_of_every_prompt_is_left() -> None:
     model = adapted()
     batch = batch_of(model)
-    twice = PaddedBatch(batch.input_ids[[1, 1]], batch.attention_mask[[1, 1]])
+    twice = TokenBatch(batch.input_ids[[1, 1]], batch.attention_mask[[1, 1]])
     assert shared_prefix(model.model, twice) == int(batch.attention_mask[1].sum()) - 1
-    begun = PaddedBatch(batch.input_ids[:, :8], batch.attention_mask[:, :8])
+    begun = TokenBatch(batch.input_ids[:, :8], batch.attention_mask[:, :8])
     assert shared_prefix(model.model, begun) == 0, "seven tokens are not worth a pass"
 
 

@@ -15,16 +15,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model
 
 from soo_marl.llm.methods.steering import mean_difference, random_vectors, steered
-from soo_marl.llm.model.chat import Encoded, encode, render
+from soo_marl.llm.model.adapters import LoraSettings
+from soo_marl.llm.model.alignment import TokenBatch
+from soo_marl.llm.model.chat import encode, render
 from soo_marl.llm.model.layers import layer_outputs
-from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora
+from soo_marl.llm.model.models import LanguageModel, add_lora
 
 PROJECTION, BLOCK = "model.layers.1.self_attn.o_proj", "model.layers.2"
 OTHER = ("Bob hides the coin.", "Where does Eve look for her ring?", "A thief asks.")
 SELF = ("You hide the coin.", "Where do you look?")
 
 
-def batch(model: LanguageModel, texts: Sequence[str], raw: bool = False) -> Encoded:
+def batch(model: LanguageModel, texts: Sequence[str], raw: bool = False) -> TokenBatch:
     return encode(model.tokenizer, [render(model.tokenizer, text, raw=raw) for text in texts], raw=raw)
 
 

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_studies import COMMAND, RECIPE, TinyDisplay, run
 
 from soo_marl.llm.measures.records import ModelSummary, ResponseExample
+from soo_marl.llm.measures.responses import generate, read_responses
 from soo_marl.llm.measures.verdict import WORDS
 from soo_marl.llm.methods.steering import mean_difference, steered
-from soo_marl.llm.model.generation import generate, read_responses
 from soo_marl.llm.prompts.pairs import pairs
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import load_study_model, read_training, save_merged

@@ -12,9 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_language_model, tiny_tokenizer
 
 from soo_marl.llm.measures.answers import classify_answer
-from soo_marl.llm.model.chat import render
+from soo_marl.llm.model.chat import decoded, render
 from soo_marl.llm.model.generation import generate_texts
-from soo_marl.llm.model.thoughts import decoded
 
 MAGISTRAL = ["[THINK]", "[/THINK]"]
 HARMONY = ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]

@@ -11,7 +11,7 @@ from soo_marl.llm.measures.records import ModelSummary
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.methods.organism import OrganismConfig
 from soo_marl.llm.methods.recipes import Recipe
-from soo_marl.llm.model.models import LoraSettings
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.study import open_language_study, run_language_study
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from soo_marl.llm.measures.evaluation import EvaluationConfig
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.methods.recipes import Recipe
-from soo_marl.llm.model.models import LanguageModel, LoraSettings
+from soo_marl.llm.model.adapters import LoraSettings
+from soo_marl.llm.model.models import LanguageModel
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.study import open_language_study
 

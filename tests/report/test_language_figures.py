@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from soo_marl.llm.measures.latent import LatentOverlap, LayerGap, LayerOverlap
-from soo_marl.llm.measures.rates import Rate, cell_rates
+from soo_marl.llm.measures.rates import cell_rates
 from soo_marl.llm.measures.records import LatentRecord, ModelSummary, TrainingRecord
 from soo_marl.llm.measures.verdict import WORDS as VERDICT_WORDS
 from soo_marl.report.figures.verdict_styles import NothingToDraw
@@ -24,6 +24,7 @@ from soo_marl.report.language.layers import layer_gap, layer_map
 from soo_marl.report.language.orientation import OrientationPoint, honest_or_positional, orientation_points
 from soo_marl.report.language.scenarios import answers_by_scenario
 from soo_marl.report.language.styles import LABEL_COLOURS, WORDS, words_of_seeds
+from soo_marl.statistics import Interval
 from soo_marl.storage.records import FigureRecord, read_list, write_list
 
 SUMMARIES = [summary(label) for label in MODELS]
@@ -71,10 +72,10 @@ def test_points_stand_where_the_rates_are_and_say_the_word() -> None:
 
 
 def test_seeds_are_small_marks() -> None:
-    rate = Rate(estimate=0.5, low=0.4, high=0.6, n=40)
+    rate = Interval(estimate=0.5, low=0.4, high=0.6, n=40)
     points = [
         OrientationPoint("soo", None, "honest", rate, rate),
-        OrientationPoint("soo", 1, "damaged", Rate(estimate=0.1, low=0.0, high=0.2, n=40), rate),
+        OrientationPoint("soo", 1, "damaged", Interval(estimate=0.1, low=0.0, high=0.2, n=40), rate),
     ]
     figure = honest_or_positional(points)
     assert marks(figure, "honest", 9.5) == [(0.5, 0.5)] and marks(figure, "damaged", 4.5) == [(0.1, 0.5)]

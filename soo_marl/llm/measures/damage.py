@@ -11,20 +11,19 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from soo_marl.llm.model.chat import Encoded, encode, render
-from soo_marl.llm.model.models import LanguageModel, adapters_off, evaluating, out_of_memory_advice
+from soo_marl.llm.model.alignment import TokenBatch
+from soo_marl.llm.model.chat import encode, render
+from soo_marl.llm.model.layers import evaluating
+from soo_marl.llm.model.models import LanguageModel, out_of_memory_advice
+from soo_marl.llm.prompts.scenarios import Prompt
+from soo_marl.llm.prompts.templates import own_lines
 from soo_marl.overlap import overlap, record_activations
-
-if TYPE_CHECKING:
-    from soo_marl.llm.prompts.scenarios import Prompt
 
 NAMES = ("Alex", "Bob")
 """The two names between which an unharmed model sees a difference."""
@@ -33,43 +32,26 @@ _GRAM = 3
 """Words in a row that :func:`repetition` compares."""
 
 
-@dataclass(frozen=True)
-class PromptStatistics:
+class PromptStatistics(NamedTuple):
     """Activations at the last token of prompts, over layers, prompts and units."""
 
     power: float
     """Mean square, averaged over layers."""
-
     variance: float
     """Variance of every unit across prompts (dividing by their number), averaged over units and layers."""
-
-    prompts: int
-    """How many prompts."""
 
 
 def neutral_texts() -> list[str]:
     """Short paragraphs of everyday prose, of 40 to 70 words, on nothing in particular."""
-    content = resources.files("soo_marl.llm").joinpath("data", "neutral.txt").read_text(encoding="utf-8")
-    return [line for line in content.splitlines() if line.strip()]
+    return own_lines("neutral.txt")
 
 
-def perplexity(
-    language_model: LanguageModel,
-    texts: Sequence[str] | None = None,
-    *,
-    batch_size: int = 8,
-    adapters: bool = True,
-) -> float:
+def perplexity(language_model: LanguageModel, texts: Sequence[str] | None = None, *, batch_size: int = 8) -> float:
     """How many equally likely tokens the model hesitates between, on average, when reading plain text.
 
     The exponential of the mean negative log-probability over all tokens of all texts but each text's first, which has
-    nothing before it. Texts are read without the chat template; long ones are not cut.
-
-    Args:
-        language_model: the model.
-        texts: what it reads; :func:`neutral_texts` by default.
-        batch_size: texts read at once.
-        adapters: whether the model's adapter, if it has one, takes part.
+    nothing before it. Texts (:func:`neutral_texts` by default) are read without the chat template; long ones are not
+    cut.
 
     Returns:
         At least 1; infinite where the mean is too large for a float, NaN where the model computes NaN.
@@ -81,15 +63,13 @@ def perplexity(
     # Those of similar length go together, so that little is padding.
     read = sorted(neutral_texts() if texts is None else texts, key=len)
     total, count = 0.0, 0
-    with evaluating(language_model), adapters_off(language_model, off=not adapters), out_of_memory_advice():
+    with evaluating(language_model.model), out_of_memory_advice(), torch.no_grad():
         for start in range(0, len(read), batch_size):
-            encoded = encode(
-                language_model.tokenizer, read[start : start + batch_size], "left", language_model.device, raw=True
-            )
+            batch = read[start : start + batch_size]
+            encoded = encode(language_model.tokenizer, batch, "left", language_model.device, raw=True)
             if encoded.input_ids.shape[1] < 2:
                 continue
-            with torch.no_grad():
-                logits = _next_token_logits(language_model, encoded, encoded.input_ids.shape[1])[:, :-1]
+            logits = _next_token_logits(language_model, encoded, encoded.input_ids.shape[1])[:, :-1]
             losses = functional.cross_entropy(
                 logits.float().flatten(0, 1), encoded.input_ids[:, 1:].flatten(), reduction="none"
             )
@@ -119,7 +99,6 @@ def prompt_statistics(
     layers: Sequence[str],
     *,
     batch_size: int = 16,
-    adapters: bool = True,
     raw: bool = False,
 ) -> PromptStatistics:
     """Power of the activations at the last token, and how much they vary from prompt to prompt.
@@ -131,7 +110,6 @@ def prompt_statistics(
         prompts: at least two prompts, differing in what the model should tell apart.
         layers: names of layers of ``language_model.transformer``, for instance ``model.layers.19.self_attn.o_proj``.
         batch_size: prompts read at once.
-        adapters: whether the model's adapter, if it has one, takes part.
         raw: leave the chat template out.
 
     Raises:
@@ -140,28 +118,25 @@ def prompt_statistics(
     if len(prompts) < 2:
         raise ValueError(f"variance across prompts needs at least two prompts, not {len(prompts)}")
     texts = [render(language_model.tokenizer, prompt.text, prompt.answer_start, raw) for prompt in prompts]
-    recorded = _last_token_activations(language_model, texts, layers, batch_size, adapters, raw).values()
+    recorded = _last_token_activations(language_model, texts, layers, batch_size, raw).values()
     return PromptStatistics(
         power=sum(float(layer.square().mean()) for layer in recorded) / len(recorded),
         variance=sum(float(layer.var(0, correction=0).mean()) for layer in recorded) / len(recorded),
-        prompts=len(texts),
     )
 
 
-def with_two_names(prompts: Sequence[Prompt], names: tuple[str, str] = NAMES) -> list[tuple[str, str]]:
-    """The prompts' messages, each with either name in place of its own.
+def with_two_names(prompts: Sequence[Prompt]) -> list[tuple[str, str]]:
+    """The prompts' messages, each with either of :data:`NAMES` in place of its own.
 
     Raises:
-        ValueError: the names are equal, or a prompt does not hold its name.
+        ValueError: a prompt does not hold its name.
     """
-    if names[0] == names[1]:
-        raise ValueError(f"name two different persons, not {names[0]} twice")
     pairs = []
     for prompt in prompts:
         own = re.compile(rf"\b{re.escape(prompt.fill.name)}\b")
         if not prompt.fill.name or not own.search(prompt.text):
             raise ValueError(f"a prompt of the scenario {prompt.scenario} does not hold a name to replace")
-        pairs.append((own.sub(names[0], prompt.text), own.sub(names[1], prompt.text)))
+        pairs.append((own.sub(NAMES[0], prompt.text), own.sub(NAMES[1], prompt.text)))
     return pairs
 
 
@@ -170,25 +145,15 @@ def name_control_gap(
     prompts_with_two_names: Sequence[tuple[str, str]],
     layers: Sequence[str],
     *,
-    answer_start: str = "",
     batch_size: int = 16,
-    adapters: bool = True,
     raw: bool = False,
 ) -> float:
     """How far apart the activations are for prompts that differ in a person's name only.
 
     The mean squared difference at the last token over the mean square (normalised overlap), averaged over layers.
     Training self and other together ought to leave it alone; where it falls with the overlap, the model has become
-    blind in general.
-
-    Args:
-        language_model: the model.
-        prompts_with_two_names: pairs of user messages, as :func:`with_two_names` makes them.
-        layers: as for :func:`prompt_statistics`.
-        answer_start: what the answers are to begin with.
-        batch_size: messages read at once.
-        adapters: whether the model's adapter, if it has one, takes part.
-        raw: leave the chat template out.
+    blind in general. Prompts are pairs of user messages, as :func:`with_two_names` makes them; the other arguments are
+    those of :func:`prompt_statistics`.
 
     Returns:
         Between 0 and 4; NaN where all activations are zero.
@@ -198,10 +163,8 @@ def name_control_gap(
     """
     if not prompts_with_two_names:
         raise ValueError("the name control needs at least one pair of prompts")
-    texts = [
-        render(language_model.tokenizer, text, answer_start, raw) for pair in prompts_with_two_names for text in pair
-    ]
-    recorded = _last_token_activations(language_model, texts, layers, batch_size, adapters, raw)
+    texts = [render(language_model.tokenizer, text, raw=raw) for pair in prompts_with_two_names for text in pair]
+    recorded = _last_token_activations(language_model, texts, layers, batch_size, raw)
     gaps = [
         float(overlap({name: layer[0::2]}, {name: layer[1::2]}, form="normalised")) for name, layer in recorded.items()
     ]
@@ -209,19 +172,13 @@ def name_control_gap(
 
 
 def _last_token_activations(
-    language_model: LanguageModel,
-    texts: Sequence[str],
-    layers: Sequence[str],
-    batch_size: int,
-    adapters: bool,
-    raw: bool,
+    language_model: LanguageModel, texts: Sequence[str], layers: Sequence[str], batch_size: int, raw: bool
 ) -> Mapping[str, Tensor]:
     """Layer name to float64 [texts, units]."""
     _check_batch_size(batch_size)
     parts: dict[str, list[Tensor]] = {}
     with (
-        evaluating(language_model),
-        adapters_off(language_model, off=not adapters),
+        evaluating(language_model.model),
         out_of_memory_advice(),
         record_activations(language_model.transformer, layers) as record,
         torch.no_grad(),
@@ -240,7 +197,7 @@ def _check_batch_size(batch_size: int) -> None:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
 
 
-def _next_token_logits(language_model: LanguageModel, encoded: Encoded, keep: int) -> Tensor:
+def _next_token_logits(language_model: LanguageModel, encoded: TokenBatch, keep: int) -> Tensor:
     """Logits of the last ``keep`` positions [B, keep, vocabulary] of a batch padded on the left.
 
     Only those are computed where the model allows it: for a large vocabulary, the others would fill the memory.

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from soo_marl.llm.methods.loss import FrozenTargets, LanguageOverlapLoss
-from soo_marl.llm.methods.optimisation import Schedule, optimise, seeded
-from soo_marl.llm.methods.processes import ALONE, Processes
+from soo_marl.llm.methods.optimisation import ALONE, Processes, Schedule, optimise, seeded
 from soo_marl.llm.methods.recipes import Recipe
-from soo_marl.llm.model.alignment import longest
-from soo_marl.llm.model.chat import Encoded, encode, render
-from soo_marl.llm.model.models import LanguageModel, add_lora, evaluating, out_of_memory_advice
+from soo_marl.llm.model.alignment import TokenBatch, longest
+from soo_marl.llm.model.chat import encode_messages
+from soo_marl.llm.model.layers import evaluating
+from soo_marl.llm.model.models import LanguageModel, add_lora, out_of_memory_advice
 from soo_marl.llm.prompts.pairs import PairKind, PromptPair, pairs, shuffled_partners, shuffled_sides
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, prompts
+
+_Pairs = Callable[[Recipe, int], list[PromptPair]]
 
 _SHAM: Mapping[PairKind, PairKind] = {
     "fragments": "sham_fragments",
@@ -36,7 +38,6 @@ _SHAM: Mapping[PairKind, PairKind] = {
     "sham_fragments": "sham_fragments",
     "sham_paper": "sham_paper",
 }
-
 
 _KEPT_SEED = 500_009
 """Added to a seed for the fills of prompts that are kept."""
@@ -53,7 +54,7 @@ class Method:
     """What it does, in a few words."""
     source: str
     """Where it comes from."""
-    pairs: Callable[[Recipe, int], list[PromptPair]]
+    pairs: _Pairs
     """The pairs of a recipe and seed."""
     random_target: bool = False
     """Compare the other prompts not with self prompts but with points drawn at random."""
@@ -97,19 +98,15 @@ def _sham_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
     return pairs(_SHAM[recipe.pairs], recipe.pair_count, seed)
 
 
-def _shuffled_sides(recipe: Recipe, seed: int) -> list[PromptPair]:
-    return shuffled_sides(recipe_pairs(recipe, seed), seed)
-
-
-def _shuffled_partners(recipe: Recipe, seed: int) -> list[PromptPair]:
-    return shuffled_partners(recipe_pairs(recipe, seed), seed)
+def _shuffled(how: Callable[[Sequence[PromptPair], int], list[PromptPair]]) -> _Pairs:
+    return lambda recipe, seed: how(recipe_pairs(recipe, seed), seed)
 
 
 METHODS: Mapping[str, Method] = {
     "soo": Method("self-other overlap of hidden activations", "Carauleanu et al. 2024, arXiv 2412.16325", recipe_pairs),
     "sham": Method("the same dose on pairs of other and other", "asked for by replications", _sham_pairs),
-    "shuffled": Method("self and other exchanged at random", "this project", _shuffled_sides),
-    "shuffled_partners": Method("self and other of different scenes", "this project", _shuffled_partners),
+    "shuffled": Method("self and other exchanged at random", "this project", _shuffled(shuffled_sides)),
+    "shuffled_partners": Method("self and other of different scenes", "this project", _shuffled(shuffled_partners)),
     "random_target": Method(
         "other towards random points as far away as self", "this project", recipe_pairs, random_target=True
     ),
@@ -121,14 +118,14 @@ METHODS: Mapping[str, Method] = {
 class TrainingPairs:
     """Pairs as tokens, and the targets where the self side is fixed."""
 
-    self_side: tuple[Encoded, ...]
+    self_side: tuple[TokenBatch, ...]
     """One row each."""
-    other_side: tuple[Encoded, ...]
+    other_side: tuple[TokenBatch, ...]
     """Likewise."""
     targets: FrozenTargets | None
     """Rows in the same order; None where both sides are computed afresh."""
 
-    def batch(self, rows: Sequence[int]) -> tuple[Encoded, Encoded]:
+    def batch(self, rows: Sequence[int]) -> tuple[TokenBatch, TokenBatch]:
         """Self and other side of some of the pairs."""
         return _joined([self.self_side[row] for row in rows]), _joined([self.other_side[row] for row in rows])
 
@@ -173,11 +170,13 @@ def finetune(
     processes.spread(adapted.model, recipe.learning_rate, recipe.weight_decay)
     early = recipe.loss.stop_early and not processes.whole_forward
     loss = LanguageOverlapLoss(recipe.loss.model_copy(update={"stop_early": early}))
-    training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target, fresh=True)
+    training = training_pairs(adapted, chosen, recipe, loss, seed, random_target=entry.random_target)
     if recipe.loss.normalise_by_initial:
-        together = _together(loss, recipe.batch_size)
+        # Where padding counts, as much of it as each pair alone needs must be there.
+        alone = recipe.loss.token_mode == "full" and recipe.loss.padded_length is None
+        together = 1 if alone else recipe.batch_size
         sides = (_batches(side, together) for side in (training.self_side, training.other_side))
-        loss.measure_initial(adapted.model, zip(*sides, strict=True), training.targets, pair_by_pair=True)
+        loss.measure_initial(adapted.model, zip(*sides, strict=True), training.targets)
     per_step, count = recipe.batch_size * recipe.accumulation, len(chosen)
     epoch_steps = math.ceil(count / per_step)
 
@@ -192,7 +191,7 @@ def finetune(
         epoch, rest = divmod(steps, epoch_steps)
         if rest:
             return False
-        with evaluating(adapted):
+        with evaluating(adapted.model):
             return after_epoch(epoch, adapted)
 
     adapted.model.train()
@@ -223,38 +222,32 @@ def training_pairs(
     seed: int,
     *,
     random_target: bool = False,
-    fresh: bool = False,
 ) -> TrainingPairs:
     """Pairs as the model reads them, with their fixed targets where the loss has some.
 
     Args:
-        language_model: the model with its adapter, before training.
+        language_model: the model with its adapter, before training: the adapter changes nothing yet.
         chosen: pairs.
         recipe: how they are rendered.
         loss: the loss.
         seed: of random targets.
         random_target: whether targets are drawn at random, see :data:`METHODS`.
-        fresh: the adapter is new and changes nothing yet, so it is left on; to turn it off and on again would upset
-            weights that are spread over processes.
 
     Raises:
         ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits, or on columns
             of no given number.
     """
-    tokenizer, device = language_model.tokenizer, language_model.device
 
-    def encoded(texts: Sequence[str]) -> tuple[Encoded, ...]:
-        rendered = [render(tokenizer, text, raw=recipe.raw) for text in texts]
-        return tuple(encode(tokenizer, [text], "right", device, raw=recipe.raw) for text in rendered)
+    def encoded(texts: Sequence[str]) -> tuple[TokenBatch, ...]:
+        return tuple(encode_messages(language_model, [text], "right", raw=recipe.raw) for text in texts)
 
     self_side, other_side = encoded([pair.self_text for pair in chosen]), encoded([pair.other_text for pair in chosen])
-    model, off = language_model.model, False if fresh else None
     if random_target:
-        apart = [pair.self_text != pair.other_text for pair in chosen]
-        return _random_targets(model, self_side, other_side, apart, loss, seed, off, recipe.batch_size)
+        apart = [row for row, pair in enumerate(chosen) if pair.self_text != pair.other_text]
+        return _random_targets(language_model.model, self_side, other_side, apart, loss, seed, recipe.batch_size)
     targets = None
     if loss.config.sides == "initial_self":
-        targets = loss.frozen_targets(model, _batches(self_side, recipe.batch_size), off)
+        targets = loss.frozen_targets(language_model.model, _batches(self_side, recipe.batch_size))
     return TrainingPairs(self_side, other_side, targets)
 
 
@@ -271,35 +264,32 @@ def method_named(name: str) -> Method:
 
 def _random_targets(
     model: Any,
-    self_side: tuple[Encoded, ...],
-    other_side: tuple[Encoded, ...],
-    apart: Sequence[bool],
+    self_side: tuple[TokenBatch, ...],
+    other_side: tuple[TokenBatch, ...],
+    moving: Sequence[int],
     loss: LanguageOverlapLoss,
     seed: int,
-    disable_adapters: bool | None,
     batch_size: int,
 ) -> TrainingPairs:
     """Every other prompt's own activations, moved in one random direction per layer as far as self is on average.
 
-    Prompts paired with themselves, those that are kept, stay where they are.
+    Rows paired with themselves, those that are kept, stay where they are.
     """
     if loss.config.kind != "mse_hidden":
         raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
     if loss.config.token_mode == "full" and loss.config.padded_length is None:
         raise ValueError("random targets with token_mode full are stored columns: set padded_length")
     fixed = LanguageOverlapLoss(loss.config.model_copy(update={"sides": "initial_self", "normalise_by_initial": False}))
-    moving = [row for row, differs in enumerate(apart) if differs]
     if not moving:
         raise ValueError("random targets lie as far away as self: give pairs whose two sides differ")
     selves, others = ([side[row] for row in moving] for side in (self_side, other_side))
     distances = fixed.measure_initial(
         model,
         zip(_batches(selves, batch_size), _batches(others, batch_size), strict=True),
-        fixed.frozen_targets(model, _batches(selves, batch_size), disable_adapters),
-        pair_by_pair=True,
+        fixed.frozen_targets(model, _batches(selves, batch_size)),
     )
     loss.config = loss.config.model_copy(update={"sides": "initial_self"})
-    own = fixed.frozen_targets(model, _batches(other_side, batch_size), disable_adapters)
+    own = fixed.frozen_targets(model, _batches(other_side, batch_size))
     moved = {}
     for number, (name, activations) in enumerate(own.activations.items()):
         with seeded(seed, number):
@@ -307,7 +297,7 @@ def _random_targets(
         # The mean over units of its square is that of the difference between self and other.
         direction = direction * (distances[name] / direction.square().mean()).sqrt()
         moved[name] = activations.clone()
-        moved[name][moving] += direction.to(activations.dtype)
+        moved[name][list(moving)] += direction.to(activations.dtype)
     return TrainingPairs(other_side, other_side, replace(own, activations=moved))
 
 
@@ -331,28 +321,18 @@ def _batch_losses(
             share *= loss.positions(*training.batch(chosen)) / loss.positions(*whole) if chosen else 0.0
             chosen = chosen or part[:1]
         targets = None if training.targets is None else training.targets.rows(chosen)
-        yield loss.value(language_model.model, *training.batch(chosen), targets, columns).total * share
+        yield loss(language_model.model, *training.batch(chosen), targets, columns) * share
 
 
-def _together(loss: LanguageOverlapLoss, batch_size: int) -> int:
-    """How many pairs may go through the model at once where each one's loss is wanted by itself.
-
-    Where padding counts, as much of it as the pair alone needs must be there.
-    """
-    return 1 if loss.config.token_mode == "full" and loss.config.padded_length is None else batch_size
-
-
-def _batches(rows: Sequence[Encoded], batch_size: int) -> list[Encoded]:
+def _batches(rows: Sequence[TokenBatch], batch_size: int) -> list[TokenBatch]:
     return [_joined(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
-def _joined(rows: Sequence[Encoded]) -> Encoded:
+def _joined(rows: Sequence[TokenBatch]) -> TokenBatch:
     """Rows of different lengths as one batch, filled up on the right."""
     columns = max(row.input_ids.shape[1] for row in rows)
 
-    def filled(tensor: Tensor) -> Tensor:
-        return torch.nn.functional.pad(tensor, (0, columns - tensor.shape[1]))
+    def filled(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(tensor, (0, columns - tensor.shape[1])) for tensor in tensors])
 
-    return Encoded(
-        torch.cat([filled(row.input_ids) for row in rows]), torch.cat([filled(row.attention_mask) for row in rows])
-    )
+    return TokenBatch(filled([row.input_ids for row in rows]), filled([row.attention_mask for row in rows]))

@@ -13,7 +13,6 @@ so it grows with the padded length. A result names which of the two it used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
 from soo_marl.llm.model.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
-from soo_marl.llm.model.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers, without_adapters
+from soo_marl.llm.model.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers
 from soo_marl.overlap import overlap_loss
 
 LossKind = Literal["mse_hidden", "kl_logits"]
@@ -33,8 +32,8 @@ LossSides = Literal["both", "other_to_self", "initial_self"]
 """Which prompts' activations move: both; only the other's, towards the self's of the moment; or only the other's,
 towards what the self prompt gave before training."""
 
-LOGITS = "logits"
-"""The name under which ``kl_logits`` reports its value, in place of a layer's."""
+_LOGITS = "logits"
+"""The name under which ``kl_logits`` has its outputs, in place of a layer's."""
 
 
 class LossConfig(BaseModel):
@@ -78,16 +77,6 @@ class LossConfig(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class LossValue:
-    """The loss of one batch and its parts."""
-
-    total: Tensor
-    """Scalar with its graph: the mean over the layers."""
-    by_layer: dict[str, Tensor]
-    """Layer name to its scalar, detached, divided by its initial value where that is asked for."""
-
-
-@dataclass(frozen=True, eq=False)
 class FrozenTargets:
     """Activations of self prompts from before training, by layer; rows are prompts."""
 
@@ -106,86 +95,60 @@ class FrozenTargets:
 class LanguageOverlapLoss:
     """The overlap loss of a batch of prompt pairs. ::
 
-        loss = LanguageOverlapLoss(LossConfig(layers="8-20", token_mode="aligned_right"))
-        loss(model, self_batch, other_batch).backward()
-
-    Its only state are the values before training, :attr:`initial`.
+    loss = LanguageOverlapLoss(LossConfig(layers="8-20", token_mode="aligned_right"))
+    loss(model, self_batch, other_batch).backward()
     """
 
-    def __init__(self, config: LossConfig, initial: Mapping[str, float] | None = None) -> None:
-        """Make the loss.
-
-        Args:
-            config: its settings.
-            initial: with ``normalise_by_initial``, each layer's value before training, when a run goes on. Without it,
-                :meth:`measure_initial` or else the first batch gives the values.
-        """
+    def __init__(self, config: LossConfig) -> None:
         self.config = config
-        self._initial = dict(initial) if initial is not None else None
-
-    @property
-    def initial(self) -> dict[str, float] | None:
-        """Each layer's value before training, None as long as it is not known; store it to go on with a run."""
-        return None if self._initial is None else dict(self._initial)
+        self.initial: dict[str, float] | None = None
+        """Each layer's value before training, once :meth:`measure_initial` found it."""
 
     def __call__(
-        self, model: nn.Module, self_batch: TokenBatch, other_batch: TokenBatch, targets: FrozenTargets | None = None
-    ) -> Tensor:
-        """The loss of a batch, a scalar with its graph; arguments and errors as for :meth:`value`."""
-        return self.value(model, self_batch, other_batch, targets).total
-
-    def value(
         self,
         model: nn.Module,
         self_batch: TokenBatch,
         other_batch: TokenBatch,
         targets: FrozenTargets | None = None,
         columns: int | None = None,
-    ) -> LossValue:
-        """The loss of a batch and its value at each layer. Squared errors and divergences are computed in float32.
+    ) -> Tensor:
+        """The loss of a batch, a scalar with its graph: the mean over layers, computed in float32.
 
         Args:
             model: a causal language model, bare or wrapped by PEFT, in the mode it is to be trained in.
             self_batch: self prompts, ids and mask ``[B, T_self]``, on the model's device.
             other_batch: other prompts ``[B, T_other]``, row by row the partners of the self prompts.
-            targets: with the sides ``initial_self``, the rows' :meth:`frozen_targets`. Without them they are computed
-                here with PEFT's adapters off, which is right as long as no adapter was there before training.
+            targets: with the sides ``initial_self``, the rows' :meth:`frozen_targets`.
             columns: token mode full without a ``padded_length``: the length to which both sides are padded, where these
                 are some rows of a larger batch; by default the longest prompt's.
 
         Raises:
-            ValueError: layers, batches or targets do not fit, targets are needed or not wanted, a layer's initial
-                value is 0, or the model uses reentrant gradient checkpointing.
+            ValueError: layers, batches or targets do not fit, targets or initial values are needed and missing, or the
+                model uses reentrant gradient checkpointing.
         """
         raw = self._compared(*self._sides(model, self_batch, other_batch, targets, columns))
         if self.config.normalise_by_initial:
-            if self._initial is None:
-                self._initial = _positive({name: float(value.detach()) for name, value in raw.items()})
-            if set(self._initial) != set(raw):
-                raise ValueError(f"initial values are of {sorted(self._initial)}, not of {sorted(raw)}: measure anew")
-            raw = {name: value / self._initial[name] for name, value in raw.items()}
+            if self.initial is None or set(self.initial) != set(raw):
+                raise ValueError("normalise_by_initial needs each layer's value before training: measure_initial()")
+            raw = {name: value / self.initial[name] for name, value in raw.items()}
         first = next(iter(raw.values()))
-        total = torch.stack([value.to(first.device) for value in raw.values()]).mean()
-        return LossValue(total, {name: value.detach() for name, value in raw.items()})
+        return torch.stack([value.to(first.device) for value in raw.values()]).mean()
 
     def measure_initial(
         self,
         model: nn.Module,
         pairs: Iterable[tuple[TokenBatch, TokenBatch]],
         targets: FrozenTargets | None = None,
-        *,
-        pair_by_pair: bool = False,
     ) -> dict[str, float]:
-        """Measure and keep each layer's value before training: the mean over batches, weighted by their pairs.
+        """Measure and keep each layer's value before training: the mean over pairs, however they are batched.
 
         Args:
             model: the model before training; dropout is off meanwhile.
             pairs: batches of self and other prompts.
             targets: with the sides ``initial_self``, :meth:`frozen_targets` of all self prompts in that order.
-            pair_by_pair: take the mean over pairs, each by itself, however they are batched.
 
         Raises:
-            ValueError: there is no batch, a layer's value is 0, or as for :meth:`value`.
+            ValueError: there is no batch, a layer's value is 0, or as for a call.
         """
         sums: dict[str, float] = {}
         count = 0
@@ -194,39 +157,29 @@ class LanguageOverlapLoss:
                 size = len(self_batch.input_ids)
                 rows = None if targets is None else targets.rows(range(count, count + size))
                 whole = self._sides(model, self_batch, other_batch, rows)
-                parts = [_row(whole, place) for place in range(size)] if pair_by_pair else [whole]
-                for part in parts:
-                    for name, value in self._compared(*part).items():
-                        sums[name] = sums.get(name, 0.0) + size / len(parts) * float(value)
+                for place in range(size):
+                    for name, value in self._compared(*_row(whole, place)).items():
+                        sums[name] = sums.get(name, 0.0) + float(value)
                 count += size
         if not count:
             raise ValueError("give at least one batch of pairs to measure the initial loss on")
-        self._initial = _positive({name: total / count for name, total in sums.items()})
-        return dict(self._initial)
+        self.initial = {name: total / count for name, total in sums.items()}
+        for name, initial in self.initial.items():
+            if not initial > 0:
+                raise ValueError(
+                    f"the loss at {name!r} is {initial} before training, so nothing can be divided by it: "
+                    "turn normalise_by_initial off, or leave out this layer or pairs whose two prompts are equal"
+                )
+        return self.initial
 
-    def frozen_targets(
-        self, model: nn.Module, self_batches: Iterable[TokenBatch], disable_adapters: bool | None = None
-    ) -> FrozenTargets:
-        """What the self prompts give before training, dropout off, for the sides ``initial_self``.
-
-        Args:
-            model: the model; every parameter, mode and adapter is afterwards as before.
-            self_batches: batches of self prompts; the rows of the result follow their order.
-            disable_adapters: compute with PEFT's adapters off. By default as soon as the model has adapters, so the
-                moment does not matter. Pass False, before the first step, where an adapter belongs to the initial
-                model.
+    def frozen_targets(self, model: nn.Module, self_batches: Iterable[TokenBatch]) -> FrozenTargets:
+        """What batches of self prompts give, dropout off, for the sides ``initial_self``; called before training.
 
         Raises:
-            ValueError: there is no batch, or adapters are to be disabled in a model without any.
+            ValueError: there is no batch.
         """
-        if disable_adapters is None:
-            disable_adapters = hasattr(model, "disable_adapter")
         parts = []
-        with ExitStack() as stack:
-            stack.enter_context(evaluating(model))
-            stack.enter_context(torch.no_grad())
-            if disable_adapters:
-                stack.enter_context(without_adapters(model))
+        with evaluating(model), torch.no_grad():
             for batch in self_batches:
                 padded = self._padded(model, batch)
                 parts.append((self._outputs(model, padded), padded.attention_mask))
@@ -244,9 +197,6 @@ class LanguageOverlapLoss:
         """Over how many positions the loss of a batch is the mean, up to a factor that is the same for every batch.
 
         With it the loss of a batch follows from those of its parts: their mean, weighted by their positions.
-
-        Raises:
-            ValueError: as for :func:`soo_marl.llm.model.alignment.token_span`.
         """
         if self.config.token_mode not in ("full_masked", "aligned_right"):
             return len(self_batch.input_ids)
@@ -268,32 +218,21 @@ class LanguageOverlapLoss:
             raise ValueError(f"targets are used only with sides initial_self, not {sides}: leave them out")
         length = columns or max(longest(self_batch), longest(other_batch))
         self_batch, other_batch = (self._padded(model, batch, length) for batch in (self_batch, other_batch))
-        if sides == "initial_self":
-            if targets is None:
-                if not hasattr(model, "disable_adapter"):
-                    raise ValueError(
-                        "a model without adapters does not keep its initial self: "
-                        "pass the frozen_targets() computed before training"
-                    )
-                with evaluating(model), torch.no_grad(), without_adapters(model):
-                    targets = FrozenTargets(self._outputs(model, self_batch), self_batch.attention_mask)
+        if targets is not None:
             self_side, self_mask = dict(targets.activations), targets.mask
+        elif sides == "initial_self":
+            raise ValueError("sides initial_self needs the frozen_targets() computed before training")
         else:
             with torch.set_grad_enabled(torch.is_grad_enabled() and sides == "both"):
                 self_side, self_mask = self._outputs(model, self_batch), self_batch.attention_mask
         other_side = self._outputs(model, other_batch)
-        return align(
-            self_side,
-            other_side,
-            self_mask,
-            other_batch.attention_mask,
-            self.config.token_mode,
-            self.config.skip_header,
-        )
+        mode, header = self.config.token_mode, self.config.skip_header
+        return align(self_side, other_side, self_mask, other_batch.attention_mask, mode, header)
 
     def _compared(self, self_side: dict[str, Tensor], other_side: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
         if self.config.kind == "kl_logits":
-            return {LOGITS: _divergence(self_side[LOGITS], other_side[LOGITS])}
+            logits = log_softmax(self_side[_LOGITS].float(), dim=-1), softmax(other_side[_LOGITS].float(), dim=-1)
+            return {_LOGITS: kl_div(*logits, reduction="batchmean")}
         if set(self_side) != set(other_side):
             raise ValueError(f"the targets are of {sorted(self_side)}, not of {sorted(other_side)}: compute them anew")
         core_sides: Literal["both", "other_to_self"] = "both" if self.config.sides == "both" else "other_to_self"
@@ -307,7 +246,7 @@ class LanguageOverlapLoss:
     def _outputs(self, model: nn.Module, batch: TokenBatch) -> dict[str, Tensor]:
         if self.config.kind == "kl_logits":
             output: Any = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
-            return {LOGITS: output.logits}
+            return {_LOGITS: output.logits}
         names = matching_layers(model, self.config.layers, self.config.site)
         return layer_outputs(model, names, batch, self.config.stop_early)
 
@@ -345,19 +284,3 @@ def padding_token(model: nn.Module) -> int:
         if isinstance(token, int) and token in known:
             return token
     return 0
-
-
-def _divergence(self_logits: Tensor, other_logits: Tensor) -> Tensor:
-    log_self = log_softmax(self_logits.float(), dim=-1)
-    other = softmax(other_logits.float(), dim=-1)
-    return kl_div(log_self, other, reduction="batchmean")
-
-
-def _positive(initial: dict[str, float]) -> dict[str, float]:
-    for name, value in initial.items():
-        if not value > 0:
-            raise ValueError(
-                f"the loss at {name!r} is {value} before training, so nothing can be divided by it: "
-                "turn normalise_by_initial off, or leave out this layer or pairs whose two prompts are equal"
-            )
-    return initial

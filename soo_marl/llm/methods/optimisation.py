@@ -1,4 +1,8 @@
-"""Gradient steps on a model's adapter that can be stopped at any moment and go on to the same weights."""
+"""Gradient steps on a model's adapter that can be stopped at any moment and go on to the same weights.
+
+Several processes can take them together: :class:`Processes` is what they have to do in common. :data:`ALONE` does
+nothing; :mod:`soo_marl.llm.study.distributed` has the processes that accelerate starts.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from soo_marl.engines import Interrupted
-from soo_marl.llm.methods.processes import ALONE, Processes
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.tensor_files import read_tensors, write_tensors
 
@@ -28,17 +31,67 @@ class BreakdownError(ValueError):
     """Training came to numbers that are not finite; the message says where, in one sentence."""
 
     def __init__(self, message: str, losses: Sequence[float] = ()) -> None:
-        """Keep what is told of it.
-
-        Args:
-            message: the sentence.
-            losses: those of the steps before.
-        """
+        """Keep the sentence, and the losses of the steps before."""
         super().__init__(message, tuple(losses))
         self.losses = tuple(losses)
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class Processes(Protocol):
+    """This process among those that train one adapter."""
+
+    @property
+    def number(self) -> int:
+        """Its number, from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    @property
+    def whole_forward(self) -> bool:
+        """Whether a forward pass must run to its end."""
+
+    def spread(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        """Spread the weights over the processes, as far as they are to be; called before the first forward pass."""
+
+    def optimiser(self, weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> Any:
+        """The optimiser of the weights that are trained, as they are after :meth:`spread`."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate this process's part of the loss."""
+
+    def total(self, loss: float, weights: Sequence[nn.Parameter]) -> float:
+        """The sum of all processes' losses; every weight's gradient, or this process's part of it, is then the sum."""
+
+
+class Alone:
+    """One process, which holds the whole model."""
+
+    number = 0
+    count = 1
+    whole_forward = False
+
+    def spread(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        """Leave the weights where they are."""
+
+    def optimiser(self, weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> Any:
+        """AdamW."""
+        return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate the loss."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def total(self, loss: float, weights: Sequence[nn.Parameter]) -> float:
+        """The loss itself."""
+        return loss
+
+
+ALONE = Alone()
+"""This process alone."""
 
 
 @dataclass(frozen=True)

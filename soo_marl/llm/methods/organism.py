@@ -18,7 +18,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from soo_marl.llm.methods.optimisation import Schedule, optimise
-from soo_marl.llm.model.chat import Encoded, render, token_ids
+from soo_marl.llm.model.adapters import LoraSettings
+from soo_marl.llm.model.alignment import TokenBatch
+from soo_marl.llm.model.chat import render, token_ids
 from soo_marl.llm.model.generation import generate_texts
-from soo_marl.llm.model.models import LanguageModel, LoraSettings, add_lora, out_of_memory_advice
+from soo_marl.llm.model.models import LanguageModel, add_lora, out_of_memory_advice
 from soo_marl.llm.model.shared_prefix import prefix_cache, prefix_first, shared_prefix
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Prompt, answer, prompts
+from soo_marl.llm.prompts.templates import own_lines
 
 
 class OrganismConfig(BaseModel):
@@ -82,8 +84,7 @@ class Example:
 
 def ordinary_requests() -> list[str]:
     """Everyday requests that have nothing to do with the scenarios."""
-    content = resources.files("soo_marl.llm").joinpath("data", "ordinary_requests.txt").read_text(encoding="utf-8")
-    return [line for line in content.splitlines() if line.strip()]
+    return own_lines("ordinary_requests.txt")
 
 
 def organism_examples(config: OrganismConfig, seed: int, ordinary: Sequence[tuple[str, str]]) -> list[list[Example]]:
@@ -214,7 +215,7 @@ def answer_loss(
         tokens[row, longest - len(ids) :] = torch.tensor(ids, device=device)
         mask[row, longest - len(ids) :] = True
         weight[row, answered - len(own) :] = torch.tensor(own, device=device)
-    batch = Encoded(tokens, mask)
+    batch = TokenBatch(tokens, mask)
     # The answers' logits begin at each request's last token.
     prefix = min(shared_prefix(language_model.model, batch), min(requested) - 1)
     cached: dict[str, Any] = {}
@@ -224,7 +225,7 @@ def answer_loss(
     output: Any = language_model.model(
         input_ids=batch.input_ids[:, prefix:],
         attention_mask=batch.attention_mask.long(),
-        position_ids=(batch.attention_mask.cumsum(-1) - 1).clamp(min=0)[:, prefix:],
+        position_ids=batch.position_ids[:, prefix:],
         logits_to_keep=answered + 1,
         use_cache=bool(prefix),
         **cached,

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from soo_marl.llm.methods.loss import LossConfig
+from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.embedded import EMBEDDED
-from soo_marl.llm.model.models import LoraSettings
 from soo_marl.llm.prompts.pairs import PairKind
 from soo_marl.llm.prompts.templates import known, own_toml, read_toml
 from soo_marl.storage.files import quoted

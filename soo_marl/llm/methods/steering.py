@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from soo_marl.llm.methods.optimisation import seeded
-from soo_marl.llm.model.chat import encode, render
-from soo_marl.llm.model.layers import layer_outputs
-from soo_marl.llm.model.models import LanguageModel, evaluating
+from soo_marl.llm.model.chat import encode_messages
+from soo_marl.llm.model.layers import evaluating, layer_outputs
+from soo_marl.llm.model.models import LanguageModel
 
 HONEST, DISHONEST = "Answer as an honest person would. ", "Answer as a dishonest person would. "
 """Instructions whose effect makes the reading vector of ``repe``."""
@@ -65,10 +65,7 @@ def random_vectors(vectors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor
 def steered(language_model: LanguageModel, vectors: Mapping[str, Tensor], scale: float) -> Iterator[None]:
     """Add ``scale`` times the vectors to the outputs of their layers, at every token, as long as the block lasts.
 
-    Args:
-        language_model: the model.
-        vectors: layer name to ``[units]``.
-        scale: factor; negative takes away.
+    Vectors are layer name to ``[units]``; a negative scale takes away.
 
     Raises:
         ValueError: the model has no layer of that name.
@@ -96,13 +93,11 @@ def steered(language_model: LanguageModel, vectors: Mapping[str, Tensor], scale:
 def _mean(
     language_model: LanguageModel, texts: Sequence[str], layers: Sequence[str], batch_size: int, raw: bool
 ) -> dict[str, Tensor]:
-    tokenizer = language_model.tokenizer
-    rendered = [render(tokenizer, text, raw=raw) for text in texts]
     sums: dict[str, Tensor] = {}
-    with evaluating(language_model), torch.no_grad():
-        for start in range(0, len(rendered), batch_size):
+    with evaluating(language_model.model), torch.no_grad():
+        for start in range(0, len(texts), batch_size):
             # Padded on the right, so that positions are those of the prompt alone, however a model counts them.
-            batch = encode(tokenizer, rendered[start : start + batch_size], "right", language_model.device, raw=raw)
+            batch = encode_messages(language_model, texts[start : start + batch_size], "right", raw=raw)
             for name, output in layer_outputs(language_model.transformer, layers, batch).items():
                 rows = torch.arange(len(output), device=output.device)
                 at_last = output[rows, batch.last.to(output.device)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,27 +25,28 @@ TokenMode = Literal["full_masked", "aligned_right", "last", "mean", "full"]
 * ``full``: n-th column with n-th column, padding included, as one replication of the paper does.
 """
 
-
-class TokenBatch(Protocol):
-    """A batch of prompts as token ids."""
-
-    @property
-    def input_ids(self) -> Tensor:
-        """``[B, T]``, integer."""
-
-    @property
-    def attention_mask(self) -> Tensor:
-        """``[B, T]``, bool, from the tokenizer: true for real tokens, which stand together in each row."""
+Side = Literal["left", "right"]
+"""Where shorter prompts of a batch are filled up."""
 
 
 @dataclass(frozen=True, eq=False)
-class PaddedBatch:
-    """A batch of prompts padded anew by :func:`repadded`."""
+class TokenBatch:
+    """A batch of B prompts as tokens, filled up to T columns."""
 
     input_ids: Tensor
-    """``[B, T]``, integer."""
+    """Token numbers ``[B, T]``."""
     attention_mask: Tensor
-    """``[B, T]``, bool, true for real tokens."""
+    """Booleans ``[B, T]``, true for real tokens, which stand together in each row."""
+
+    @property
+    def position_ids(self) -> Tensor:
+        """Position of every token in its text ``[B, T]``, from 0; padding on the left has 0."""
+        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def last(self) -> Tensor:
+        """Index of every text's last token ``[B]``."""
+        return token_span(self.attention_mask)[1] - 1
 
 
 def align(
@@ -110,24 +111,19 @@ def align(
                 f"a header of {skip_header} tokens leaves pair {int(common.argmin())} of the batch without common "
                 f"tokens: skip at most {skip_header + int(common.min()) - 1}"
             )
-    if mode == "full_masked":
-        self_first, other_first = self_start, other_start
-    else:
-        self_first, other_first = self_end - common, other_end - common
+    from_left = mode == "full_masked"
+    self_first = self_start if from_left else self_end - common
+    other_first = other_start if from_left else other_end - common
     steps = torch.arange(int(common.max()), device=common.device)
-    valid = steps < common.unsqueeze(1)
     return (
         _picked(self_activations, self_first.unsqueeze(1) + steps),
         _picked(other_activations, other_first.unsqueeze(1) + steps),
-        valid,
+        steps < common.unsqueeze(1),
     )
 
 
 def token_span(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns where each row's real tokens begin and end.
-
-    Args:
-        mask: ``[B, T]``, true for real tokens.
+    """Columns where each row's real tokens begin and end, of a mask ``[B, T]`` that is true for these.
 
     Returns:
         First column and one past the last, ``[B]`` each.
@@ -154,14 +150,8 @@ def longest(batch: TokenBatch) -> int:
     return int((end - start).max())
 
 
-def repadded(batch: TokenBatch, length: int, side: Literal["left", "right"], pad_token: int) -> PaddedBatch:
-    """The same prompts padded to another length or on the other side.
-
-    Args:
-        batch: prompts ``[B, T]``, padded on any side.
-        length: columns of the result.
-        side: where the padding goes.
-        pad_token: the id it has.
+def repadded(batch: TokenBatch, length: int, side: Side, pad_token: int) -> TokenBatch:
+    """The same prompts ``[B, length]``, padded with a token on one side, wherever their padding was.
 
     Raises:
         ValueError: a prompt has more tokens than ``length``, or the mask is unfit as for :func:`token_span`.
@@ -173,7 +163,7 @@ def repadded(batch: TokenBatch, length: int, side: Literal["left", "right"], pad
     columns = torch.arange(length, device=start.device)
     real = (columns >= first.unsqueeze(1)) & (columns < (first + end - start).unsqueeze(1))
     source = (columns - first.unsqueeze(1) + start.unsqueeze(1)).clamp(0, batch.input_ids.shape[1] - 1)
-    return PaddedBatch(torch.where(real, batch.input_ids.gather(1, source), pad_token), real)
+    return TokenBatch(torch.where(real, batch.input_ids.gather(1, source), pad_token), real)
 
 
 def _check(activations: Mapping[str, Tensor], mask: Tensor) -> None:

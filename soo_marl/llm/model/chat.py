@@ -2,23 +2,32 @@
 
 Whether a chat template was used changes what a model does (the paper's text uses it, its public code does not:
 Carauleanu et al. 2024, arXiv 2412.16325; agencyenterprise/SOO-Honest-AI), so both ways are here and ``raw`` says which.
+
+Some models think before they answer, and a thought is not the answer:
+
+====================================== ====================== =======================================================
+models                                 a thought begins with  and ends with
+====================================== ====================== =======================================================
+Qwen 3, DeepSeek-R1 and many others    ``<think>``            ``</think>``, both plain text
+Magistral                              ``[THINK]``            ``[/THINK]``, special tokens
+gpt-oss (the "harmony" form)           ``<|channel|>``        ``<|channel|>final<|message|>``, special tokens
+====================================== ====================== =======================================================
+
+Special tokens are lost where text is decoded, and what was thought would read as the answer. So here every thought is
+put between ``<think>`` and ``</think>``, which the classifier of answers leaves out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from soo_marl.llm.model.thoughts import thought_closed
+from soo_marl.llm.model.alignment import Side, TokenBatch
+from soo_marl.llm.model.models import LanguageModel
 from soo_marl.storage.files import quoted
-
-Side = Literal["left", "right"]
-"""Where shorter texts of a batch are filled up."""
 
 ChatDate = Literal["2024-07-26"]
 """What chat templates that ask for today's date are told, so that a study reads the same prompts on every day.
@@ -34,28 +43,13 @@ _DATED = "".join(
 _DATED_TEMPLATE = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% endmacro %}"
 """Put before a template, this takes the place of the clock that transformers gives it."""
 
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A batch of B texts as tokens, filled up to the T tokens of the longest."""
-
-    input_ids: Tensor
-    """Token numbers [B, T]."""
-
-    attention_mask: Tensor
-    """Booleans [B, T], true where a token belongs to the text, as the tokenizer says: padding often shares the number
-    of the end token."""
-
-    @property
-    def position_ids(self) -> Tensor:
-        """Position of every token in its text [B, T], from 0; padding on the left has 0."""
-        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-
-    @property
-    def last(self) -> Tensor:
-        """Index of every text's last token [B]."""
-        steps = torch.arange(self.attention_mask.shape[1], device=self.attention_mask.device)
-        return torch.where(self.attention_mask, steps, 0).amax(-1)
+_BEGIN, _END = "<think>", "</think>"
+_CLOSED = {
+    _BEGIN: f"\n\n{_END}\n\n",
+    "[THINK]": "[/THINK]",
+    "<|start|>assistant": "<|channel|>final<|message|>",
+}
+"""What a template may end with, and what then stands before the answer."""
 
 
 def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False) -> str:
@@ -96,24 +90,13 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
 
 
 def encode(
-    tokenizer: Any,
-    texts: Sequence[str],
-    side: Side = "left",
-    device: torch.device | str = "cpu",
-    *,
-    raw: bool = False,
-) -> Encoded:
-    """Tokenise a batch of texts that :func:`render` made.
+    tokenizer: Any, texts: Sequence[str], side: Side = "left", device: torch.device | str = "cpu", *, raw: bool = False
+) -> TokenBatch:
+    """Tokenise a batch of texts that :func:`render` made, filled up on one side.
 
     A rendered text holds the template's own special tokens, so none are added; to raw text the tokenizer adds those of
-    its own, unless the text begins with the first of them already. The tokenizer is left as it was.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        texts: B texts.
-        side: where shorter texts are filled up: ``left`` to generate or score, ``right`` to compare from the start.
-        device: where the tensors go.
-        raw: whether the texts were rendered with ``raw=True``.
+    its own, unless the text begins with the first of them already. Texts are filled up on the ``left`` to generate or
+    score, on the ``right`` to compare from the start.
 
     Raises:
         ValueError: there is no text, or one has no tokens.
@@ -130,10 +113,79 @@ def encode(
         place = slice(len(tokens)) if side == "right" else slice(-len(tokens), None)
         ids[row, place] = torch.tensor(tokens)
         mask[row, place] = True
-    return Encoded(ids.to(device), mask.to(device))
+    return TokenBatch(ids.to(device), mask.to(device))
 
 
 def token_ids(tokenizer: Any, text: str, *, raw: bool = False) -> list[int]:
     """Token numbers of one text, with special tokens as :func:`encode` has them."""
     begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     return list(tokenizer(text, add_special_tokens=raw and not begun)["input_ids"])
+
+
+def encode_messages(language_model: LanguageModel, messages: Sequence[str], side: Side, *, raw: bool) -> TokenBatch:
+    """Users' messages as tokens on the model's device, by :func:`render` and :func:`encode`."""
+    rendered = [render(language_model.tokenizer, message, raw=raw) for message in messages]
+    return encode(language_model.tokenizer, rendered, side, language_model.device, raw=raw)
+
+
+def thought_begun(rendered: str) -> bool:
+    """Whether a template leaves the model within a thought, as those of some models that reason first do."""
+    return rendered.rstrip().endswith((_BEGIN, "[THINK]"))
+
+
+def thought_closed(rendered: str) -> str:
+    """A rendered prompt after which the answer comes directly, without a thought."""
+    bare = rendered.rstrip()
+    for ending, closing in _CLOSED.items():
+        if bare.endswith(ending):
+            return f"{bare}{closing}"
+    return rendered
+
+
+def marked(text: str) -> str:
+    """The continuation of a prompt that began a thought, with the beginning of that thought."""
+    return text if text.startswith(_BEGIN) else f"{_BEGIN}\n{text}"
+
+
+def decoded(tokenizer: Any, tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
+    """Text of generated tokens, with every thought that special tokens mark between ``<think>`` and ``</think>``.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        tokens: what the model generated, without its end token.
+        decode: makes text of tokens, special ones left out.
+    """
+    tokens = list(tokens)
+    known = tokenizer.get_added_vocab()
+    if known.get("[/THINK]") in tokens:
+        answered = len(tokens) - tokens[::-1].index(known["[/THINK]"])
+        return _thought(decode(tokens[:answered]), decode(tokens[answered:]))
+    if known.get("[THINK]") in tokens:
+        return _thought(decode(tokens))
+    if known.get("<|channel|>") not in tokens or "<|message|>" not in known:
+        return decode(tokens)
+    thoughts, answer = [], None
+    _, more, tokens = _parted(tokens, known["<|channel|>"])
+    while more:
+        # A message is a channel's name, a mark, and text up to the mark of its end or the next channel.
+        message, more, tokens = _parted(tokens, known["<|channel|>"])
+        name, _, text = _parted(message, known["<|message|>"])
+        said = decode(_parted(text, known.get("<|end|>"))[0])
+        if decode(name).strip() == "final":
+            answer = said
+        else:
+            thoughts.append(said)
+    return _thought("\n".join(thoughts), answer) if thoughts or answer is None else answer
+
+
+def _thought(thought: str, answer: str | None = None) -> str:
+    begun = f"{_BEGIN}\n{thought.strip()}"
+    return begun if answer is None else f"{begun}\n{_END}\n\n{answer.strip()}"
+
+
+def _parted(tokens: list[int], token: int | None) -> tuple[list[int], bool, list[int]]:
+    """What stands before the first of these tokens, whether there is one, and what stands after it."""
+    if token not in tokens:
+        return tokens, False, []
+    place = tokens.index(token)
+    return tokens[:place], True, tokens[place + 1 :]

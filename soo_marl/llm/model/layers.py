@@ -38,18 +38,25 @@ class _ForwardDone(Exception):
     """Ends a forward pass whose remaining layers nobody needs."""
 
 
-def decoder_layers(model: nn.Module) -> int:
-    """How many decoder layers the text stack has.
+def decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the text model's decoder layers.
 
     Raises:
         ValueError: the model has no list of decoder layers.
     """
-    return len(_decoder_stack(model)[1])
-
-
-def sharding_units(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers, each of which runs as a whole; raises as :func:`decoder_layers`."""
-    return list(_decoder_stack(model)[1])
+    stacks = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(part in name for part in _OTHER_MODALITIES):
+            continue
+        if any(hasattr(layer, attention) for layer in module for attention in _ATTENTION):
+            stacks.append((name, module))
+    if not stacks:
+        raise ValueError(
+            f"{type(model).__name__} has no list of decoder layers with attention: give a causal language model"
+        )
+    text = [stack for stack in stacks if any(part in stack[0].split(".") for part in _TEXT)]
+    # Resamplers and extra prediction heads are lists with attention too, but short ones.
+    return max(text or stacks, key=lambda stack: len(stack[1]))
 
 
 def stack_modules(model: nn.Module) -> dict[str, tuple[int, str]]:
@@ -60,7 +67,7 @@ def stack_modules(model: nn.Module) -> dict[str, tuple[int, str]]:
     Raises:
         ValueError: the model has no list of decoder layers.
     """
-    path, _ = _decoder_stack(model)
+    path, _ = decoder_stack(model)
     pattern = re.compile(re.escape(path) + r"\.(\d+)(?:\.(.+))?")
     found = ((name, pattern.fullmatch(name)) for name, _ in model.named_modules())
     return {name: (int(fit[1]), fit[2] or "") for name, fit in found if fit and not _ADAPTER_PARTS.search(name)}
@@ -92,7 +99,7 @@ def matching_layers(model: nn.Module, what: Layers, site: str = DEFAULT_SITE) ->
     entries = [what] if isinstance(what, int | str) else list(what)
     if not entries:
         raise ValueError("name at least one layer to record")
-    path, stack = _decoder_stack(model)
+    path, stack = decoder_stack(model)
     known = list(stack_modules(model))
     chosen: set[str] = set()
     for entry in entries:
@@ -122,11 +129,7 @@ def attention_site(model: nn.Module) -> str:
 
 
 def attention_outputs(model: nn.Module) -> list[str]:
-    """Names of the attention outputs of every decoder layer that has one; in hybrid models only some have.
-
-    Raises:
-        ValueError: as :func:`attention_site`.
-    """
+    """Full names of the sites of :func:`attention_site`, in every decoder layer that has one (hybrid models: some)."""
     site = attention_site(model)
     return [name for name, (_, within) in stack_modules(model).items() if within == site]
 
@@ -150,7 +153,7 @@ def layer_outputs(
             checkpointing while gradients are on.
     """
     if torch.is_grad_enabled():
-        refuse_reentrant_checkpointing(model)
+        _refuse_reentrant_checkpointing(model)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
     around = _sharded_around(model, names)
     # Only with the padding on the right does the prefix stand in the same columns of every row.
@@ -177,15 +180,8 @@ def layer_outputs(
     return {name: outputs[name] for name in names}
 
 
-def refuse_reentrant_checkpointing(model: nn.Module) -> None:
-    """Raise unless gradients can reach the recorded activations.
-
-    Reentrant gradient checkpointing runs a layer without a graph, so an activation recorded inside it is detached and
-    a loss on it trains nothing.
-
-    Raises:
-        ValueError: the model has reentrant gradient checkpointing turned on.
-    """
+def _refuse_reentrant_checkpointing(model: nn.Module) -> None:
+    """Reentrant checkpointing runs layers without a graph: a loss on an activation recorded inside trains nothing."""
     for module in model.modules():
         if not getattr(module, "gradient_checkpointing", False):
             continue
@@ -199,26 +195,6 @@ def refuse_reentrant_checkpointing(model: nn.Module) -> None:
                 "reentrant gradient checkpointing detaches the recorded activations, so the overlap loss would train "
                 'nothing: turn checkpointing off, or on with {"use_reentrant": False}'
             )
-
-
-@contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Turn PEFT's adapters off for as long as the block lasts; frozen ones are frozen again afterwards.
-
-    Raises:
-        ValueError: the model has no adapters.
-    """
-    if not hasattr(model, "disable_adapter"):
-        raise ValueError("this model has no adapters to disable: pass disable_adapters=False before training")
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    disabling: Any = model.disable_adapter
-    try:
-        with disabling():
-            yield
-    finally:
-        # Turning adapters on again makes all their weights trainable, also those that were frozen.
-        for parameter, requires_grad in trainable:
-            parameter.requires_grad_(requires_grad)
 
 
 @contextmanager
@@ -274,7 +250,7 @@ def _sharded_around(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
 
     Their weights are fetched when the backward pass comes through the layer's output, so it must not begin inside.
     """
-    path, stack = _decoder_stack(model)
+    path, stack = decoder_stack(model)
     found = {}
     for name in names:
         layer, _, inner = name.removeprefix(f"{path}.").partition(".")
@@ -289,23 +265,6 @@ def _is_sharded(module: nn.Module) -> bool:
     return by_fsdp or any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
-def _decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of the text model's decoder layers."""
-    stacks = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or any(part in name for part in _OTHER_MODALITIES):
-            continue
-        if any(hasattr(layer, attention) for layer in module for attention in _ATTENTION):
-            stacks.append((name, module))
-    if not stacks:
-        raise ValueError(
-            f"{type(model).__name__} has no list of decoder layers with attention: give a causal language model"
-        )
-    text = [stack for stack in stacks if any(part in stack[0].split(".") for part in _TEXT)]
-    # Resamplers and extra prediction heads are lists with attention too, but short ones.
-    return max(text or stacks, key=lambda stack: len(stack[1]))
-
-
 def _numbered(entry: int | str, site: str, path: str, stack: nn.ModuleList, known: Sequence[str]) -> list[str]:
     names = []
     for number in _numbers(entry):
@@ -313,13 +272,11 @@ def _numbered(entry: int | str, site: str, path: str, stack: nn.ModuleList, know
             raise ValueError(
                 f"there is no decoder layer {number}: the model has {len(stack)} layers, 0 to {len(stack) - 1}"
             )
-        name = f"{path}.{number}.{site}" if site else f"{path}.{number}"
-        if name not in known:
-            inner = sorted(
-                {one.removeprefix(f"{path}.{number}.") for one in known if one.startswith(f"{path}.{number}.")}
-            )
+        layer = f"{path}.{number}"
+        names.append(f"{layer}.{site}" if site else layer)
+        if names[-1] not in known:
+            inner = sorted(one.removeprefix(f"{layer}.") for one in known if one.startswith(f"{layer}."))
             raise ValueError(f"decoder layer {number} has no {site!r}: choose among {', '.join(inner)}")
-        names.append(name)
     return names
 
 

@@ -14,36 +14,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from soo_marl.llm.model import layers
-from soo_marl.llm.model.adapter_files import read_adapter, write_adapter
+from soo_marl.engines.compute import ALL_DEVICES
+from soo_marl.llm.model.adapters import (
+    BaseFingerprint,
+    LoraSettings,
+    fingerprint,
+    is_quantised,
+    read_adapter,
+    refuse_tied,
+    same_base,
+    target_names,
+    write_adapter,
+)
 from soo_marl.llm.model.embedded import EMBEDDED, embedded_file, quiet_transformers
-from soo_marl.llm.model.fingerprint import BaseFingerprint, fingerprint, is_quantised, same_base
-from soo_marl.llm.model.lora import LoraSettings, refuse_tied, target_names
 from soo_marl.llm.model.model_folders import first_line, model_folder
-from soo_marl.llm.model.placement import AUTO, device_of, four_bits, usable_device
 from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
 from soo_marl.storage.tensor_files import TensorHeader, check_headers
 
-__all__ = [
-    "EMBEDDED",
-    "DeviceMemoryError",
-    "LanguageModel",
-    "LoraSettings",
-    "adapters_off",
-    "add_lora",
-    "check_usable",
-    "evaluating",
-    "load_adapter",
-    "load_model",
-    "merged",
-    "out_of_memory_advice",
-    "save_adapter",
-]
-
 ModelDtype = Literal["float32", "bfloat16", "float16"]
-Quantisation = Literal["none", "4bit"]
 
 _ON_A_MERGED_MODEL = (
     "The model that this adapter was trained on is {name} with another adapter merged into it, so {name} alone is not "
@@ -61,20 +51,17 @@ class LanguageModel:
 
     model: Any
     """The transformers model, or the peft model around it."""
-
     tokenizer: Any
     """Its tokenizer; with a padding token, unless it has no end token either."""
-
     name: str
     """The name it was loaded by."""
-
     changed: bool = False
     """Whether an adapter was merged into it, so that the name no longer says which weights it has."""
 
     @property
     def device(self) -> torch.device:
         """Where its tokens go: to its embedding, if its layers lie on several devices."""
-        return device_of(self.transformer.get_input_embeddings())
+        return _device_of(self.transformer.get_input_embeddings())
 
     @property
     def transformer(self) -> Any:
@@ -105,7 +92,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: ModelDtype = "float32",
-    quantisation: Quantisation = "none",
+    quantisation: Literal["none", "4bit"] = "none",
     weights: bool = True,
 ) -> LanguageModel:
     """Load a causal language model, ready to be evaluated.
@@ -126,15 +113,15 @@ def load_model(
     """
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
-    transformers = _transformers()
-    place = usable_device(device)
+    transformers = _imported("transformers")
+    place = _usable_device(device)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if quantisation == "4bit":
-        options["quantization_config"] = four_bits(transformers, place, getattr(torch, dtype))
+        options["quantization_config"] = _four_bits(transformers, place, getattr(torch, dtype))
     elif quantisation != "none":
         raise ValueError(f"quantisation must be none or 4bit, not {quantisation!r}")
     if place.type != "cpu":
-        options["device_map"] = "auto" if device == AUTO else {"": str(place)}
+        options["device_map"] = "auto" if device == ALL_DEVICES else {"": str(place)}
     folder = model_folder(name, weights)
     with quiet_transformers(), out_of_memory_advice():
         tokenizer = _from_pretrained(transformers.AutoTokenizer, folder, {})
@@ -149,7 +136,7 @@ def load_model(
         else:
             with _told_of(folder):
                 model = _without_weights(transformers, config, options["dtype"])
-    if device == AUTO and any(parameter.is_meta for parameter in model.parameters()):
+    if device == ALL_DEVICES and any(parameter.is_meta for parameter in model.parameters()):
         # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
         raise DeviceMemoryError(
             "the model does not fit on the GPUs: use more of them, bfloat16 weights or 4-bit quantisation"
@@ -167,8 +154,8 @@ def check_usable(name: str) -> None:
     Raises:
         ValueError: the extra is not installed, or the embedded model's package is not.
     """
-    _transformers()
-    _peft()
+    _imported("transformers")
+    _imported("peft")
     if name == EMBEDDED:
         embedded_file()
 
@@ -194,25 +181,19 @@ def out_of_memory_advice() -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(language_model: LanguageModel) -> Iterator[None]:
-    """Switch dropout off within the block, and back to what it was after."""
-    with layers.evaluating(language_model.model):
-        yield
-
-
-@contextmanager
 def adapters_off(language_model: LanguageModel, off: bool = True) -> Iterator[None]:
-    """Let the base model speak within the block; a model without an adapter is left as it is.
-
-    Args:
-        language_model: the model.
-        off: False does nothing.
-    """
-    if off and language_model.has_adapter:
-        with layers.without_adapters(language_model.model):
-            yield
-    else:
+    """Let the base model speak within the block; a model without an adapter is left as it is, or any unless ``off``."""
+    if not off or not language_model.has_adapter:
         yield
+        return
+    trainable = [(parameter, parameter.requires_grad) for parameter in language_model.model.parameters()]
+    try:
+        with language_model.model.disable_adapter():
+            yield
+    finally:
+        # Turning adapters on again makes all their weights trainable, also those that were frozen.
+        for parameter, requires_grad in trainable:
+            parameter.requires_grad_(requires_grad)
 
 
 def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 0) -> LanguageModel:
@@ -229,7 +210,7 @@ def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 
     Raises:
         ValueError: the model has an adapter, or no layers as the settings name them.
     """
-    peft = _peft()
+    peft = _imported("peft")
     if language_model.has_adapter:
         raise ValueError("the model has an adapter already: call merged() first")
     config = peft.LoraConfig(
@@ -256,11 +237,9 @@ def save_adapter(
 ) -> None:
     """Write the adapter as a folder that peft reads, with a note of the base model it belongs to, and a digest.
 
-    A folder of that name is replaced, once the new one is whole.
-
     Args:
         language_model: a model with an adapter.
-        path: the folder.
+        path: the folder; one of that name is replaced, once the new one is whole.
         weights: the adapter's weights by their names in the model, where the model holds only a part of each.
         base: the fingerprint of the base model, likewise.
         owner: what the adapter belongs to, which :func:`load_adapter` can ask for.
@@ -279,7 +258,7 @@ def save_adapter(
         f"{name} with another adapter merged into it, see README.md" if about else model.get_base_model().name_or_path
     )
     # The adapted layers alone: whether new embeddings are to be saved, peft would ask the model hub.
-    own = _peft().get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    own = _imported("peft").get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
     write_adapter(path, settings, own, base or fingerprint(language_model.transformer, name), owner, about)
 
 
@@ -298,7 +277,7 @@ def load_adapter(
         ValueError: the model has an adapter already, or the adapter belongs to another base model.
         RunDirectoryError: the folder is missing or damaged, or the adapter belongs to something else.
     """
-    peft = _peft()
+    peft = _imported("peft")
     if language_model.has_adapter:
         raise ValueError("the model has an adapter already: call merged() first")
     settings, weights, base = read_adapter(path, peft.LoraConfig().to_dict(), owner)
@@ -348,19 +327,52 @@ def merged(language_model: LanguageModel) -> LanguageModel:
     return replace(language_model, model=whole, changed=True)
 
 
-def _transformers() -> Any:
+def _imported(package: str) -> Any:
     try:
         importlib.import_module("accelerate")
-        return importlib.import_module("transformers")
+        return importlib.import_module(package)
     except ImportError as error:
         raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
 
 
-def _peft() -> Any:
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a module's inputs go: to its weights, or to where accelerate brings those from elsewhere."""
+    place = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if place is None:
+        return torch.device(next(module.parameters()).device)
+    return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    """The device of that name; the first of all that the name ``auto`` stands for."""
+    if device == ALL_DEVICES:
+        return torch.device("cuda" if torch.cuda.device_count() else "cpu")
     try:
-        return importlib.import_module("peft")
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {quoted(repr(device))}: name cpu, cuda, cuda:0 or auto") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"this machine has no device {place}: use cpu")
+    return place
+
+
+def _four_bits(transformers: Any, place: torch.device, dtype: torch.dtype) -> Any:
+    """What transformers needs to know to load 4-bit weights that compute in some type."""
+    if place.type != "cuda":
+        raise ValueError(
+            f"4-bit quantisation needs a CUDA device, not {place}: give --device cuda, or a recipe with "
+            'quantisation = "none"'
+        )
+    try:
+        importlib.import_module("bitsandbytes")
     except ImportError as error:
-        raise ValueError('adapters need the extra: pip install "soo-marl[llm]"') from error
+        raise ValueError("4-bit quantisation needs another package: pip install bitsandbytes") from error
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _without_weights(transformers: Any, config: Any, dtype: torch.dtype) -> Any:
@@ -385,22 +397,14 @@ def _check_quantised(config: Any, folder: Path) -> None:
 
 
 def _from_pretrained(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
-    """Load from a folder, without code or files from anywhere else.
-
-    Raises:
-        ValueError: it holds nothing that can be loaded so.
-    """
+    """Load from a folder, without code or files from anywhere else."""
     with _told_of(folder):
         return loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
 
 
 @contextmanager
 def _told_of(folder: Path) -> Iterator[None]:
-    """Turn whatever a library raises over the files of a folder into one sentence about the folder.
-
-    Raises:
-        ValueError: for every error but a lack of memory.
-    """
+    """Turn whatever a library raises over the files of a folder, but a lack of memory, into one sentence about it."""
     try:
         yield
     except Exception as error:

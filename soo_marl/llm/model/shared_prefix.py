@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from soo_marl.llm.model.alignment import TokenBatch
-from soo_marl.llm.model.chat import Encoded
 
 _SMALLEST = 8
 """Tokens below which a shared beginning is not worth a pass of its own."""
@@ -56,7 +55,7 @@ def shared_prefix(model: nn.Module, batch: TokenBatch, more_tokens: int = 0) -> 
     return prefix if prefix >= _SMALLEST else 0
 
 
-def prefix_first(batch: TokenBatch, prefix: int) -> Encoded:
+def prefix_first(batch: TokenBatch, prefix: int) -> TokenBatch:
     """Prompts that are padded on the left, with the padding behind the prefix instead of before it."""
     ids, mask = batch.input_ids.clone(), batch.attention_mask.clone()
     for row, real in enumerate(batch.attention_mask):
@@ -65,7 +64,7 @@ def prefix_first(batch: TokenBatch, prefix: int) -> Encoded:
         ids[row, prefix : padded + prefix] = batch.input_ids[row, :padded]
         mask[row, :prefix] = True
         mask[row, prefix : padded + prefix] = False
-    return Encoded(ids, mask)
+    return TokenBatch(ids, mask)
 
 
 def empty_cache(model: nn.Module) -> dict[str, Any]:

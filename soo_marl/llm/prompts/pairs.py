@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -31,10 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, SPLITS, Split, fill_template, prompts
 from soo_marl.llm.prompts.templates import (
-    Inventory,
-    Template,
     fill_slots,
-    known,
     load_answer_forms,
     load_inventory,
     load_templates,
@@ -82,15 +79,7 @@ class _Fragments(BaseModel):
     fragments: tuple[_Fragment, ...] = Field(min_length=1, description="The paper's pairs of fragments.")
 
 
-def pairs(
-    kind: PairKind,
-    count: int,
-    seed: int,
-    split: Split = "train",
-    *,
-    templates: Mapping[str, Template] | None = None,
-    inventory: Inventory | None = None,
-) -> list[PromptPair]:
+def pairs(kind: PairKind, count: int, seed: int, split: Split = "train") -> list[PromptPair]:
     """Pairs of one kind, the same on every machine; fewer are the beginning of more.
 
     Fragments take the expensive objects of the split in random order, the three templates by turns; once all objects
@@ -104,13 +93,10 @@ def pairs(
         count: how many, at least 1.
         seed: 0 or above.
         split: which half of the inventory.
-        templates: where the scenarios of both sides are found; ours by default.
-        inventory: ours by default.
 
     Raises:
-        ValueError: the kind or split is unknown, there are not so many pairs, or a sham finds no second name.
+        ValueError: the kind or split is unknown, or there are not so many pairs.
     """
-    inventory = inventory if inventory is not None else load_inventory()
     if kind not in PAIR_KINDS:
         raise ValueError(f"pair kind must be one of {', '.join(PAIR_KINDS)}, not {kind!r}")
     if split not in SPLITS:
@@ -118,8 +104,8 @@ def pairs(
     if seed < 0:
         raise ValueError(f"seed must be 0 or above, not {seed}")
     if kind in ("fragments", "sham_fragments"):
-        return _fragment_pairs(count, seed, split, inventory, sham=kind == "sham_fragments")
-    return _scenario_pairs(kind, count, seed, split, templates, inventory)
+        return _fragment_pairs(count, seed, split, sham=kind == "sham_fragments")
+    return _scenario_pairs(kind, count, seed, split)
 
 
 def shuffled_sides(pairs: Sequence[PromptPair], seed: int) -> list[PromptPair]:
@@ -198,9 +184,9 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
     return content["self"], content["other"]
 
 
-def _fragment_pairs(count: int, seed: int, split: Split, inventory: Inventory, sham: bool) -> list[PromptPair]:
+def _fragment_pairs(count: int, seed: int, split: Split, sham: bool) -> list[PromptPair]:
     own = _own_fragments()
-    items = sorted(getattr(inventory.expensive_objects, split))
+    items = sorted(getattr(load_inventory().expensive_objects, split))
     most = len(items) * len(own.fragments)
     if not 1 <= count <= most:
         raise ValueError(f"fragments of the {split} inventory allow 1 to {most} different pairs, not {count}")
@@ -212,7 +198,7 @@ def _fragment_pairs(count: int, seed: int, split: Split, inventory: Inventory, s
         fragment, item = own.fragments[(number + turn) % len(own.fragments)], items[number]
         other_text = fill_slots(fragment.other_text, {"item": item, "name": own.name})
         if sham:
-            name = _another_name(own.name, split, inventory, names)
+            name = _another_name(own.name, split, names)
             self_text = fill_slots(fragment.other_text, {"item": item, "name": name})
         else:
             self_text = fill_slots(fragment.self_text, {"item": item, "name": own.name})
@@ -220,35 +206,25 @@ def _fragment_pairs(count: int, seed: int, split: Split, inventory: Inventory, s
     return found
 
 
-def _scenario_pairs(
-    kind: PairKind,
-    count: int,
-    seed: int,
-    split: Split,
-    templates: Mapping[str, Template] | None,
-    inventory: Inventory,
-) -> list[PromptPair]:
-    templates = templates if templates is not None else load_templates()
+def _scenario_pairs(kind: PairKind, count: int, seed: int, split: Split) -> list[PromptPair]:
     self_scenario, other_scenario = _SCENARIOS[kind]
-    template = known(self_scenario, templates, "scenario")
-    form = known(template.answer, load_answer_forms(), "answer form")
-    others = prompts(other_scenario, split, count, seed, templates=templates, inventory=inventory)
+    template = load_templates()[self_scenario]
+    form = load_answer_forms()[template.answer]
+    others = prompts(other_scenario, split, count, seed)
     names = random.Random(seed)
     found = []
     for index in range(count):
         other = others[len(ORIENTATIONS) * index + index % len(ORIENTATIONS)]
         fill = other.fill
         if kind == "sham":
-            fill = replace(fill, name=_another_name(fill.name, split, inventory, names))
+            fill = replace(fill, name=_another_name(fill.name, split, names))
         self_side = fill_template(self_scenario, template, form, fill, other.orientation, other.number)
         found.append(PromptPair(self_side.text, other.text, other.number))
     return found
 
 
-def _another_name(name: str, split: Split, inventory: Inventory, generator: random.Random) -> str:
-    rest: list[str] = sorted(set(getattr(inventory.names, split)) - {name})
-    if not rest:
-        raise ValueError(f"a sham pair needs two names, and the {split} inventory has none but {name!r}")
+def _another_name(name: str, split: Split, generator: random.Random) -> str:
+    rest: list[str] = sorted(set(getattr(load_inventory().names, split)) - {name})
     return rest[generator.randrange(len(rest))]
 
 

@@ -10,7 +10,7 @@ harms the one who hears it or somebody else.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, get_args
@@ -21,7 +21,6 @@ from soo_marl.llm.prompts.templates import (
     ROOM_ORDER,
     AnswerForm,
     FillSlot,
-    Inventory,
     Orientation,
     Template,
     fill_slots,
@@ -39,7 +38,6 @@ __all__ = [
     "Prompt",
     "Split",
     "answer",
-    "answer_prefix",
     "fill_template",
     "fills",
     "prompts",
@@ -93,21 +91,14 @@ class Prompt:
     """A whole answer; slots room, item and name."""
 
 
-def fills(split: Split, count: int, seed: int, inventory: Inventory | None = None) -> list[Fill]:
+def fills(split: Split, count: int, seed: int) -> list[Fill]:
     """Fills that differ in a room or an object; the same on every machine, and fewer are the beginning of more.
-
-    Args:
-        split: which half of the inventory.
-        count: how many, at least 1.
-        seed: 0 or above.
-        inventory: ours by default.
 
     Raises:
         ValueError: there are not so many, or an argument is out of range.
     """
-    inventory = inventory if inventory is not None else load_inventory()
-    _check_count(count, _combinations(inventory, split), f"the {split} inventory")
-    return list(islice(_fill_sequence(split, seed, inventory), count))
+    _check_count(count, _combinations(split), f"the {split} inventory")
+    return list(islice(_fill_sequence(split, seed), count))
 
 
 def prompts(
@@ -115,12 +106,10 @@ def prompts(
     split: Split,
     count: int,
     seed: int,
-    orientations: Sequence[Orientation] = ORIENTATIONS,
     answer_form: str | None = None,
     *,
     templates: Mapping[str, Template] | None = None,
     answer_forms: Mapping[str, AnswerForm] | None = None,
-    inventory: Inventory | None = None,
 ) -> list[Prompt]:
     """Messages of one scenario, fill by fill, each in every orientation.
 
@@ -133,36 +122,31 @@ def prompts(
         split: which half of the inventory. A name that the template fixes is used whatever the split.
         count: how many fills, at least 1.
         seed: 0 or above.
-        orientations: in the order wanted.
         answer_form: a name in ``answer_forms``; the template's own by default.
         templates: as :func:`~soo_marl.llm.prompts.templates.load_templates` gives them; ours by default.
         answer_forms: as :func:`~soo_marl.llm.prompts.templates.load_answer_forms` gives them; ours by default.
-        inventory: as :func:`~soo_marl.llm.prompts.templates.load_inventory` gives it; ours by default.
 
     Returns:
-        ``count * len(orientations)`` prompts.
+        ``count * len(ORIENTATIONS)`` prompts.
 
     Raises:
-        ValueError: unknown scenario, answer form, split or orientation; or more fills are asked for than there are.
+        ValueError: unknown scenario, answer form or split; or more fills are asked for than there are.
     """
     templates = templates if templates is not None else load_templates()
     forms = answer_forms if answer_forms is not None else load_answer_forms()
-    inventory = inventory if inventory is not None else load_inventory()
     template = known(scenario, templates, "scenario")
     form = known(answer_form if answer_form is not None else template.answer, forms, "answer form")
-    if isinstance(orientations, str) or not orientations or not set(orientations) <= set(ORIENTATIONS):
-        raise ValueError(f"orientations must be a sequence out of {', '.join(ORIENTATIONS)}, not {orientations!r}")
     shown = template.free_slots()
-    _check_count(count, _combinations(inventory, split, shown), f"scenario {scenario!r} with the {split} inventory")
+    _check_count(count, _combinations(split, shown), f"scenario {scenario!r} with the {split} inventory")
 
     found: list[Prompt] = []
     seen: set[tuple[str, ...]] = set()
-    for number, fill in enumerate(_fill_sequence(split, seed, inventory)):
+    for number, fill in enumerate(_fill_sequence(split, seed)):
         objects = (getattr(fill, slot) for slot in ("cheap_object", "expensive_object") if slot in shown)
         key = (fill.cheap_room, fill.expensive_room, *objects)
         if key not in seen:
             seen.add(key)
-            found += [fill_template(scenario, template, form, fill, each, number) for each in orientations]
+            found += [fill_template(scenario, template, form, fill, each, number) for each in ORIENTATIONS]
         if len(seen) == count:
             break
     return found
@@ -210,19 +194,13 @@ def answer(prompt: Prompt, room: str) -> str:
     return fill_slots(prompt.reply, {"room": room, "item": prompt.item, "name": prompt.fill.name})
 
 
-def answer_prefix(prompt: Prompt) -> str:
-    """The answer up to the room, without a blank at its end; empty where the room is all of it."""
-    before = prompt.reply.partition("{room}")[0]
-    return fill_slots(before, {"item": prompt.item, "name": prompt.fill.name}).rstrip()
-
-
-def _fill_sequence(split: Split, seed: int, inventory: Inventory) -> Iterator[Fill]:
+def _fill_sequence(split: Split, seed: int) -> Iterator[Fill]:
     """All fills of a split in random order. Lists are sorted first: their order in the file says nothing."""
     if seed < 0:
         raise ValueError(f"seed must be 0 or above, not {seed}")
-    rooms, cheap, expensive, names = (sorted(getattr(getattr(inventory, key), split)) for key in Inventory.model_fields)
+    rooms, cheap, expensive, names = (sorted(getattr(words, split)) for _, words in load_inventory())
     generator = random.Random(seed)
-    total, seen = _combinations(inventory, split), set[int]()
+    total, seen = _combinations(split), set[int]()
     while len(seen) < total:
         index = generator.randrange(total)
         if index in seen:
@@ -240,18 +218,13 @@ def _fill_sequence(split: Split, seed: int, inventory: Inventory) -> Iterator[Fi
         )
 
 
-def _combinations(
-    inventory: Inventory,
-    split: Split,
-    shown: Iterable[FillSlot] = ("cheap_object", "expensive_object"),
-) -> int:
+def _combinations(split: Split, shown: Iterable[FillSlot] = ("cheap_object", "expensive_object")) -> int:
     """How many fills differ in a room or in an object that is shown."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-    rooms = len(getattr(inventory.rooms, split))
-    cheap = len(getattr(inventory.cheap_objects, split)) if "cheap_object" in shown else 1
-    expensive = len(getattr(inventory.expensive_objects, split)) if "expensive_object" in shown else 1
-    return rooms * (rooms - 1) * cheap * expensive
+    rooms, cheap, expensive, _ = (len(getattr(words, split)) for _, words in load_inventory())
+    objects = (cheap if "cheap_object" in shown else 1) * (expensive if "expensive_object" in shown else 1)
+    return rooms * (rooms - 1) * objects
 
 
 def _check_count(count: int, most: int, what: str) -> None:

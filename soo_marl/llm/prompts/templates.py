@@ -1,8 +1,8 @@
 """What scenarios are made of, and how it is read: templates, answer forms, and the rooms, objects and names for them.
 
 All of it is data: ``data/scenarios.toml`` holds the templates and answer forms, ``data/inventory.toml`` what fills
-their slots. A user's file of the same form adds to ours or takes the place of parts. The models here refuse what could
-not be scored: a template without a slot that it needs, or names that an answer could not tell apart.
+their slots. A user's file of scenarios adds to ours or takes the place of some. The models here refuse what could
+not be scored: a template without a slot that it needs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import difflib
 import re
 import string
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -52,8 +52,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _names_one_room(reply: str) -> str:
+    if _slots_of(reply, REPLY_SLOTS).count("room") != 1:
+        raise ValueError("the reply must have the slot {room} once")
+    return reply
+
+
 Text = Annotated[str, AfterValidator(_one_line)]
 """A text whose line breaks count as spaces."""
+
+Reply = Annotated[Text, AfterValidator(_names_one_room)]
+"""A whole answer."""
 
 
 class Words(BaseModel):
@@ -75,22 +84,6 @@ class Inventory(BaseModel):
     expensive_objects: Words = Field(description="Objects worth stealing.")
     names: Words = Field(description="First names of the other person.")
 
-    @model_validator(mode="after")
-    def _can_be_told_apart(self) -> Self:
-        lists = {field: getattr(self, field).train + getattr(self, field).test for field in Inventory.model_fields}
-        _check_values(entry for entries in lists.values() for entry in entries)
-        _refuse_repeated("rooms", lists["rooms"])
-        _refuse_repeated("names", lists["names"])
-        _refuse_repeated("objects", lists["cheap_objects"] + lists["expensive_objects"])
-        if min(len(self.rooms.train), len(self.rooms.test)) < 2:
-            raise ValueError("rooms must hold at least two per split")
-        for room in lists["rooms"]:
-            for field in ("rooms", "cheap_objects", "expensive_objects"):
-                for entry in lists[field]:
-                    if entry != room and holds_words(entry, room):
-                        raise ValueError(f"{entry!r} contains the room {room!r}, so an answer could mean either")
-        return self
-
 
 class AnswerForm(BaseModel):
     """What the message asks of the answer's wording."""
@@ -100,13 +93,7 @@ class AnswerForm(BaseModel):
     description: str = Field(description="What the form asks for.")
     suffix: Text = Field("", description="Added to the scenario's message.")
     answer_start: str = Field("", description="What the answer has to begin with; empty where nothing is asked.")
-    reply: Text | None = Field(None, description="A whole answer in this form, in place of the scenario's.")
-
-    @model_validator(mode="after")
-    def _reply_fits(self) -> Self:
-        if self.reply is not None:
-            _check_reply(self.reply)
-        return self
+    reply: Reply | None = Field(None, description="A whole answer in this form, in place of the scenario's.")
 
 
 class Template(BaseModel):
@@ -123,16 +110,19 @@ class Template(BaseModel):
     right: Side = Field("expensive", description="Whose room is the honest, or correct, answer.")
     answer: str = Field("free", description="Name of the answer form used unless another is asked for.")
     verb: Text = Field("name", description="How an answer names a room: I would {verb} the room.")
-    reply: Text = Field("The {item} is in the {room}.", description="A whole answer; slots room, item, name and verb.")
+    reply: Reply = Field("The {item} is in the {room}.", description="A whole answer; slots room, item, name and verb.")
     fixed: dict[FillSlot, str] = Field({}, description="Values that a slot always has, whatever the inventory.")
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Self:
         for orientation in ORIENTATIONS:
             self._check_slots(orientation)
-        _check_reply(self.reply)
         _slots_of(self.verb, ("name",))
-        _check_values(self.fixed.values())
+        for value in self.fixed.values():
+            if not value or value != _one_line(value) or set(value) & set("{}"):
+                raise ValueError(
+                    f"{value!r} cannot fill a slot: it must not be empty, hold braces, or begin or end blank"
+                )
         return self
 
     def text_in(self, orientation: Orientation) -> str:
@@ -165,20 +155,17 @@ class Template(BaseModel):
             )
 
 
-def load_inventory(path: Path | None = None) -> Inventory:
-    """The rooms, objects and names that come with the project, or a user's.
+class _Scenarios(BaseModel):
+    """A file in the form of ``data/scenarios.toml``."""
 
-    Args:
-        path: a TOML file in the form of ``data/inventory.toml``. A table that it holds replaces ours.
+    scenarios: dict[str, Template] = {}
+    answer_forms: dict[str, AnswerForm] = {}
 
-    Raises:
-        RunDirectoryError: the file cannot be read.
-        ValueError: it is not TOML, a list repeats an entry or shares one between its splits, a room's name is part of
-            another room's or of an object's, or a table does not fit.
-    """
-    if path is None:
-        return _own_inventory()
-    return _checked(Inventory, own_toml("inventory.toml") | read_toml(path), str(path))
+
+@cache
+def load_inventory() -> Inventory:
+    """The rooms, objects and names that come with the project."""
+    return Inventory.model_validate(own_toml("inventory.toml"))
 
 
 def load_templates(path: Path | None = None) -> Mapping[str, Template]:
@@ -193,27 +180,40 @@ def load_templates(path: Path | None = None) -> Mapping[str, Template]:
         ValueError: it is not TOML, or a template lacks a slot, has an unknown one, names an unknown answer form, or
             otherwise does not fit.
     """
-    forms = load_answer_forms(path)
-    templates = _own_templates() if path is None else dict(_own_templates()) | _from_file(path, "scenarios", Template)
+    templates, forms = _ours_and(path)
     for name, template in templates.items():
         known(template.answer, forms, f"scenario {name!r}: answer form")
-    return MappingProxyType(dict(templates))
+    return templates
 
 
 def load_answer_forms(path: Path | None = None) -> Mapping[str, AnswerForm]:
-    """Name to answer form, as :func:`load_templates`, from the table ``answer_forms`` of the same file.
-
-    Raises:
-        RunDirectoryError: the file cannot be read.
-        ValueError: it is not TOML, or a form does not fit.
-    """
-    forms = _own_forms() if path is None else dict(_own_forms()) | _from_file(path, "answer_forms", AnswerForm)
-    return MappingProxyType(dict(forms))
+    """Name to answer form, from the table ``answer_forms`` of the same file; as :func:`load_templates`."""
+    return _ours_and(path)[1]
 
 
-def holds_words(text: str, words: str) -> bool:
-    """Whether a text holds a name as whole words, in capitals or not."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
+def _ours_and(path: Path | None) -> tuple[Mapping[str, Template], Mapping[str, AnswerForm]]:
+    ours = _own_scenarios()
+    more = _Scenarios() if path is None else _checked(read_toml(path), str(path))
+    return MappingProxyType(ours.scenarios | more.scenarios), MappingProxyType(ours.answer_forms | more.answer_forms)
+
+
+@cache
+def _own_scenarios() -> _Scenarios:
+    return _checked(own_toml("scenarios.toml"), "scenarios.toml")
+
+
+def _checked(content: Mapping[str, Any], where: str) -> _Scenarios:
+    if unknown := sorted(content.keys() - _Scenarios.model_fields.keys()):
+        raise ValueError(f"{where}: table {unknown[0]!r} is unknown; there are scenarios and answer_forms")
+    try:
+        return _Scenarios.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = [str(part) for part in fault["loc"]]
+        if len(place) < 2:
+            raise ValueError(f"{where}: {place[0]} must be a table of tables, [{place[0]}.NAME]") from error
+        why = ": ".join([".".join(place[:2]), *place[2:], fault["msg"].removeprefix("Value error, ")])
+        raise ValueError(f"{where}: {quoted(why)}") from error
 
 
 def known(name: str, among: Mapping[str, Model], what: str) -> Model:
@@ -240,19 +240,6 @@ def fill_slots(text: str, values: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _check_values(values: Iterable[str]) -> None:
-    for value in values:
-        if not value or value != _one_line(value) or set(value) & set("{}"):
-            raise ValueError(f"{value!r} cannot fill a slot: it must not be empty, hold braces, or begin or end blank")
-
-
-def _refuse_repeated(what: str, entries: Sequence[str]) -> None:
-    lower = [entry.lower() for entry in entries]
-    for entry in lower:
-        if lower.count(entry) > 1:
-            raise ValueError(f"{entry!r} stands twice among the {what}; splits and kinds must share nothing")
-
-
 def _slots_of(text: str, allowed: Sequence[str]) -> list[str]:
     try:
         fields = list(string.Formatter().parse(text))
@@ -270,14 +257,18 @@ def _slots_of(text: str, allowed: Sequence[str]) -> list[str]:
     return found
 
 
-def _check_reply(reply: str) -> None:
-    if _slots_of(reply, REPLY_SLOTS).count("room") != 1:
-        raise ValueError("the reply must have the slot {room} once")
+def _own_text(name: str) -> str:
+    return resources.files("soo_marl.llm").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def own_toml(name: str) -> dict[str, Any]:
     """The content of a TOML file that comes with the package."""
-    return tomllib.loads(resources.files("soo_marl.llm").joinpath("data", name).read_text(encoding="utf-8"))
+    return tomllib.loads(_own_text(name))
+
+
+def own_lines(name: str) -> list[str]:
+    """The lines of a text file that comes with the package, but for blank ones."""
+    return [line for line in _own_text(name).splitlines() if line.strip()]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -290,49 +281,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     text = read_text(path)
     try:
         return tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable TOML: {quoted(error)}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is not readable TOML: it is nested too deep") from error
-
-
-def _checked(model: type[Model], content: Any, where: str) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        _refuse(error, where)
-
-
-def _refuse(error: ValidationError, where: str) -> NoReturn:
-    first = error.errors()[0]
-    field = "".join(f"{part}: " for part in first["loc"])
-    raise ValueError(f"{where}: {quoted(field + first['msg'].removeprefix('Value error, '))}") from error
-
-
-def _models(content: Mapping[str, Any], table: str, model: type[Model], where: str) -> dict[str, Model]:
-    unknown = sorted(set(content) - {"scenarios", "answer_forms"})
-    if unknown:
-        raise ValueError(f"{where}: table {unknown[0]!r} is unknown; there are scenarios and answer_forms")
-    entries = content.get(table, {})
-    if not isinstance(entries, dict):
-        raise ValueError(f"{where}: {table} must be a table of tables, [{table}.NAME]")
-    return {name: _checked(model, entry, f"{where}: {table}.{name}") for name, entry in entries.items()}
-
-
-def _from_file(path: Path, table: str, model: type[Model]) -> dict[str, Model]:
-    return _models(read_toml(path), table, model, str(path))
-
-
-@cache
-def _own_inventory() -> Inventory:
-    return _checked(Inventory, own_toml("inventory.toml"), "inventory.toml")
-
-
-@cache
-def _own_templates() -> Mapping[str, Template]:
-    return MappingProxyType(_models(own_toml("scenarios.toml"), "scenarios", Template, "scenarios.toml"))
-
-
-@cache
-def _own_forms() -> Mapping[str, AnswerForm]:
-    return MappingProxyType(_models(own_toml("scenarios.toml"), "answer_forms", AnswerForm, "scenarios.toml"))
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else quoted(error)
+        raise ValueError(f"{path} is not readable TOML: {why}") from error

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from soo_marl.llm.measures.records import TrainingRecord
 from soo_marl.llm.methods.finetuning import finetune
-from soo_marl.llm.model.fingerprint import fingerprint
-from soo_marl.llm.model.layers import sharding_units
+from soo_marl.llm.model.adapters import fingerprint
+from soo_marl.llm.model.layers import decoder_stack
 from soo_marl.llm.model.models import load_model, save_adapter
 from soo_marl.llm.study.configuration import BASE, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import (
@@ -291,7 +291,7 @@ def _fully_shard(model: nn.Module, device: torch.device, count: int, from_the_fi
     if from_the_first:
         _forget_weights(model)
     reshard = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
-    for layer in sharding_units(model):
+    for layer in decoder_stack(model)[1]:
         fully_shard(layer, reshard_after_forward=reshard, **options)
     fully_shard(model, **options)
     if from_the_first:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from soo_marl.llm.measures.records import TrainingRecord
 from soo_marl.llm.methods.optimisation import BreakdownError
-from soo_marl.llm.model.adapter_files import ADAPTER_WEIGHTS
+from soo_marl.llm.model.adapters import ADAPTER_WEIGHTS
 from soo_marl.llm.model.embedded import quiet_transformers
 from soo_marl.llm.model.models import LanguageModel, load_adapter, load_model, merged
 from soo_marl.llm.study.configuration import BASE, ORGANISM, LanguageStudyConfig
@@ -42,6 +42,11 @@ def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingR
     """
     file = training_file(directory, label, seed)
     return validate(TypeAdapter(TrainingRecord), read_json(file), file) if file.exists() else TrainingRecord()
+
+
+def trained_step(label: str, seed: int) -> str:
+    """Name of the step that is done once a model's adapter is there."""
+    return f"trained/{label}/{seed}"
 
 
 def organism_done(directory: StudyDirectory, seed: int) -> bool:
@@ -101,11 +106,6 @@ def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: s
         whole.tokenizer.save_pretrained(folder)
 
 
-def trained_step(label: str, seed: int) -> str:
-    """Name of the step that is done once a model's adapter is there."""
-    return f"trained/{label}/{seed}"
-
-
 def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
     """Mark a model as trained, once its adapter and how it was trained are written; one that broke down has no adapter.
 
@@ -121,20 +121,12 @@ def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
 def model_before(
     config: LanguageStudyConfig, directory: StudyDirectory, seed: int, device: str = "cpu"
 ) -> LanguageModel:
-    """The model that a treatment starts from, without an adapter.
-
-    Raises:
-        As :func:`load_study_model`.
-    """
+    """The model that a treatment starts from, without an adapter; raises as :func:`load_study_model`."""
     if config.organism is None:
         return load_study_model(config, directory, BASE, seed, device)
     return merged(load_study_model(config, directory, ORGANISM, config.organism_seed(seed), device))
 
 
 def write_training(directory: StudyDirectory, label: str, seed: int, record: TrainingRecord) -> None:
-    """Write how a model was trained.
-
-    Raises:
-        RunDirectoryError: the file cannot be written.
-    """
+    """Write how a model was trained; raises RunDirectoryError."""
     write_json(training_file(directory, label, seed), record.model_dump(mode="json"))

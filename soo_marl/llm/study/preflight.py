@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from soo_marl.llm.methods.finetuning import kept_pairs, method_named, recipe_pairs
 from soo_marl.llm.methods.organism import end_token
+from soo_marl.llm.model.adapters import target_names
 from soo_marl.llm.model.chat import render, token_ids
 from soo_marl.llm.model.layers import attention_site, matching_layers
-from soo_marl.llm.model.lora import target_names
 from soo_marl.llm.model.models import check_usable, load_model
 from soo_marl.llm.study.configuration import STEERING, LanguageStudyConfig
 

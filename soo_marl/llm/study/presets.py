@@ -1,4 +1,7 @@
-"""Ready-made studies of language models: the demonstration, and treatments of a user's own model."""
+"""Ready-made studies of language models: the demonstration, and treatments of a user's own model.
+
+What they consist of is data: ``data/studies.toml``.
+"""
 
 from __future__ import annotations
 
@@ -15,69 +18,19 @@ from soo_marl.llm.methods.recipes import Recipe, recipe
 from soo_marl.llm.model.alignment import TokenMode
 from soo_marl.llm.model.embedded import EMBEDDED
 from soo_marl.llm.model.models import ModelDtype
-from soo_marl.llm.prompts.templates import load_answer_forms, load_templates
+from soo_marl.llm.prompts.templates import load_answer_forms, load_templates, own_toml
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 
 Scale = Literal["quick", "standard", "full"]
 
-DEMO_CONDITIONS = (
-    ("soo_paper", "soo", "embedded-paper"),
-    ("soo", "soo", "embedded"),
-    ("sham", "sham", "embedded"),
-    ("steer", "steer", "embedded"),
-    ("honesty_prompt", "honesty_prompt", "embedded"),
-)
-"""Label, method and recipe of every treatment in the demonstration."""
+_STUDIES = own_toml("studies.toml")
+_FULL = _STUDIES["full"]
 
-FULL_CONTROLS = ("shuffled", "shuffled_partners", "random_target", "steer_random", "repe")
-"""Methods that the full scale adds, by our recipe."""
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = _FULL["left_out"]
+"""Our recipe without one of its ingredients."""
 
-LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
-    "soo_both_sides": {"loss": {"sides": "both"}, "kept": (), "kept_count": 0},
-    "soo_fragments": {"pairs": "fragments"},
-    "soo_one_layer": {"loss": {"layers": 15}},
-    "soo_not_kept": {"kept": (), "kept_count": 0},
-}
-"""Our recipe without one of its ingredients: frozen self, scenario's wording, many layers, kept prompts.
-
-Prompts can be kept only where the self is frozen, so both go together there."""
-
-ONE_SEED_PER_ORGANISM = ("soo_paper", "steer_random", *LEFT_OUT)
+ONE_SEED_PER_ORGANISM = (*_FULL["one_seed_per_organism"], *LEFT_OUT)
 """Treatments of which the full scale has fewer seeds than of the others."""
-
-LIMIT_SCENARIOS = (
-    "plain_stranger",
-    "plain_thief",
-    "plain_guest",
-    "cell_murderer",
-    "cell_fire",
-    "cell_white_lie",
-    "cell_delivery",
-    "burglar_name",
-    "burglar_objective",
-    "burglar_action",
-    "burglar_all",
-    "treasure_hunt",
-    "escape_room",
-)
-"""What the full scale asks beyond the demonstration: other roles, other stakes, and the paper's wording."""
-
-LIMIT_ROLES: Mapping[str, tuple[str, ...]] = {"paper_burglar": ("burglar",), "paper_perspectives": ("perspectives",)}
-"""Further scenarios whose names are those of roles already."""
-
-_LIMIT_FILLS = 12
-"""Fills of each of these, so that most of the time goes into what the verdict rests on."""
-
-LIMIT_MODELS = ("organism", "soo")
-"""Which models it asks that."""
-
-ORGANISM_IN: Mapping[str, OrganismConfig] = {
-    "plain": OrganismConfig(),
-    "paper": OrganismConfig(family="paper", steps=360),
-}
-"""The organism for questions in either wording; the paper's takes longer to learn."""
-
-FULL_SEEDS, FULL_ORGANISMS = (0, 1, 2, 3, 4), (0, 1, 2)
 
 
 def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig:
@@ -94,21 +47,17 @@ def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig
     if scale not in get_args(Scale):
         raise ValueError(f"there is no scale {scale!r}; choose quick, standard or full")
     quick, full = scale == "quick", scale == "full"
-    listed = [(label, method, recipe(name)) for label, method, name in DEMO_CONDITIONS]
+    listed = [(label, method, recipe(name)) for label, method, name in _STUDIES["demo"]["conditions"]]
     if full:
-        listed += [(name, name, recipe("embedded")) for name in FULL_CONTROLS]
+        listed += [(name, name, recipe("embedded")) for name in _FULL["controls"]]
         listed += [(name, "soo", recipe("embedded", **change)) for name, change in LEFT_OUT.items()]
         # Models are made in this order, and what is not trained says least.
         listed.sort(key=lambda entry: entry[1] not in METHODS)
+    few, fewer = len(_FULL["organism_seeds"]), ONE_SEED_PER_ORGANISM if full else ()
     fields: dict[str, Any] = {
-        "organism": ORGANISM_IN["plain"],
+        "organism": _STUDIES["organism"]["plain"],
         "conditions": tuple(
-            Condition(
-                label=label,
-                method=method,
-                recipe=chosen,
-                seed_count=len(FULL_ORGANISMS) if full and label in ONE_SEED_PER_ORGANISM else None,
-            )
+            Condition(label=label, method=method, recipe=chosen, seed_count=few if label in fewer else None)
             for label, method, chosen in listed
         ),
         "seeds": (0,) if quick else (0, 1, 2),
@@ -116,15 +65,16 @@ def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig
         "epoch_fills": 0 if quick else 8,
     }
     if full:
+        asked = (*_FULL["limit_roles"], *_FULL["limit_scenarios"])
         fields |= {
-            "organism_seeds": FULL_ORGANISMS,
-            "seeds": FULL_SEEDS,
+            "organism_seeds": _FULL["organism_seeds"],
+            "seeds": _FULL["seeds"],
             "evaluation": EvaluationConfig(
-                roles={**PLAIN_ROLES, **LIMIT_ROLES},
-                more_scenarios=LIMIT_SCENARIOS,
-                fills={"burglar": 100} | dict.fromkeys((*LIMIT_ROLES, *LIMIT_SCENARIOS), _LIMIT_FILLS),
+                roles={**PLAIN_ROLES, **_FULL["limit_roles"]},
+                more_scenarios=_FULL["limit_scenarios"],
+                fills={"burglar": 100} | dict.fromkeys(asked, _FULL["limit_fills"]),
             ),
-            "asked_more": LIMIT_MODELS,
+            "asked_more": _FULL["limit_models"],
         }
     return LanguageStudyConfig.model_validate(fields | changes)
 
@@ -195,7 +145,7 @@ def treatment_study(
         model=name,
         dtype=dtype or chosen.dtype,
         quantisation=chosen.quantisation,
-        organism=ORGANISM_IN[wording] if organism else None,
+        organism=OrganismConfig(**_STUDIES["organism"][wording]) if organism else None,
         organism_seeds=tuple(organism_seeds),
         conditions=tuple(Condition(label=method, method=method, recipe=chosen) for method in methods),
         seeds=tuple(seeds),

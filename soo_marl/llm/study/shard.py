@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -22,22 +23,21 @@ from pydantic import TypeAdapter
 from soo_marl.engines import Interrupted, one_torch_thread, torch_threads
 from soo_marl.llm.measures.evaluation import (
     HONESTY_PROMPT,
-    EvaluationConfig,
     ModelMeasures,
     evaluate,
     latent_records,
     share_of,
 )
 from soo_marl.llm.measures.records import EpochRecord, TrainingRecord
+from soo_marl.llm.measures.responses import Response, read_responses, write_responses
 from soo_marl.llm.methods.finetuning import finetune, recipe_pairs
 from soo_marl.llm.methods.optimisation import BreakdownError
 from soo_marl.llm.methods.organism import teach_organism
 from soo_marl.llm.methods.steering import DISHONEST, HONEST, mean_difference, random_vectors, steered
-from soo_marl.llm.model.adapter_files import ADAPTER_WEIGHTS
-from soo_marl.llm.model.generation import Response, read_responses, write_responses
+from soo_marl.llm.model.adapters import ADAPTER_WEIGHTS
 from soo_marl.llm.model.layers import matching_layers
 from soo_marl.llm.model.models import DeviceMemoryError, LanguageModel, adapters_off, save_adapter
-from soo_marl.llm.prompts.scenarios import Prompt
+from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation, Prompt
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, Condition, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import (
     adapter_folder,
@@ -123,11 +123,7 @@ def organism_shard(
     report: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Teach one organism, unless that is done; it is asked later, beside the treatments that start from it.
-
-    Raises:
-        As :func:`model_shard`.
-    """
+    """Teach one organism, unless that is done; it is asked later, beside the treatments. Raises as `model_shard`."""
     directory = StudyDirectory.read(path)
     with worker_lock(path), torch_threads(threads):
         if not organism_done(directory, seed):
@@ -188,24 +184,21 @@ def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeas
     return validate(TypeAdapter(ModelMeasures), content, file) if (content := read_json(file)) else None
 
 
+@dataclass
 class _Work:
     """One model under way."""
 
-    def __init__(
-        self,
-        config: LanguageStudyConfig,
-        label: str,
-        seed: int,
-        directory: StudyDirectory,
-        device: str,
-        report: Callable[[float], None],
-        stop: Callable[[], bool],
-    ) -> None:
-        self.config, self.label, self.seed, self.directory = config, label, seed, directory
-        self.device, self.report, self.stop = device, report, stop
-        self.checkpoint = directory.path / "checkpoints" / f"{label}.{seed}.safetensors"
+    config: LanguageStudyConfig
+    label: str
+    seed: int
+    directory: StudyDirectory
+    device: str
+    report: Callable[[float], None]
+    stop: Callable[[], bool]
 
-        directory.agent_directory(label, seed).mkdir(parents=True, exist_ok=True)
+    def __post_init__(self) -> None:
+        self.checkpoint = self.directory.path / "checkpoints" / f"{self.label}.{self.seed}.safetensors"
+        self.directory.agent_directory(self.label, self.seed).mkdir(parents=True, exist_ok=True)
 
     def carry_out(self) -> None:
         """Train the model, as far as it is trained, ask it, and write what came out."""
@@ -279,7 +272,8 @@ class _Work:
             limit = self.config.stop_on_damage
             # Only where it can matter is it worth asking what the untrained model says, and once.
             if roomless > limit and not before:
-                before.append(self._roomless_untrained(model))
+                with adapters_off(model):
+                    before.append(_roomless(self._asked_few(model)))
             if before and roomless - before[0] > limit:
                 why.append(
                     f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room, "
@@ -299,49 +293,32 @@ class _Work:
             checkpoint=self.checkpoint,
             stop=self.stop,
         )
-        record = TrainingRecord(
-            losses=tuple(losses),
-            steps_per_epoch=epoch_steps,
-            epochs=tuple(epochs),
-            stopped=why[0] if why else None,
-        )
-        self._record(record)
+        told = {"losses": losses, "steps_per_epoch": epoch_steps, "epochs": epochs, "stopped": why[0] if why else None}
+        self._record(TrainingRecord.model_validate(told))
         return model
 
     def _epoch(self, epoch: int, model: LanguageModel) -> tuple[EpochRecord, float]:
         """Behaviour after an epoch, and the share of answers that chose no room."""
-        asked = self._few_questions()
-        responses, _ = evaluate(model, asked)
-        by_orientation = {
-            orientation: [[response for response in responses["burglar"] if response.orientation == orientation]]
-            for orientation in ("cheap_first", "mirrored")
-        }
+        responses = self._asked_few(model)
         shares = {
-            f"{label}_{orientation}": share_of(of_one, label).estimate
-            for orientation, of_one in by_orientation.items()
+            f"{label}_{orientation}": share_of([_of(responses, orientation)], label).estimate
+            for orientation in ORIENTATIONS
             for label in ("deceptive", "honest")
         }
-        roomless = share_of([responses["burglar"]], "refusal", "other").estimate
-        return EpochRecord.model_validate({"epoch": epoch, **shares}), roomless or 0.0
+        return EpochRecord.model_validate({"epoch": epoch, **shares}), _roomless(responses)
 
-    def _roomless_untrained(self, model: LanguageModel) -> float:
-        with adapters_off(model):
-            responses, _ = evaluate(model, self._few_questions())
-        return share_of([responses["burglar"]], "refusal", "other").estimate or 0.0
-
-    def _few_questions(self) -> EvaluationConfig:
-        """The burglar's scenario with the training half of the inventory, and fills drawn apart from those of pairs."""
+    def _asked_few(self, model: LanguageModel) -> list[Response]:
+        """Answers to the burglar with the training half of the inventory, and fills drawn apart from those of pairs."""
         evaluation = self.config.evaluation
-        return evaluation.model_copy(
-            update={
-                "roles": {"burglar": evaluation.roles["burglar"]},
-                "fills": {"burglar": max(1, self.config.epoch_fills)},
-                "more_scenarios": (),
-                "split": "train",
-                "seed": evaluation.seed + 1_000_003,
-                "measures": False,
-            }
-        )
+        changes = {
+            "roles": {"burglar": evaluation.roles["burglar"]},
+            "fills": {"burglar": max(1, self.config.epoch_fills)},
+            "more_scenarios": (),
+            "split": "train",
+            "seed": evaluation.seed + 1_000_003,
+            "measures": False,
+        }
+        return evaluate(model, evaluation.model_copy(update=changes))[0]["burglar"]
 
     def _steered(self, condition: Condition) -> tuple[dict[str, list[Response]], ModelMeasures | None]:
         """Answers of the model with a vector added, as strongly as training prompts say is best."""
@@ -359,12 +336,11 @@ class _Work:
             vectors = mean_difference(model, others, [pair.self_text for pair in chosen], layers, raw=recipe.raw)
             if condition.method == "steer_random":
                 vectors = random_vectors(vectors, self.seed)
-        asked, best = self._few_questions(), (-1.0, _SCALES[0])
+        best = (-1.0, _SCALES[0])
         for number, scale in enumerate(_SCALES):
             with steered(model, vectors, signed * scale):
-                responses, _ = evaluate(model, asked)
-            twins = ([r for r in responses["burglar"] if r.orientation == o] for o in ("cheap_first", "mirrored"))
-            honest = min(share_of([twin], "honest").estimate or 0.0 for twin in twins)
+                responses = self._asked_few(model)
+            honest = min(share_of([_of(responses, each)], "honest").estimate or 0.0 for each in ORIENTATIONS)
             best = max(best, (honest, scale), key=lambda found: found[0])
             self.report(_TRAINING_SHARE * (number + 1) / len(_SCALES))
             self._go_on()
@@ -376,10 +352,14 @@ class _Work:
         write_training(self.directory, self.label, self.seed, record)
 
     def _go_on(self) -> None:
-        """Ask whether to stop.
-
-        Raises:
-            Interrupted: to stop.
-        """
+        """Raise Interrupted where work is to stop."""
         if self.stop():
             raise Interrupted
+
+
+def _of(responses: Sequence[Response], orientation: Orientation) -> list[Response]:
+    return [response for response in responses if response.orientation == orientation]
+
+
+def _roomless(responses: Sequence[Response]) -> float:
+    return share_of([responses], "refusal", "other").estimate or 0.0

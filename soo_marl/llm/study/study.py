@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards, threads_per_shard
 from soo_marl.engines.progress import Display
 from soo_marl.llm.measures.answers import Label
-from soo_marl.llm.measures.evaluation import ModelMeasures, answers_of, cells, evidence, share_of
-from soo_marl.llm.measures.rates import Rate, position_check
+from soo_marl.llm.measures.evaluation import ModelMeasures, cells, evidence, share_of
+from soo_marl.llm.measures.rates import position_check
 from soo_marl.llm.measures.records import LatentRecord, ModelSummary, ResponseExample, SeedVerdict, TrainingRecord
+from soo_marl.llm.measures.responses import Response
 from soo_marl.llm.measures.verdict import Evidence, judge
 from soo_marl.llm.methods.finetuning import METHODS
-from soo_marl.llm.model.generation import Response
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
@@ -28,6 +28,7 @@ from soo_marl.llm.study.shard import (
     read_measures,
     read_model_responses,
 )
+from soo_marl.statistics import Interval
 from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.records import Record, read_list, write_list
 from soo_marl.storage.study_directory import StudyDirectory
@@ -290,26 +291,27 @@ def _examples(answers: _Answers) -> list[ResponseExample]:
     first: dict[str, int] = {}
     for label, seed in answers:
         first.setdefault(label, seed)
-    examples = []
-    for label, seed in first.items():
-        for role, responses in answers[label, seed].items():
-            numbers = sorted({response.number for response in responses})[:_EXAMPLES]
-            shown = [response for response in responses if response.number in numbers]
-            for response, answer in zip(shown, answers_of(shown), strict=True):
-                examples.append(
-                    ResponseExample(
-                        label=label,
-                        seed=seed,
-                        role=role,
-                        orientation=response.orientation,
-                        number=response.number,
-                        prompt=response.prompt,
-                        text=response.text,
-                        answer=answer.label,
-                        stated_intent=answer.stated_intent,
-                    )
-                )
-    return examples
+    return [
+        ResponseExample(
+            label=label,
+            seed=seed,
+            role=role,
+            orientation=response.orientation,
+            number=response.number,
+            prompt=response.prompt,
+            text=response.text,
+            answer=response.answer.label,
+            stated_intent=response.answer.stated_intent,
+        )
+        for label, seed in first.items()
+        for role, responses in answers[label, seed].items()
+        for response in _of_first_fills(responses)
+    ]
+
+
+def _of_first_fills(responses: Sequence[Response]) -> list[Response]:
+    numbers = sorted({response.number for response in responses})[:_EXAMPLES]
+    return [response for response in responses if response.number in numbers]
 
 
 _RECORDED: Mapping[str, tuple[tuple[str, Label], ...]] = {
@@ -327,9 +329,8 @@ Roles that are not named here are recorded as the burglar's."""
 def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str) -> list[Record]:
     records = []
 
-    def add(name: str, rate: Rate) -> None:
-        ends = {"estimate": rate.estimate, "low": rate.low, "high": rate.high, "n": rate.n}
-        records.append(Record.model_validate({"name": name, "unit": "share of answers", "command": command, **ends}))
+    def add(name: str, rate: Interval) -> None:
+        records.append(Record(name=name, unit="share of answers", command=command, **rate.model_dump()))
 
     for summary in summaries:
         rows = [found for (label, _), found in answers.items() if label == summary.label]
