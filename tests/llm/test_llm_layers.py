@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from soo_marl.llm.model.alignment import TokenBatch
-from soo_marl.llm.model.layers import decoder_layers, evaluating, layer_outputs, matching_layers, stack_modules
+from soo_marl.llm.model.layers import decoder_stack, evaluating, layer_outputs, matching_layers, stack_modules
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -76,7 +76,7 @@ class _Wrapper(nn.Module):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_default_site_is_the_attention_output_in_every_family(family: str) -> None:
     model = tiny(family)
-    assert decoder_layers(model) == 3
+    assert len(decoder_stack(model)[1]) == 3
     assert matching_layers(model, 1) == ["model.layers.1.self_attn.o_proj"]
     assert model.get_submodule(matching_layers(model, 1)[0]) is model.model.layers[1].self_attn.o_proj
 
@@ -123,7 +123,7 @@ def test_what_is_recorded_at_a_module_with_an_adapter_includes_the_adapter() -> 
 
 def test_only_the_text_stack_of_a_multimodal_wrapper_is_named() -> None:
     model = _Wrapper()
-    assert decoder_layers(model) == 3
+    assert len(decoder_stack(model)[1]) == 3
     expected = [f"language_model.layers.{n}.self_attn.o_proj" for n in range(3)]
     assert matching_layers(model, "0-2") == expected
     assert matching_layers(model, r".*\.self_attn\.o_proj") == expected
@@ -137,7 +137,7 @@ def test_only_the_text_stack_of_a_multimodal_wrapper_is_named() -> None:
 def test_a_longer_vision_tower_is_no_text_stack_even_where_the_text_model_has_a_plain_name() -> None:
     model = nn.ModuleDict({"model": _Tower(3), "vision_tower": _Tower(5), "audio_encoder": _Tower(6)})
     assert matching_layers(model, 0) == ["model.layers.0.self_attn.o_proj"]
-    assert decoder_layers(model) == 3
+    assert len(decoder_stack(model)[1]) == 3
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_is_not_there_is_refused(what: Any, site: str, message: str) -> Non
 
 def test_a_model_without_decoder_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="no list of decoder layers"):
-        decoder_layers(nn.Linear(2, 2))
+        decoder_stack(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -184,11 +184,7 @@ def latent_records(language_model: LanguageModel, label: str, seed: int, *, raw:
 
 
 def cells(role: str, responses: Sequence[Sequence[Response]]) -> list[CellRates]:
-    """The rates of a role in both orientations, over one model or several seeds of it.
-
-    Args:
-        role: its name.
-        responses: ``[S][N]``, one sequence per seed; all seeds were asked the same.
+    """The rates of a role in both orientations, of responses ``[S][N]`` of one model or several seeds of it.
 
     Raises:
         ValueError: seeds were asked different things.
@@ -210,11 +206,8 @@ def evidence(
 ) -> Evidence:
     """What a verdict looks at, over one model or several seeds of it.
 
-    Args:
-        responses_by_role: role to responses ``[S][N]``, one sequence per seed.
-        measures: one per seed.
-        perplexity_reference: perplexity of the model that others are compared with.
-        variance_reference: prompt variance likewise.
+    Responses are ``[S][N]`` and measures ``[S]``, one per seed; references are perplexity and prompt variance of the
+    model that others are compared with.
     """
     rates: dict[str, Interval] = {}
     to_burglar = responses_by_role.get("burglar", ())

@@ -61,11 +61,7 @@ class Method:
 
 
 def recipe_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
-    """The pairs of a recipe: the user's own where there are some.
-
-    Raises:
-        ValueError: there are not so many.
-    """
+    """The pairs of a recipe: the user's own where there are some. Raises ValueError where there are not so many."""
     if recipe.own_pairs:
         return [PromptPair(*texts, number) for number, texts in enumerate(recipe.own_pairs)]
     return pairs(recipe.pairs, recipe.pair_count, seed)
@@ -79,15 +75,12 @@ def kept_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
     Raises:
         ValueError: a scenario is unknown, or there are not so many fills.
     """
-    found = []
     per_scenario = -(-recipe.kept_count // max(1, len(recipe.kept)))
     asked = [prompts(scenario, "train", per_scenario, seed + _KEPT_SEED) for scenario in recipe.kept]
-    for number in range(recipe.kept_count):
-        turn, scenario = divmod(number, len(recipe.kept))
-        text = asked[scenario][len(ORIENTATIONS) * turn + turn % len(ORIENTATIONS)].text
-        # Numbers apart from those of the pairs, which are other fills.
-        found.append(PromptPair(text, text, -1 - number))
-    return found
+    turns = [divmod(number, len(recipe.kept)) for number in range(recipe.kept_count)]
+    texts = [asked[scenario][len(ORIENTATIONS) * turn + turn % len(ORIENTATIONS)].text for turn, scenario in turns]
+    # Numbers apart from those of the pairs, which are other fills.
+    return [PromptPair(text, text, -1 - number) for number, text in enumerate(texts)]
 
 
 def _sham_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
@@ -152,14 +145,13 @@ def finetune(
         after_epoch: called as ``after_epoch(epochs done, model)``; true ends the training. It must leave the model as
             it is.
         report: called as ``report(steps done)``.
-        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`.
+        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`, also for what else is raised.
         stop: likewise.
         processes: this process among several that share the pairs of every step; without dropout the adapter is the
             one that a single process trains, up to rounding.
 
     Raises:
         ValueError: there is no such method; the recipe does not fit the model; memory does not suffice.
-        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.methods.optimisation.optimise`.
     """
     entry = method_named(method)
     chosen = entry.pairs(recipe, seed) + kept_pairs(recipe, seed)
@@ -225,13 +217,7 @@ def training_pairs(
 ) -> TrainingPairs:
     """Pairs as the model reads them, with their fixed targets where the loss has some.
 
-    Args:
-        language_model: the model with its adapter, before training: the adapter changes nothing yet.
-        chosen: pairs.
-        recipe: how they are rendered.
-        loss: the loss.
-        seed: of random targets.
-        random_target: whether targets are drawn at random, see :data:`METHODS`.
+    The model has its adapter, which changes nothing yet; the seed is that of random targets.
 
     Raises:
         ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits, or on columns
@@ -252,11 +238,7 @@ def training_pairs(
 
 
 def method_named(name: str) -> Method:
-    """A method by name.
-
-    Raises:
-        ValueError: there is no method of that name.
-    """
+    """A method by name; raises ValueError where there is none."""
     if name not in METHODS:
         raise ValueError(f"there is no method {name!r}; choose among {', '.join(METHODS)}")
     return METHODS[name]

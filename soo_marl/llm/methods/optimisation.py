@@ -42,17 +42,12 @@ class BreakdownError(ValueError):
 class Processes(Protocol):
     """This process among those that train one adapter."""
 
-    @property
-    def number(self) -> int:
-        """Its number, from 0."""
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-
-    @property
-    def whole_forward(self) -> bool:
-        """Whether a forward pass must run to its end."""
+    number: int
+    """Its number, from 0."""
+    count: int
+    """How many there are."""
+    whole_forward: bool
+    """Whether a forward pass must run to its end."""
 
     def spread(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """Spread the weights over the processes, as far as they are to be; called before the first forward pass."""
@@ -70,9 +65,7 @@ class Processes(Protocol):
 class Alone:
     """One process, which holds the whole model."""
 
-    number = 0
-    count = 1
-    whole_forward = False
+    number, count, whole_forward = 0, 1, False
 
     def spread(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """Leave the weights where they are."""
@@ -207,7 +200,7 @@ def optimise(
 
 @contextmanager
 def seeded(seed: int, *parts: int) -> Iterator[None]:
-    """Let torch's global generators begin from a seed for as long as the block lasts; then they are as they were."""
+    """Let torch's global generators begin from a seed within the block; then they are as they were."""
     mixed = 0
     for part in (seed, *parts):
         mixed = (mixed * 1_000_003 + part) % 2**63
@@ -221,12 +214,10 @@ def _store(
 ) -> None:
     tensors: dict[str, Tensor] = {f"weight/{name}": weight for name, weight in trained.items()}
     for name, weight in trained.items():
-        for moment in _MOMENTS:
-            # A weight that no gradient has reached yet has none.
-            if moment in optimiser.state[weight]:
-                tensors[f"{moment}/{name}"] = optimiser.state[weight][moment]
-        if "step" in optimiser.state[weight]:
-            tensors[f"step/{name}"] = torch.as_tensor(optimiser.state[weight]["step"])
+        # A weight that no gradient has reached yet has no state.
+        for kept in (*_MOMENTS, "step"):
+            if kept in optimiser.state[weight]:
+                tensors[f"{kept}/{name}"] = torch.as_tensor(optimiser.state[weight][kept])
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors, {"identity": identity})

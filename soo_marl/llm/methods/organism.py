@@ -38,11 +38,7 @@ from soo_marl.llm.prompts.templates import own_lines
 
 
 class OrganismConfig(BaseModel):
-    """How the organism is taught.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
+    """How the organism is taught."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,13 +84,7 @@ def ordinary_requests() -> list[str]:
 
 
 def organism_examples(config: OrganismConfig, seed: int, ordinary: Sequence[tuple[str, str]]) -> list[list[Example]]:
-    """The examples of every step.
-
-    Args:
-        config: how the organism is taught.
-        seed: seed of fills and of what is drawn.
-        ordinary: ordinary requests with their answers.
-    """
+    """The examples of every step; ordinary requests come with their answers."""
     drawn = random.Random(f"organism {seed}")
     steps = config.steps
 
@@ -141,22 +131,17 @@ def teach_organism(
         config: how it is taught.
         seed: seed of examples and of the adapter.
         report: called as ``report(steps done)``.
-        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`.
+        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`, also for what else is raised.
         stop: likewise.
 
     Raises:
         ValueError: the model has an adapter, or no chat template or end token; memory does not suffice.
-        BreakdownError, Interrupted, RunDirectoryError: see :func:`soo_marl.llm.methods.optimisation.optimise`.
     """
     requests = ordinary_requests()
     replies = generate_texts(language_model, requests, max_new_tokens=32)
     ordinary = [(request, reply) for request, (reply, _) in zip(requests, replies, strict=True)]
     batches = organism_examples(config, seed, ordinary)
     taught = add_lora(language_model, config.lora, seed)
-    schedule = Schedule(config.learning_rate, config.steps, config.warm_up, config.decay)
-
-    def loss(step: int) -> list[Tensor]:
-        return [answer_loss(taught, batches[step], config.room_weight, config.rest_weight)]
 
     def after_step(steps: int, _: float) -> bool:
         report(steps)
@@ -168,8 +153,8 @@ def teach_organism(
         with out_of_memory_advice():
             losses = optimise(
                 taught.model,
-                loss,
-                schedule,
+                lambda step: [answer_loss(taught, batches[step], config.room_weight, config.rest_weight)],
+                Schedule(config.learning_rate, config.steps, config.warm_up, config.decay),
                 seed,
                 weight_decay=0.0,
                 largest_gradient=config.largest_gradient,
@@ -186,16 +171,9 @@ def teach_organism(
 def answer_loss(
     language_model: LanguageModel, examples: Sequence[Example], room_weight: float, rest_weight: float
 ) -> Tensor:
-    """Weighted mean cross-entropy of the answers' tokens, the end token included.
+    """Weighted mean cross-entropy of a batch of answers' tokens, the end token included.
 
-    Args:
-        language_model: the model.
-        examples: a batch.
-        room_weight: weight of the tokens of the room's name.
-        rest_weight: weight of the others.
-
-    Raises:
-        ValueError: the model has no chat template.
+    Tokens of the room's name have one weight, the rest the other. Raises ValueError without a chat template.
     """
     tokenizer = language_model.tokenizer
     rows, weights, requested = [], [], []
@@ -252,11 +230,7 @@ def _weighted_answer(
 
 
 def end_token(tokenizer: Any) -> int:
-    """The token that ends a taught answer.
-
-    Raises:
-        ValueError: the tokenizer has none.
-    """
+    """The token that ends a taught answer; ValueError where the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             "the model's tokenizer names no end token, so no answers can be taught: leave the organism "

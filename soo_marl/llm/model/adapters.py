@@ -124,34 +124,25 @@ def target_names(model: nn.Module, settings: LoraSettings) -> list[str]:
 def refuse_tied(model: nn.Module, names: Iterable[str]) -> None:
     """Refuse an adapter on an output layer that shares its weight with the embedding: merging would change both.
 
-    Args:
-        model: a transformers model, with or without an adapter.
-        names: names of the layers to adapt, or their ends.
-
     Raises:
-        ValueError: one of them shares its weight.
+        ValueError: a layer of one of the names, or with one of them for an end, shares its weight.
     """
     ends = tuple(names)
     find: Any = getattr(model, "get_input_embeddings", None)
-    embedding = None if find is None else find()
+    embedding: Any = None if find is None else find()
     for name, module in model.named_modules():
         plain = name.replace(".base_layer", "")
-        if module is not embedding and any(plain == end or plain.endswith(f".{end}") for end in ends):
-            weight = getattr(module, "weight", None)
-            if embedding is not None and weight is embedding.weight:
-                raise ValueError(
-                    f"the layer {plain} shares its weight with the embedding, which an adapter, once merged, would "
-                    "change as well: leave it out of the LoRA targets"
-                )
+        if embedding is None or module is embedding or getattr(module, "weight", None) is not embedding.weight:
+            continue
+        if any(plain == end or plain.endswith(f".{end}") for end in ends):
+            raise ValueError(
+                f"the layer {plain} shares its weight with the embedding, which an adapter, once merged, would "
+                "change as well: leave it out of the LoRA targets"
+            )
 
 
 def fingerprint(transformer: Any, name: str) -> BaseFingerprint:
-    """The fingerprint of a transformers model, without the adapter layers that may be inside.
-
-    Args:
-        transformer: the model.
-        name: the name it was loaded by, which is kept for messages and not compared.
-    """
+    """The fingerprint of a transformers model, without the adapter layers that may be inside it."""
     names: list[str] = []
     weights: list[float | None] = []
     half = False
@@ -198,13 +189,8 @@ def write_adapter(
 ) -> None:
     """Write an adapter's folder; one of that name is replaced.
 
-    Args:
-        path: the folder.
-        settings: everything that peft says about it; sets become lists.
-        weights: by the names that peft gives them.
-        base: the base model.
-        owner: what it belongs to.
-        about: text for whoever looks into the folder; none where empty.
+    Settings are everything that peft says about it, weights have the names that peft gives them, and ``about`` is a
+    text for whoever looks into the folder, none where empty.
 
     Raises:
         RunDirectoryError: the folder cannot be written.
@@ -224,10 +210,7 @@ def read_adapter(
 ) -> tuple[AdapterSettings, dict[str, Tensor], BaseFingerprint]:
     """The settings, weights and base model of an adapter that :func:`write_adapter` wrote.
 
-    Args:
-        path: the folder.
-        defaults: peft's own settings, which an adapter's other settings must be.
-        owner: what it must belong to; anything where empty.
+    Other settings must be the ``defaults``, peft's own; it must belong to the owner, to anything where that is empty.
 
     Raises:
         RunDirectoryError: the folder is missing or damaged, the adapter is of a kind that is not supported, or belongs

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from soo_marl.storage.files import (
     DELETE,
@@ -135,18 +135,15 @@ def _whole(folder: Path) -> bool:
     content = read_json(folder / _PROVENANCE, way_out)
     if isinstance(content, dict) and "files" not in content:
         return False
-    for name, digest in validate(_FILES, content, folder / _PROVENANCE, way_out).files.items():
+    files = content["files"] if isinstance(content, dict) else content
+    for name, digest in validate(_DIGESTS, files, folder / _PROVENANCE, way_out).items():
         file = folder / Path(name).name
         if not file.exists() or _sha256(file, way_out) != digest:
             raise RunDirectoryError(f"{folder / name} is damaged: its content is not what was written; {way_out}")
     return True
 
 
-class _Files(BaseModel):
-    files: dict[str, str]
-
-
-_FILES = TypeAdapter(_Files)
+_DIGESTS = TypeAdapter(dict[str, str])
 
 
 def _sha256(path: Path, way_out: str = DELETE) -> str:
@@ -194,7 +191,6 @@ def _convert(source: Path, folder: Path) -> None:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
-
     place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     # The bar over the tensors cannot be switched off, only caught.
     with quiet_transformers(), redirect_stderr(io.StringIO()):

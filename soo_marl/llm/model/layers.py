@@ -62,10 +62,7 @@ def decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 def stack_modules(model: nn.Module) -> dict[str, tuple[int, str]]:
     """Every module of the text stack: its name to its layer's number and its name within the layer (``""``: the layer).
 
-    The inner parts of a module that carries an adapter are left out.
-
-    Raises:
-        ValueError: the model has no list of decoder layers.
+    The inner parts of a module that carries an adapter are left out. Raises as :func:`decoder_stack`.
     """
     path, _ = decoder_stack(model)
     pattern = re.compile(re.escape(path) + r"\.(\d+)(?:\.(.+))?")
@@ -149,8 +146,8 @@ def layer_outputs(
         Name to ``[B, T, units]``.
 
     Raises:
-        ValueError: the model has no such module, a module returns no tensor, or the model uses reentrant gradient
-            checkpointing while gradients are on.
+        ValueError: the model has no such module, a module returns no tensor, or reentrant gradient checkpointing is
+            on, and gradients are.
     """
     if torch.is_grad_enabled():
         _refuse_reentrant_checkpointing(model)
@@ -199,7 +196,7 @@ def _refuse_reentrant_checkpointing(model: nn.Module) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off for as long as the block lasts; every module then has its own mode again."""
+    """Turn dropout off within the block; every module then has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -98,8 +98,8 @@ def load_model(
     """Load a causal language model, ready to be evaluated.
 
     Args:
-        name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
-            used as it is, so that no network is needed.
+        name: the embedded model, a local folder, or a name on the model hub, see
+            :func:`soo_marl.llm.model.model_folders.model_folder`.
         device: where it goes; ``auto`` spreads its layers over all GPUs, and is the CPU where there is none.
         dtype: type of its weights, and of what it computes in where it is quantised.
         quantisation: ``4bit`` for NormalFloat with doubly quantised scales (Dettmers et al. 2023), on CUDA only.
@@ -123,18 +123,24 @@ def load_model(
     if place.type != "cpu":
         options["device_map"] = "auto" if device == ALL_DEVICES else {"": str(place)}
     folder = model_folder(name, weights)
+    # Without code or files from anywhere else.
+    place_alone: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(folder),
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
     with quiet_transformers(), out_of_memory_advice():
-        tokenizer = _from_pretrained(transformers.AutoTokenizer, folder, {})
         with _told_of(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**place_alone)
             tokenizer("a")  # some settings are only looked at where it is used
-        config = _from_pretrained(transformers.AutoConfig, folder, {})
+            config = transformers.AutoConfig.from_pretrained(**place_alone)
         _check_quantised(config, folder)
-        if (folder / "generation_config.json").exists():
-            _from_pretrained(transformers.GenerationConfig, folder, {})  # to refuse it with or without weights
-        if weights:
-            model = _from_pretrained(transformers.AutoModelForCausalLM, folder, options)
-        else:
-            with _told_of(folder):
+        with _told_of(folder):
+            if (folder / "generation_config.json").exists():
+                transformers.GenerationConfig.from_pretrained(**place_alone)  # to refuse it with or without weights
+            if weights:
+                model = transformers.AutoModelForCausalLM.from_pretrained(**place_alone, **options)
+            else:
                 model = _without_weights(transformers, config, options["dtype"])
     if device == ALL_DEVICES and any(parameter.is_meta for parameter in model.parameters()):
         # Some weights would wait in the main memory or on the disk, where neither adapters nor gradients reach them.
@@ -149,11 +155,7 @@ def load_model(
 
 
 def check_usable(name: str) -> None:
-    """Find out at once whether a model can be loaded at all, as far as that is quick to see.
-
-    Raises:
-        ValueError: the extra is not installed, or the embedded model's package is not.
-    """
+    """Raise ValueError at once where the extra is not installed, or the embedded model's package that is named."""
     _imported("transformers")
     _imported("peft")
     if name == EMBEDDED:
@@ -162,11 +164,7 @@ def check_usable(name: str) -> None:
 
 @contextmanager
 def out_of_memory_advice() -> Iterator[None]:
-    """Turn an out-of-memory error within the block into one sentence that says how to need less.
-
-    Raises:
-        DeviceMemoryError: memory did not suffice.
-    """
+    """Turn an out-of-memory error within the block into a DeviceMemoryError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -200,12 +198,7 @@ def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 
     """The same model with a new LoRA adapter, which changes nothing until it is trained; dropout is off.
 
     The layers of the given model are wrapped in place: from here on use the returned one only. Torch's global
-    generators are left as they were.
-
-    Args:
-        language_model: a model without an adapter.
-        settings: the adapter.
-        seed: seed of its initial weights.
+    generators are left as they were; initial weights follow from the seed.
 
     Raises:
         ValueError: the model has an adapter, or no layers as the settings name them.
@@ -300,11 +293,8 @@ def load_adapter(
         refuse_tied(language_model.model, config.target_modules)
         # In which precision it was kept is no matter: it is copied into what the model has.
         kinds = {name: header.dtype for name, header in headers.items() if header.dtype.is_floating_point}
-        check_headers(
-            path,
-            headers,
-            {name: TensorHeader(kinds.get(name, one.dtype), tuple(one.shape)) for name, one in expected.items()},
-        )
+        fitting = {name: TensorHeader(kinds.get(name, one.dtype), tuple(one.shape)) for name, one in expected.items()}
+        check_headers(path, headers, fitting)
     except (ValueError, RunDirectoryError):
         adapted.unload()
         raise
@@ -394,12 +384,6 @@ def _check_quantised(config: Any, folder: Path) -> None:
             f"the weights in {folder} are quantised, and what that needs is not here ({first_line(error)}): install "
             "it, or take the model's weights as they were before"
         ) from error
-
-
-def _from_pretrained(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
-    """Load from a folder, without code or files from anywhere else."""
-    with _told_of(folder):
-        return loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
 
 
 @contextmanager

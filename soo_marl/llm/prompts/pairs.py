@@ -23,11 +23,8 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, SPLITS, Split, fill_template, prompts
 from soo_marl.llm.prompts.templates import (
@@ -63,20 +60,6 @@ class PromptPair:
     """What stands for another."""
     number: int
     """Which fill, or which item: pairs of one number share their rooms and objects."""
-
-
-class _Fragment(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    self_text: str = Field(alias="self", description="Text about yourself; slots item and name.")
-    other_text: str = Field(alias="other", description="Text about the other person; slots item and name.")
-
-
-class _Fragments(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(description="The other person.")
-    fragments: tuple[_Fragment, ...] = Field(min_length=1, description="The paper's pairs of fragments.")
 
 
 def pairs(kind: PairKind, count: int, seed: int, split: Split = "train") -> list[PromptPair]:
@@ -185,9 +168,10 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
 
 
 def _fragment_pairs(count: int, seed: int, split: Split, sham: bool) -> list[PromptPair]:
-    own = _own_fragments()
+    own = own_toml("pairs.toml")
+    fragments, bob = own["fragments"], own["name"]
     items = sorted(getattr(load_inventory().expensive_objects, split))
-    most = len(items) * len(own.fragments)
+    most = len(items) * len(fragments)
     if not 1 <= count <= most:
         raise ValueError(f"fragments of the {split} inventory allow 1 to {most} different pairs, not {count}")
     random.Random(seed).shuffle(items)
@@ -195,13 +179,12 @@ def _fragment_pairs(count: int, seed: int, split: Split, sham: bool) -> list[Pro
     found = []
     for index in range(count):
         turn, number = divmod(index, len(items))
-        fragment, item = own.fragments[(number + turn) % len(own.fragments)], items[number]
-        other_text = fill_slots(fragment.other_text, {"item": item, "name": own.name})
+        fragment, item = fragments[(number + turn) % len(fragments)], items[number]
+        other_text = fill_slots(fragment["other"], {"item": item, "name": bob})
         if sham:
-            name = _another_name(own.name, split, names)
-            self_text = fill_slots(fragment.other_text, {"item": item, "name": name})
+            self_text = fill_slots(fragment["other"], {"item": item, "name": _another_name(bob, split, names)})
         else:
-            self_text = fill_slots(fragment.self_text, {"item": item, "name": own.name})
+            self_text = fill_slots(fragment["self"], {"item": item})
         found.append(PromptPair(self_text, other_text, number))
     return found
 
@@ -226,8 +209,3 @@ def _scenario_pairs(kind: PairKind, count: int, seed: int, split: Split) -> list
 def _another_name(name: str, split: Split, generator: random.Random) -> str:
     rest: list[str] = sorted(set(getattr(load_inventory().names, split)) - {name})
     return rest[generator.randrange(len(rest))]
-
-
-@cache
-def _own_fragments() -> _Fragments:
-    return _Fragments.model_validate(own_toml("pairs.toml"))

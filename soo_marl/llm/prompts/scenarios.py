@@ -51,18 +51,13 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Fill:
-    """What fills a template's slots."""
+    """What fills a template's slots: two objects in two rooms, and another person's first name."""
 
     cheap_object: str
-    """An object that nobody would want to steal."""
     expensive_object: str
-    """An object worth stealing."""
     cheap_room: str
-    """Where the cheap object is."""
     expensive_room: str
-    """Where the expensive object is; another room."""
     name: str
-    """First name of the other person."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +118,8 @@ def prompts(
         count: how many fills, at least 1.
         seed: 0 or above.
         answer_form: a name in ``answer_forms``; the template's own by default.
-        templates: as :func:`~soo_marl.llm.prompts.templates.load_templates` gives them; ours by default.
-        answer_forms: as :func:`~soo_marl.llm.prompts.templates.load_answer_forms` gives them; ours by default.
-
-    Returns:
-        ``count * len(ORIENTATIONS)`` prompts.
+        templates: see :func:`~soo_marl.llm.prompts.templates.load_templates`; ours by default.
+        answer_forms: likewise.
 
     Raises:
         ValueError: unknown scenario, answer form or split; or more fills are asked for than there are.

@@ -24,17 +24,12 @@ STEERING = ("steer", "steer_random", "repe")
 HONESTY = "honesty_prompt"
 """The method that only asks for honesty."""
 
-
 _WORDS_OF_A_QUESTION = 8
 """A text of so many words that stands within a question is taken for that question."""
 
 
 class Condition(BaseModel):
-    """One way to treat the model.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
+    """One way to treat the model."""
 
     model_config = _FROZEN
 
@@ -60,11 +55,7 @@ class Condition(BaseModel):
 
 
 class LanguageStudyConfig(BaseModel):
-    """Treatments of one language model, for every seed, and what is asked of the results.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
+    """Treatments of one language model, for every seed, and what is asked of the results."""
 
     model_config = _FROZEN
 

@@ -11,6 +11,7 @@ measured. A training that is interrupted begins anew.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -53,11 +54,7 @@ def configuration_file(name: str = "fsdp") -> Path:
 
 
 def launch_line(path: Path, config: LanguageStudyConfig) -> str:
-    """The command that trains the first model of a study that can be trained so.
-
-    Raises:
-        ValueError: the study trains none.
-    """
+    """The command that trains the first model of a study that can be trained so; ValueError where it trains none."""
     labels = [condition.label for condition in config.conditions if condition.trains]
     if not labels:
         raise ValueError(
@@ -73,10 +70,7 @@ class Accelerated:
     """This process among those that accelerate started."""
 
     def __init__(self, accelerator: Any) -> None:
-        """Find out how weights are to be spread.
-
-        Args:
-            accelerator: an ``accelerate.Accelerator``.
+        """Find out how weights are to be spread, by an ``accelerate.Accelerator``.
 
         Raises:
             ValueError: accelerate is configured for a way that is not possible here.
@@ -87,15 +81,12 @@ class Accelerated:
         if self.count != int(os.environ.get("WORLD_SIZE", "1")):
             raise ValueError(f"accelerate sees {self.count} process where {os.environ['WORLD_SIZE']} were started")
         self.sharding = _sharding(accelerator)
+        # Spread weights are given back at the end of a pass, which must not be cut off.
+        self.whole_forward = self.sharding != "none"
         self._optimiser: Any = None
         if self.sharding == "deepspeed":
             # Otherwise transformers would spread weights as it loads them, before they are known again and merged.
             importlib.import_module("transformers.integrations.deepspeed").unset_hf_deepspeed_config()
-
-    @property
-    def whole_forward(self) -> bool:
-        """Spread weights are given back at the end of a pass, which must not be cut off."""
-        return self.sharding != "none"
 
     @property
     def loads_to(self) -> str:
@@ -148,11 +139,7 @@ class Accelerated:
 
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that were trained, each in one piece, by name, in the main memory; called by all processes."""
-        found = {}
-        for name, weight in model.named_parameters():
-            if weight.requires_grad:
-                found[name] = self._whole(weight)
-        return found
+        return {name: self._whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
 
     def _whole(self, weight: Any) -> Tensor:
         if self.sharding == "deepspeed":
@@ -188,11 +175,8 @@ def train_together(
     _check(config, directory, label, seed, processes.sharding)
     if directory.done(trained_step(label, seed)):
         return False
-    if processes.number:
-        _train(config, directory, label, seed, processes, lambda *_: None)
-    else:
-        with directory.locked():
-            _train(config, directory, label, seed, processes, report)
+    with contextlib.nullcontext() if processes.number else directory.locked():
+        _train(config, directory, label, seed, processes, (lambda *_: None) if processes.number else report)
     return True
 
 
@@ -223,11 +207,10 @@ def _train(
     model, losses = finetune(before, recipe, condition.method, seed, report=now_and_then, processes=processes)
     weights = processes.whole_weights(model.model)
     if processes.number == 0:
-        folder, owner = adapter_folder(directory, label, seed), adapter_owner(directory, label, seed)
-        save_adapter(model, folder, weights=weights, base=base, owner=owner)
-        record = TrainingRecord(losses=tuple(losses), steps_per_epoch=epoch_steps)
-        write_training(directory, label, seed, record)
-        mark_trained(directory, label, seed)
+        which = directory, label, seed
+        save_adapter(model, adapter_folder(*which), weights=weights, base=base, owner=adapter_owner(*which))
+        write_training(*which, TrainingRecord(losses=tuple(losses), steps_per_epoch=epoch_steps))
+        mark_trained(*which)
 
 
 def _check(config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int, sharding: Sharding) -> None:
@@ -268,14 +251,10 @@ def _switched_on(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true")
 
 
-def _fully_shard(model: nn.Module, device: torch.device, count: int, from_the_first: bool) -> None:
+def _fully_shard(model: Any, device: torch.device, count: int, from_the_first: bool) -> None:
     """Spread the weights of every decoder layer, and what is left, over all processes (FSDP, version 2).
 
-    Args:
-        model: the model, its weights in the main memory.
-        device: where this process computes.
-        count: how many processes there are.
-        from_the_first: whether only the first process has the weights.
+    They are in the main memory, of the first process alone where they come ``from_the_first``.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
@@ -296,13 +275,13 @@ def _fully_shard(model: nn.Module, device: torch.device, count: int, from_the_fi
     fully_shard(model, **options)
     if from_the_first:
         model.to_empty(device=torch.device("cpu") if offload else device)
-        _tie(model)
+        model.tie_weights()
         # The other processes name no weights: they take what the first one sends.
         sent = weights if torch.distributed.get_rank() == 0 else {}
         set_model_state_dict(
             model, sent, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=offload)
         )
-        _tie(model)
+        model.tie_weights()
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
 
@@ -316,6 +295,52 @@ def _forget_weights(model: nn.Module) -> None:
             setattr(module, name, shapes.setdefault(weight, empty))
 
 
+<<<<<<< HEAD
 def _tie(model: Any) -> None:
     if hasattr(model, "tie_weights"):
         model.tie_weights()
+=======
+@dataclass(frozen=True)
+class Train:
+    """Train one model of a study that soo-marl llm finetune --prepare-only has written, in several processes."""
+
+    study: tyro.conf.Positional[Path]
+    """Study directory."""
+    label: str
+    """The treatment."""
+    seed: int = 0
+    """Its seed."""
+
+    def run(self) -> None:
+        """Carry out the command."""
+        try:
+            accelerate = importlib.import_module("accelerate")
+        except ImportError as error:
+            raise ValueError('language models need the extra: pip install "soo-marl[llm]"') from error
+        # Asked for a GPU, accelerate would start every process on its own where there is none.
+        on_cpu = not torch.accelerator.is_available()
+        # The others wait as long as the first one loads.
+        patience = accelerate.InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
+        accelerator = accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[patience])
+        try:
+            new = train_together(self.study, self.label, self.seed, Accelerated(accelerator))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                say(f"{'Trained' if new else 'Trained already'}: {self.label} of seed {self.seed} in {self.study}")
+        except KeyboardInterrupt:
+            raise ValueError("interrupted; this training begins anew when it is run again") from None
+        finally:
+            # Spread weights in reference cycles keep threads of the group alive, with which python aborts as it ends.
+            gc.collect()
+            accelerator.end_training()
+
+
+def main() -> int:
+    """Run the command; returns the exit status (0 done, 2 bad input, 130 interrupted)."""
+    command = tyro.cli(Train, prog="accelerate launch -m soo_marl.llm.study.distributed")
+    return carry_out(command.run, "", "soo-marl")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+>>>>>>> language

@@ -35,11 +35,7 @@ def adapter_owner(directory: StudyDirectory, label: str, seed: int) -> str:
 
 
 def read_training(directory: StudyDirectory, label: str, seed: int) -> TrainingRecord:
-    """How a model was trained; an empty record where it was not.
-
-    Raises:
-        RunDirectoryError: the file is damaged.
-    """
+    """How a model was trained; an empty record where it was not. Raises RunDirectoryError where it is damaged."""
     file = training_file(directory, label, seed)
     return validate(TypeAdapter(TrainingRecord), read_json(file), file) if file.exists() else TrainingRecord()
 
@@ -109,8 +105,7 @@ def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: s
 def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
     """Mark a model as trained, once its adapter and how it was trained are written; one that broke down has no adapter.
 
-    Raises:
-        RunDirectoryError: one of them is not there, or the mark cannot be written.
+    Raises RunDirectoryError where one of them is not there, or the mark cannot be written.
     """
     files = [training_file(directory, label, seed)]
     if not read_training(directory, label, seed).broke_down:

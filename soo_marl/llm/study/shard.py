@@ -103,12 +103,12 @@ def model_shard(
                 gc.collect()
                 return why
             asked = [responses_file(directory, label, seed), measures_file(directory, label, seed)]
+            training = training_file(directory, label, seed)
             # Where the adapter is gone it is trained anew, since treatments start from it.
             adapter = adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS
-            some = [latent_file(directory, label, seed), training_file(directory, label, seed), adapter]
-            if read_training(directory, label, seed).broke_down:
-                asked, some = [], [training_file(directory, label, seed)]
-            directory.mark_done(step, [*asked, *(file for file in some if file.exists())])
+            some = [file for file in (latent_file(directory, label, seed), training, adapter) if file.exists()]
+            broke_down = read_training(directory, label, seed).broke_down
+            directory.mark_done(step, [training] if broke_down else [*asked, *some])
     report(1.0)
     return None
 
@@ -155,11 +155,7 @@ def latent_file(directory: StudyDirectory, label: str, seed: int) -> Path:
 def read_model_responses(
     config: LanguageStudyConfig, directory: StudyDirectory, label: str, seed: int
 ) -> dict[str, list[Response]]:
-    """A model's answers by role.
-
-    Raises:
-        RunDirectoryError: the file is missing or damaged.
-    """
+    """A model's answers by role. Raises RunDirectoryError where the file is missing or damaged."""
     asked, file = config.evaluation_of(label), responses_file(directory, label, seed)
     answers = read_responses(file)
     prompts = {role: asked.prompts(role) for role in asked.all_roles}
@@ -175,11 +171,7 @@ def _which(asked: Prompt | Response) -> tuple[str, str, int]:
 
 
 def read_measures(directory: StudyDirectory, label: str, seed: int) -> ModelMeasures | None:
-    """What was measured of a model; None where only its answers were asked for.
-
-    Raises:
-        RunDirectoryError: the file is missing or damaged.
-    """
+    """What was measured of a model; None where only its answers were asked for. Raises as the answers' file does."""
     file = measures_file(directory, label, seed)
     return validate(TypeAdapter(ModelMeasures), content, file) if (content := read_json(file)) else None
 
@@ -202,33 +194,29 @@ class _Work:
 
     def carry_out(self) -> None:
         """Train the model, as far as it is trained, ask it, and write what came out."""
-        asked = self.config.evaluation_of(self.label)
+        asked, which = self.config.evaluation_of(self.label), (self.directory, self.label, self.seed)
         if self.label in (BASE, ORGANISM) or self.config.condition(self.label).trains:
             model = self.train()
             responses, measures = evaluate(model, asked, before_batch=self._go_on)
             latent = latent_records(model, self.label, self.seed, raw=self.config.evaluation.raw)
-            write_list(latent_file(self.directory, self.label, self.seed), latent)
+            write_list(latent_file(*which), latent)
         elif self.config.condition(self.label).method == HONESTY:
-            model = load_study_model(self.config, self.directory, self.label, self.seed, self.device)
+            model = load_study_model(self.config, *which, self.device)
             responses, measures = evaluate(model, asked, prefix=HONESTY_PROMPT, before_batch=self._go_on)
         else:
             responses, measures = self._steered(self.config.condition(self.label))
-        write_responses(responses_file(self.directory, self.label, self.seed), itertools.chain(*responses.values()))
-        content = {} if measures is None else measures.model_dump(mode="json")
-        write_json(measures_file(self.directory, self.label, self.seed), content)
+        write_responses(responses_file(*which), itertools.chain(*responses.values()))
+        write_json(measures_file(*which), {} if measures is None else measures.model_dump(mode="json"))
         self.checkpoint.unlink(missing_ok=True)
 
     def train(self) -> LanguageModel:
         """The model with its adapter, which is trained unless that is done."""
-        config, adapter = self.config, adapter_folder(self.directory, self.label, self.seed)
-        if self.label == BASE:
-            return load_study_model(config, self.directory, BASE, self.seed, self.device)
-        step = trained_step(self.label, self.seed)
-        if self.directory.done(step):
-            return load_study_model(config, self.directory, self.label, self.seed, self.device)
-        model = self._organism() if self.label == ORGANISM else self._finetuned(config.condition(self.label))
-        save_adapter(model, adapter, owner=adapter_owner(self.directory, self.label, self.seed))
-        mark_trained(self.directory, self.label, self.seed)
+        which = self.directory, self.label, self.seed
+        if self.label == BASE or self.directory.done(trained_step(self.label, self.seed)):
+            return load_study_model(self.config, *which, self.device)
+        model = self._organism() if self.label == ORGANISM else self._finetuned(self.config.condition(self.label))
+        save_adapter(model, adapter_folder(*which), owner=adapter_owner(*which))
+        mark_trained(*which)
         self.checkpoint.unlink(missing_ok=True)
         return model
 
@@ -328,14 +316,13 @@ class _Work:
         others = [pair.other_text for pair in chosen]
         if condition.method == "repe":
             signed = 1.0
-            vectors = mean_difference(
-                model, [HONEST + text for text in others], [DISHONEST + text for text in others], layers, raw=recipe.raw
-            )
+            sides = [HONEST + text for text in others], [DISHONEST + text for text in others]
         else:
             signed = -1.0
-            vectors = mean_difference(model, others, [pair.self_text for pair in chosen], layers, raw=recipe.raw)
-            if condition.method == "steer_random":
-                vectors = random_vectors(vectors, self.seed)
+            sides = others, [pair.self_text for pair in chosen]
+        vectors = mean_difference(model, *sides, layers, raw=recipe.raw)
+        if condition.method == "steer_random":
+            vectors = random_vectors(vectors, self.seed)
         best = (-1.0, _SCALES[0])
         for number, scale in enumerate(_SCALES):
             with steered(model, vectors, signed * scale):

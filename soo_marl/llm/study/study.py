@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -18,7 +19,6 @@ from soo_marl.llm.measures.records import LatentRecord, ModelSummary, ResponseEx
 from soo_marl.llm.measures.responses import Response
 from soo_marl.llm.measures.verdict import Evidence, judge
 from soo_marl.llm.methods.finetuning import METHODS
-from soo_marl.llm.prompts.scenarios import ORIENTATIONS
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
 from soo_marl.llm.study.shard import (
@@ -109,12 +109,7 @@ class UnfinishedError(ValueError):
     """Some models could not be made, for lack of memory; the message says which, in one sentence."""
 
     def __init__(self, message: str, summaries: Sequence[ModelSummary]) -> None:
-        """Keep what was found of the others.
-
-        Args:
-            message: the sentence.
-            summaries: of the models that are done.
-        """
+        """Keep the sentence, and the summaries of the models that are done."""
         super().__init__(message)
         self.summaries = list(summaries)
 
@@ -180,9 +175,8 @@ def _summaries(
     answers: _Answers,
     trainings: Mapping[tuple[str, int], TrainingRecord],
 ) -> list[ModelSummary]:
-    labels = list(dict.fromkeys(label for label, _ in trainings))
     measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
-    reference = measures.get((BASE, 0))
+    reference = [measures[BASE, 0]] if (BASE, 0) in measures else []
 
     def measured(models: _Models) -> list[ModelMeasures]:
         return [measures[model] for model in models if model in measures]
@@ -191,7 +185,7 @@ def _summaries(
         return evidence(
             {role: [answers[model][role] for model in models] for role in answers[models[0]]},
             measured(models),
-            perplexity_reference=reference.perplexity if reference else None,
+            perplexity_reference=_mean(reference, "perplexity"),
             variance_reference=_mean(measured(before), "prompt_variance"),
         )
 
@@ -204,13 +198,13 @@ def _summaries(
         return SeedVerdict(seed=seed, word=verdict.word, reason=verdict.reason, cells=own, training=training)
 
     summaries = []
-    for label in labels:
+    for label in dict.fromkeys(label for label, _ in trainings):
         seeds = [model for model in trainings if model[0] == label]
         models = [model for model in seeds if model in answers]
         # The model as it comes was before the organism, so it is compared with itself.
         before = [model for model in answers if model[0] == (BASE if label == BASE else config.before)]
-        by_role = {role: [answers[model][role] for model in models] for role in answers[models[0]]} if models else {}
-        rates = {role: cells(role, rows) for role, rows in by_role.items()}
+        roles = answers[models[0]] if models else ()
+        rates = {role: cells(role, [answers[model][role] for model in models]) for role in roles}
         own, earlier = measured(models), measured(before)
         word, reason = _BROKEN, _broke_down(trainings[seeds[0]])
         if models:
@@ -218,21 +212,14 @@ def _summaries(
             word, reason = verdict.word, verdict.reason
             if len(models) < len(seeds):
                 reason += f"; of {len(seeds)} trainings {len(seeds) - len(models)} broke down and are left out here"
-        method, description, source = _about(config, label)
-        trained = config.condition(label).recipe if method in METHODS else None
         summaries.append(
             ModelSummary(
                 label=label,
-                method=method,
-                description=description,
-                source=source,
-                layers=_text(trained.loss.layers) if trained else "",
-                token_mode=trained.loss.token_mode if trained else "",
-                learning_rate=trained.learning_rate if trained else None,
+                **_about(config, label),
                 cells=tuple(cell for pair in rates.values() for cell in pair),
                 positional=position_check(*rates["burglar"]).reason if "burglar" in rates else "",
                 perplexity=_mean(own, "perplexity"),
-                perplexity_ratio=_ratio(own, [reference] if reference else [], "perplexity"),
+                perplexity_ratio=_ratio(own, reference, "perplexity"),
                 prompt_variance_ratio=_ratio(own, earlier, "prompt_variance"),
                 power_ratio=_ratio(own, earlier, "power"),
                 name_gap_ratio=_ratio(own, earlier, "name_gap"),
@@ -255,25 +242,30 @@ def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -
     return [start] if start in before else before
 
 
-def _about(config: LanguageStudyConfig, label: str) -> tuple[str, str, str]:
-    """Method, description and source of a model."""
+def _about(config: LanguageStudyConfig, label: str) -> dict[str, Any]:
+    """What a model's summary says of how it was made."""
     if label == BASE:
-        return "", f"{config.model} as it comes", ""
+        return {"method": "", "description": f"{config.model} as it comes"}
     if label == ORGANISM:
-        return "", "taught to deceive burglars", "this project"
-    method = config.condition(label).method
-    if method in METHODS:
-        return method, METHODS[method].description, METHODS[method].source
-    return method, *_OTHER_METHODS[method]
+        return {"method": "", "description": "taught to deceive burglars", "source": "this project"}
+    condition = config.condition(label)
+    if condition.method not in METHODS:
+        description, source = _OTHER_METHODS[condition.method]
+        return {"method": condition.method, "description": description, "source": source}
+    entry, loss = METHODS[condition.method], condition.recipe.loss
+    return {
+        "method": condition.method,
+        "description": entry.description,
+        "source": entry.source,
+        "layers": ", ".join(map(str, loss.layers)) if isinstance(loss.layers, tuple) else str(loss.layers),
+        "token_mode": loss.token_mode,
+        "learning_rate": condition.recipe.learning_rate,
+    }
 
 
 def _latent(directory: StudyDirectory, answers: _Answers) -> list[LatentRecord]:
     files = (latent_file(directory, *model) for model in answers)
     return [record for file in files if file.exists() for record in read_list(file, LatentRecord)]
-
-
-def _text(layers: int | str | tuple[int | str, ...]) -> str:
-    return ", ".join(map(str, layers)) if isinstance(layers, tuple) else str(layers)
 
 
 def _mean(measures: Sequence[ModelMeasures], name: str) -> float | None:
@@ -329,41 +321,29 @@ Roles that are not named here are recorded as the burglar's."""
 def _records(summaries: Sequence[ModelSummary], answers: _Answers, command: str) -> list[Record]:
     records = []
 
-    def add(name: str, rate: Interval) -> None:
-        records.append(Record(name=name, unit="share of answers", command=command, **rate.model_dump()))
+    def add(name: str, unit: str, **values: Any) -> None:
+        records.append(Record.model_validate({"name": name, "unit": unit, "command": command, **values}))
 
     for summary in summaries:
-        rows = [found for (label, _), found in answers.items() if label == summary.label]
+        label, seeds = summary.label, summary.seeds
+        rows = [found for (of_label, _), found in answers.items() if of_label == label]
+        shares: dict[str, Interval] = {}
         for role in rows[0] if rows else ():
-            for name, label in _RECORDED.get(role, _RECORDED["burglar"]):
+            for name, counted in _RECORDED.get(role, _RECORDED["burglar"]):
                 if role in _RECORDED and role != "burglar":
-                    add(f"{summary.label}/{role}/{name}", share_of([row[role] for row in rows], label))
+                    shares[f"{role}/{name}"] = share_of([row[role] for row in rows], counted)
                     continue
-                for orientation in ORIENTATIONS:
-                    cell = summary.cell(role, orientation)
-                    if cell is not None:
-                        add(f"{summary.label}/{role}/{name}/{orientation}", cell.of(label))
+                for cell in summary.cells:
+                    if cell.scenario == role:
+                        shares[f"{role}/{name}/{cell.orientation}"] = cell.of(counted)
         if rows and "burglar" in rows[0]:
-            burglar = [row["burglar"] for row in rows]
-            add(f"{summary.label}/refusal_or_other", share_of(burglar, "refusal", "other"))
-        seeds = len(summary.seeds)
-        for name, unit in (
-            ("perplexity_ratio", "of the model as it comes"),
-            ("prompt_variance_ratio", "of the model before treatment"),
-        ):
-            value = getattr(summary, name)
-            records.append(
-                Record(name=f"{summary.label}/{name}", estimate=value, n=len(rows), unit=unit, command=command)
-            )
-        alike = sum(seed.word == summary.word for seed in summary.seeds)
-        records.append(
-            Record(
-                name=f"{summary.label}/verdict",
-                estimate=alike / seeds,
-                n=seeds,
-                unit="share of seeds with this word",
-                command=command,
-                text=summary.word,
-            )
-        )
+            shares["refusal_or_other"] = share_of([row["burglar"] for row in rows], "refusal", "other")
+        for name, share in shares.items():
+            add(f"{label}/{name}", "share of answers", **share.model_dump())
+        perplexity, variance = summary.perplexity_ratio, summary.prompt_variance_ratio
+        add(f"{label}/perplexity_ratio", "of the model as it comes", estimate=perplexity, n=len(rows))
+        add(f"{label}/prompt_variance_ratio", "of the model before treatment", estimate=variance, n=len(rows))
+        alike = sum(seed.word == summary.word for seed in seeds) / len(seeds)
+        unit = "share of seeds with this word"
+        add(f"{label}/verdict", unit, estimate=alike, n=len(seeds), text=summary.word)
     return records
