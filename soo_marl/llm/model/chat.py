@@ -44,23 +44,15 @@ _DATED_TEMPLATE = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% 
 """Put before a template, this takes the place of the clock that transformers gives it."""
 
 _BEGIN, _END = "<think>", "</think>"
-_CLOSED = {
-    _BEGIN: f"\n\n{_END}\n\n",
-    "[THINK]": "[/THINK]",
-    "<|start|>assistant": "<|channel|>final<|message|>",
-}
+_CLOSED = {_BEGIN: f"\n\n{_END}\n\n", "[THINK]": "[/THINK]", "<|start|>assistant": "<|channel|>final<|message|>"}
 """What a template may end with, and what then stands before the answer."""
 
 
 def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False) -> str:
-    """The text that the model is to continue.
+    """The text that the model is to continue after a user's message; raw leaves the chat template out.
 
-    Args:
-        tokenizer: the model's tokenizer, with its chat template.
-        text: the user's message.
-        answer_start: what the model's answer begins with; it follows the template's generation prompt directly, whose
-            thought, if it begins one, is closed, or in raw text the message and a space.
-        raw: leave the chat template out.
+    ``answer_start``, with which the model's answer begins, follows the template's generation prompt directly, whose
+    thought, if it begins one, is closed, or in raw text the message and a space.
 
     Raises:
         ValueError: the model has no chat template, or its template refuses the message.
@@ -96,10 +88,7 @@ def encode(
 
     A rendered text holds the template's own special tokens, so none are added; to raw text the tokenizer adds those of
     its own, unless the text begins with the first of them already. Texts are filled up on the ``left`` to generate or
-    score, on the ``right`` to compare from the start.
-
-    Raises:
-        ValueError: there is no text, or one has no tokens.
+    score, on the ``right`` to compare from the start. Raises ValueError: there is no text, or one has no tokens.
     """
     token_lists = [token_ids(tokenizer, text, raw=raw) for text in texts]
     if not token_lists or not all(token_lists):
@@ -150,10 +139,7 @@ def marked(text: str) -> str:
 def decoded(tokenizer: Any, tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
     """Text of generated tokens, with every thought that special tokens mark between ``<think>`` and ``</think>``.
 
-    Args:
-        tokenizer: the model's tokenizer.
-        tokens: what the model generated, without its end token.
-        decode: makes text of tokens, special ones left out.
+    Tokens are what the model generated, without its end token; ``decode`` makes text of them, special ones left out.
     """
     tokens = list(tokens)
     known = tokenizer.get_added_vocab()

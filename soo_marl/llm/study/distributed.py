@@ -50,9 +50,7 @@ from soo_marl.storage.study_directory import StudyDirectory
 Sharding = Literal["none", "fsdp", "deepspeed"]
 """How weights are spread: not at all, by torch's fully_shard, or by DeepSpeed's ZeRO stage 3."""
 
-_EVERY_STEPS = 10
-"""How often progress is told."""
-
+_EVERY_STEPS = 10  # how often progress is told
 _LONGEST_WAIT = timedelta(hours=3)
 """How long processes wait for each other; torch's ten minutes do not load every model."""
 
