@@ -386,7 +386,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="no decoder layer 19: the model has 4 layers"):
         finetune(tiny(), recipe(loss={"layers": 19}), "soo", 0)
     with pytest.raises(ValueError, match="has an adapter already"):
-        finetune(moved(tiny()), recipe(), "soo", 0)
+        finetune(add_lora(tiny(), LoraSettings(), 0), recipe(), "soo", 0)
     with pytest.raises(ValueError, match="allow 1 to 90 different pairs, not 91"):
         finetune(tiny(), recipe(own_pairs=(), pairs="fragments", pair_count=91), "soo", 0)
     with pytest.raises(ValueError, match="give more pairs of different fills"):

@@ -254,7 +254,7 @@ def save_adapter(
 def load_adapter(language_model: LanguageModel, path: Path, *, owner: str = "") -> LanguageModel:
     """The base model, in whatever precision, with an adapter that :func:`save_adapter` wrote.
 
-    As :func:`add_lora`, it wraps layers in place. The adapter must belong to the owner, to anything where that is empty.
+    As :func:`add_lora`, it wraps layers in place. It must belong to the owner, to anything where that is empty.
 
     Raises:
         ValueError: the model has an adapter already, or the adapter belongs to another base model.
