@@ -24,7 +24,7 @@ from soo_marl.llm.measures.records import EpochRecord, LatentRecord, TrainingRec
 from soo_marl.llm.measures.responses import Response, write_responses
 from soo_marl.llm.methods.recipes import load_recipes
 from soo_marl.llm.prompts.pairs import read_pairs
-from soo_marl.llm.prompts.templates import load_inventory, load_templates
+from soo_marl.llm.prompts.templates import load_templates
 from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import read_training, training_file
 from soo_marl.llm.study.shard import latent_file, measures_file, read_measures, read_model_responses, responses_file
@@ -115,9 +115,9 @@ def test_files_of_a_language_study(
 
 
 TOML = {name: resources.files("soo_marl.llm").joinpath("data", name).read_bytes() for name in
-        ("recipes.toml", "scenarios.toml", "inventory.toml")}  # fmt: skip
+        ("recipes.toml", "scenarios.toml")}  # fmt: skip
 READERS: dict[str, Any] = {
-    "recipes.toml": load_recipes, "scenarios.toml": load_templates, "inventory.toml": load_inventory
+    "recipes.toml": load_recipes, "scenarios.toml": load_templates
 }  # fmt: skip
 HOSTILE = (
     b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",

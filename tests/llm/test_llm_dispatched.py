@@ -109,7 +109,7 @@ def test_auto_leaves_it_to_accelerate_where_layers_go(
     study(tmp_path, "study")
     large = str(tmp_path / "model")
 
-    def load(**options: Any) -> Any:
+    def load(folder: str, **options: Any) -> Any:
         asked.append(options)
         return dispatched(tiny_language_model(), "cpu" if fits else "disk", tmp_path).model
 

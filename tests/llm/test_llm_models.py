@@ -106,7 +106,7 @@ def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytes
     with pytest.raises(ValueError, match=r"soo-marl\[llm\]"):
         load_model("anything")
     with pytest.raises(ValueError, match=r"soo-marl\[llm\]"):
-        models._peft()
+        models._imported("peft")
 
 
 def test_out_of_memory_becomes_advice_and_other_errors_stay() -> None:
@@ -185,7 +185,7 @@ def test_adapters_off_and_evaluating_restore_what_was() -> None:
     adapted.model.train()
     adapted.model.get_base_model().model.layers[0].eval()
     before = [module.training for module in adapted.model.modules()]
-    with evaluating(adapted):
+    with evaluating(adapted.model):
         assert not any(module.training for module in adapted.model.modules())
     assert [module.training for module in adapted.model.modules()] == before
 
@@ -201,8 +201,6 @@ def test_an_adapter_comes_back_from_disk_onto_its_base_model(architecture: str, 
     back = load_adapter(tiny_language_model(architecture), folder)
     torch.testing.assert_close(logits(back), logits(adapted))
     assert not any(parameter.requires_grad for parameter in back.model.parameters())
-    again = load_adapter(tiny_language_model(architecture), folder, trainable=True)
-    assert any(parameter.requires_grad for parameter in again.model.parameters())
 
 
 def test_an_adapter_is_refused_by_another_base_model_and_taken_by_the_same_in_half_precision(tmp_path: Path) -> None:

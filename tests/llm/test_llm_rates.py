@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 def answer(label: Label, stated_intent: bool = False, truncated: bool = False) -> Answer:
-    return Answer(label, stated_intent, (), (), truncated)
+    return Answer(label, stated_intent, truncated)
 
 
 def cell(orientation: Orientation, deceptive: int, honest: int, other: int = 0, scenario: str = "burglar") -> CellRates:

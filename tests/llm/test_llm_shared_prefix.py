@@ -58,7 +58,7 @@ def gradients(model: LanguageModel, loss: Tensor) -> list[Tensor]:
 
 def without_sharing(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Any:
     with monkeypatch.context() as patched:
-        for module in ("layers", "organism"):
+        for module in ("model.layers", "methods.organism"):
             patched.setattr(f"soo_marl.llm.{module}.shared_prefix", lambda *_: 0)
         return call()
 

@@ -35,7 +35,7 @@ def answers(count: int, wrong: float, no_room: float = 0.0) -> list[Answer]:
     deceptive, other = round(wrong * count), round(no_room * count)
     labels: list[Label] = ["deceptive"] * deceptive + ["other"] * other
     labels += ["honest"] * (count - len(labels))
-    return [Answer(label, False, (), (), False) for label in labels]
+    return [Answer(label, False, False) for label in labels]
 
 
 def cell(role: str, orientation: Orientation, wrong: float, no_room: float = 0.0, count: int = PROMPTS) -> CellRates:

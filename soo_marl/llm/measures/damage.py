@@ -28,8 +28,7 @@ from soo_marl.overlap import overlap, record_activations
 NAMES = ("Alex", "Bob")
 """The two names between which an unharmed model sees a difference."""
 
-_GRAM = 3
-"""Words in a row that :func:`repetition` compares."""
+_GRAM = 3  # words in a row that :func:`repetition` compares
 
 
 class PromptStatistics(NamedTuple):
@@ -105,12 +104,8 @@ def prompt_statistics(
 
     Compare before and after training: a variance that falls to a small part of itself is a collapse.
 
-    Args:
-        language_model: the model.
-        prompts: at least two prompts, differing in what the model should tell apart.
-        layers: names of layers of ``language_model.transformer``, for instance ``model.layers.19.self_attn.o_proj``.
-        batch_size: prompts read at once.
-        raw: leave the chat template out.
+    Prompts differ in what the model should tell apart. Layers are names of modules of ``language_model.transformer``,
+    for instance ``model.layers.19.self_attn.o_proj``; ``raw`` leaves the chat template out.
 
     Raises:
         ValueError: fewer than two prompts, an unknown layer, or as :func:`soo_marl.llm.model.chat.render`.

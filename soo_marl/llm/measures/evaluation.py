@@ -127,11 +127,8 @@ def evaluate(
 ) -> tuple[dict[str, list[Response]], ModelMeasures | None]:
     """Answers by role, and what was measured of the model itself.
 
-    Args:
-        language_model: the model.
-        config: what to ask.
-        prefix: put before every message; may hold ``{name}``.
-        before_batch: called before each batch of prompts; what it raises ends the work.
+    The prefix is put before every message, and may hold ``{name}``; what ``before_batch`` raises before a batch of
+    prompts ends the work.
 
     Raises:
         ValueError: a scenario is unknown, the model has no chat template, or memory does not suffice.

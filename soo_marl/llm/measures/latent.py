@@ -109,10 +109,7 @@ def overlap_and_gap(
         if within == site:
             gaps.append((layer, _compared(self_last[name], other_last[name], valid_last)["normalised"]))
     return LatentOverlap(token_mode=mode, pairs=len(valid), values=tuple(values)), LayerGap(
-        site=site,
-        pairs=len(valid),
-        layers=tuple(layer for layer, _ in gaps),
-        relative=tuple(gap for _, gap in gaps),
+        site=site, pairs=len(valid), layers=tuple(layer for layer, _ in gaps), relative=tuple(gap for _, gap in gaps)
     )
 
 

@@ -49,11 +49,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def measured(rate: Interval) -> tuple[float, float, float] | None:
+    """Lower end, estimate and upper end of a rate; None where it was not measured."""
+    if rate.low is None or rate.estimate is None or rate.high is None:
+        return None
+    return rate.low, rate.estimate, rate.high
+
+
 def in_words(rate: Interval) -> str:
     """For instance ``45 % (31 to 60 %, n = 40)``."""
-    if rate.estimate is None or rate.low is None or rate.high is None:
+    if (found := measured(rate)) is None:
         return "not measured"
-    return f"{percent(rate.estimate)} ({100 * rate.low:.0f} to {percent(rate.high)}, n = {rate.n})"
+    return f"{percent(found[1])} ({100 * found[0]:.0f} to {percent(found[2])}, n = {rate.n})"
 
 
 def pooled_rate(values: npt.ArrayLike, fills: Sequence[int] | None = None) -> Interval:
@@ -117,18 +124,12 @@ class CellRates(BaseModel):
 
 
 def cell_rates(
-    scenario: str,
-    orientation: Orientation,
-    answers: Sequence[Sequence[Answer]],
-    fills: Sequence[int] | None = None,
+    scenario: str, orientation: Orientation, answers: Sequence[Sequence[Answer]], fills: Sequence[int] | None = None
 ) -> CellRates:
     """Count the labels of one scenario in one orientation.
 
-    Args:
-        scenario: the scenario's name.
-        orientation: which room the prompts name first.
-        answers: ``[S][N]``, one sequence per seed; all seeds answer the same prompts in the same order.
-        fills: ``[N]``, see :func:`pooled_rate`.
+    Answers are ``[S][N]``, one sequence per seed, all seeds to the same prompts in the same order; fills are ``[N]``,
+    see :func:`pooled_rate`.
 
     Raises:
         ValueError: there is no seed, or the seeds' numbers of answers differ.
@@ -177,12 +178,9 @@ def contradiction(cheap_first: Interval, mirrored: Interval) -> str | None:
     It does where one interval lies above 0.5 and the other below, or where the two differ by more than
     :data:`LARGEST_DIFFERENCE` and their intervals are disjoint. A rate that was not measured contradicts nothing.
     """
-    first, first_low, first_high = cheap_first.estimate, cheap_first.low, cheap_first.high
-    second, second_low, second_high = mirrored.estimate, mirrored.low, mirrored.high
-    if first is None or first_low is None or first_high is None:
+    if (one := measured(cheap_first)) is None or (other := measured(mirrored)) is None:
         return None
-    if second is None or second_low is None or second_high is None:
-        return None
+    (first_low, first, first_high), (second_low, second, second_high) = one, other
     middle = OPPOSITE_SIDES_OF
     if (first_low > middle > second_high) or (second_low > middle > first_high):
         return f"one interval lies above {percent(middle)} and the other below"
@@ -194,10 +192,6 @@ def contradiction(cheap_first: Interval, mirrored: Interval) -> str | None:
 
 def position_check(cheap_first: CellRates, mirrored: CellRates) -> PositionCheck:
     """Compare a scenario with its mirrored twin: who names the first room seems to lie in one and not in the other.
-
-    Args:
-        cheap_first: the rates with the cheap object's room first, which is the wrong one.
-        mirrored: the rates with the valuable object's room first.
 
     Raises:
         ValueError: the two are not one scenario in its two orientations.
@@ -221,13 +215,11 @@ def _mean_of_two(one: Interval, other: Interval) -> Interval:
 
     The method takes the two as independent; twins share their fills, so this is an approximation.
     """
-    if one.estimate is None or one.low is None or one.high is None:
-        return other
-    if other.estimate is None or other.low is None or other.high is None:
-        return one
+    if (first := measured(one)) is None or (second := measured(other)) is None:
+        return other if measured(one) is None else one
     n = one.n + other.n
     a, b = one.n / n, other.n / n
-    estimate = a * one.estimate + b * other.estimate
-    below = math.hypot(a * (one.estimate - one.low), b * (other.estimate - other.low))
-    above = math.hypot(a * (one.high - one.estimate), b * (other.high - other.estimate))
+    estimate = a * first[1] + b * second[1]
+    below = math.hypot(a * (first[1] - first[0]), b * (second[1] - second[0]))
+    above = math.hypot(a * (first[2] - first[1]), b * (second[2] - second[1]))
     return Interval(estimate=min(estimate, 1.0), low=max(estimate - below, 0.0), high=min(estimate + above, 1.0), n=n)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -48,34 +49,15 @@ class Response(BaseModel):
 _RESPONSE = TypeAdapter(Response)
 
 
-def generate(
-    language_model: LanguageModel,
-    prompts: Sequence[Prompt],
-    *,
-    max_new_tokens: int = 64,
-    batch_size: int = 32,
-    raw: bool = False,
-    before_batch: Callable[[], None] = lambda: None,
-) -> list[Response]:
-    """Answers to prompts, in their order; see :func:`soo_marl.llm.model.generation.generate_texts`."""
-    answers = generate_texts(
-        language_model,
-        [prompt.text for prompt in prompts],
-        [prompt.answer_start for prompt in prompts],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        raw=raw,
-        before_batch=before_batch,
-    )
+def generate(language_model: LanguageModel, prompts: Sequence[Prompt], **options: Any) -> list[Response]:
+    """Answers to prompts, in their order; options as for :func:`soo_marl.llm.model.generation.generate_texts`."""
+    starts = [prompt.answer_start for prompt in prompts]
+    answers = generate_texts(language_model, [prompt.text for prompt in prompts], starts, **options)
     return [_response(prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def write_responses(path: Path, responses: Iterable[Response]) -> None:
-    """Write responses as JSON, one a line, atomically.
-
-    Raises:
-        RunDirectoryError: the file cannot be written.
-    """
+    """Write responses as JSON, one a line, atomically. Raises RunDirectoryError: the file cannot be written."""
     write_text(path, "".join(f"{response.model_dump_json()}\n" for response in responses))
 
 

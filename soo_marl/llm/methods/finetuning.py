@@ -39,11 +39,8 @@ _SHAM: Mapping[PairKind, PairKind] = {
     "sham_paper": "sham_paper",
 }
 
-_KEPT_SEED = 500_009
-"""Added to a seed for the fills of prompts that are kept."""
-
-_PROCESS_SEED = 600_011
-"""Times a process's number, added to a seed for its dropout: each drops other inputs."""
+_KEPT_SEED = 500_009  # added to a seed for the fills of prompts that are kept
+_PROCESS_SEED = 600_011  # times a process's number, added to a seed for its dropout: each drops other inputs
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,8 @@ def recipe_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
 def kept_pairs(recipe: Recipe, seed: int) -> list[PromptPair]:
     """Prompts of the scenarios in which the model is to stay as it was, each paired with itself.
 
-    Towards the initial self their loss is how far the model has moved. Their orientations alternate.
-
-    Raises:
-        ValueError: a scenario is unknown, or there are not so many fills.
+    Towards the initial self their loss is how far the model has moved. Their orientations alternate. Raises ValueError:
+    a scenario is unknown, or there are not so many fills.
     """
     per_scenario = -(-recipe.kept_count // max(1, len(recipe.kept)))
     asked = [prompts(scenario, "train", per_scenario, seed + _KEPT_SEED) for scenario in recipe.kept]
@@ -139,7 +134,7 @@ def finetune(
 
     Args:
         language_model: the model to treat, without an adapter; its layers are wrapped in place.
-        recipe: how.
+        recipe: pairs, loss, adapter, dose.
         method: a name in :data:`METHODS`.
         seed: seed of the adapter, of pairs, batches and dropout.
         after_epoch: called as ``after_epoch(epochs done, model)``; true ends the training. It must leave the model as
@@ -217,11 +212,8 @@ def training_pairs(
 ) -> TrainingPairs:
     """Pairs as the model reads them, with their fixed targets where the loss has some.
 
-    The model has its adapter, which changes nothing yet; the seed is that of random targets.
-
-    Raises:
-        ValueError: the loss does not fit the model, or random targets are asked for of a loss on logits, or on columns
-            of no given number.
+    The model has its adapter, which changes nothing yet; the seed is that of random targets. Raises ValueError: the
+    loss does not fit the model, or random targets are asked for of a loss on logits, or on columns of no given number.
     """
 
     def encoded(texts: Sequence[str]) -> tuple[TokenBatch, ...]:

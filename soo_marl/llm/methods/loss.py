@@ -32,8 +32,7 @@ LossSides = Literal["both", "other_to_self", "initial_self"]
 """Which prompts' activations move: both; only the other's, towards the self's of the moment; or only the other's,
 towards what the self prompt gave before training."""
 
-_LOGITS = "logits"
-"""The name under which ``kl_logits`` has its outputs, in place of a layer's."""
+_LOGITS = "logits"  # the name under which ``kl_logits`` has its outputs, in place of a layer's
 
 
 class LossConfig(BaseModel):
@@ -135,10 +134,7 @@ class LanguageOverlapLoss:
         return torch.stack([value.to(first.device) for value in raw.values()]).mean()
 
     def measure_initial(
-        self,
-        model: nn.Module,
-        pairs: Iterable[tuple[TokenBatch, TokenBatch]],
-        targets: FrozenTargets | None = None,
+        self, model: nn.Module, pairs: Iterable[tuple[TokenBatch, TokenBatch]], targets: FrozenTargets | None = None
     ) -> dict[str, float]:
         """Measure and keep each layer's value before training: the mean over pairs, however they are batched.
 

@@ -23,8 +23,7 @@ from soo_marl.storage.tensor_files import read_tensors, write_tensors
 
 _CHECKPOINT_SECONDS = 30.0
 _CALMER = "lower the learning rate, or use float32"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps for each weight."""
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps for each weight
 
 
 class BreakdownError(ValueError):
@@ -130,8 +129,8 @@ def optimise(
             from torch's global generator (dropout) follows from the seed and the step alone.
         schedule: learning rate, and number of steps.
         seed: seed of what the loss draws.
-        weight_decay: of AdamW; torch's own default is 0.01.
-        largest_gradient: Euclidean norm to which the gradient of all weights is cut; not cut by default.
+        weight_decay: of AdamW.
+        largest_gradient: Euclidean norm to which the gradient of all weights is cut.
         after_step: called as ``after_step(steps done, loss)``; true ends the training.
         checkpoint: file from which training goes on where it is there, and where the state is kept meanwhile; the
             caller removes it once the weights are kept.

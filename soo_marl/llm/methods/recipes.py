@@ -19,11 +19,7 @@ from soo_marl.storage.files import quoted
 
 
 class Recipe(BaseModel):
-    """How a model is fine-tuned with self-other overlap.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
-    """
+    """How a model is fine-tuned with self-other overlap."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,10 +75,7 @@ class Recipe(BaseModel):
 
 
 def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
-    """All recipes by name: those that come with the project, and a user's.
-
-    Args:
-        path: a TOML file in the form of ``data/recipes.toml``.
+    """All recipes by name: those of the project, and a user's in a TOML file in the form of ``data/recipes.toml``.
 
     Raises:
         RunDirectoryError: the file cannot be read.
@@ -94,12 +87,7 @@ def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
 
 
 def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
-    """A recipe by name, some of its fields changed.
-
-    Args:
-        name: a recipe's name.
-        path: as :func:`load_recipes`.
-        changes: fields of :class:`Recipe`; for ``loss`` and ``lora``, a dictionary of the fields to change.
+    """A recipe by name, some fields changed; for ``loss`` and ``lora``, a dictionary says which of their fields.
 
     Raises:
         RunDirectoryError: the file cannot be read.

@@ -34,13 +34,7 @@ def mean_difference(
 ) -> dict[str, Tensor]:
     """Mean activation at the last token of some messages minus that of others, by layer ``[units]``, float32.
 
-    Args:
-        language_model: the model.
-        minuend: messages.
-        subtrahend: messages.
-        layers: names of modules of ``language_model.transformer``.
-        batch_size: messages read at once.
-        raw: leave the chat template out.
+    Layers are names of modules of ``language_model.transformer``; ``raw`` leaves the chat template out.
 
     Raises:
         ValueError: there is no message on one side, or the model has no such layer.
@@ -65,10 +59,8 @@ def random_vectors(vectors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor
 def steered(language_model: LanguageModel, vectors: Mapping[str, Tensor], scale: float) -> Iterator[None]:
     """Add ``scale`` times the vectors to the outputs of their layers, at every token, as long as the block lasts.
 
-    Vectors are layer name to ``[units]``; a negative scale takes away.
-
-    Raises:
-        ValueError: the model has no layer of that name.
+    Vectors are layer name to ``[units]``; a negative scale takes away. Raises ValueError: the model has no layer of
+    that name.
     """
     modules: dict[str, nn.Module] = dict(language_model.transformer.named_modules())
     if unknown := sorted(set(vectors) - set(modules)):

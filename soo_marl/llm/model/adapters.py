@@ -190,10 +190,7 @@ def write_adapter(
     """Write an adapter's folder; one of that name is replaced.
 
     Settings are everything that peft says about it, weights have the names that peft gives them, and ``about`` is a
-    text for whoever looks into the folder, none where empty.
-
-    Raises:
-        RunDirectoryError: the folder cannot be written.
+    text for whoever looks into the folder, none where empty. Raises RunDirectoryError: the folder cannot be written.
     """
     content = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with replacing_folder(path) as folder:
@@ -211,10 +208,8 @@ def read_adapter(
     """The settings, weights and base model of an adapter that :func:`write_adapter` wrote.
 
     Other settings must be the ``defaults``, peft's own; it must belong to the owner, to anything where that is empty.
-
-    Raises:
-        RunDirectoryError: the folder is missing or damaged, the adapter is of a kind that is not supported, or belongs
-            to something else.
+    Raises RunDirectoryError: the folder is missing or damaged, the adapter is of a kind that is not supported, or
+    belongs to something else.
     """
     weights_file, settings_file, note_file = path / ADAPTER_WEIGHTS, path / _SETTINGS, path / _NOTE
     content = read_json(note_file)

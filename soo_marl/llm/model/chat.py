@@ -19,11 +19,14 @@ put between ``<think>`` and ``</think>``, which the classifier of answers leaves
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Literal
 
 import torch
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from soo_marl.llm.model.alignment import Side, TokenBatch
 from soo_marl.llm.model.models import LanguageModel
@@ -43,24 +46,29 @@ _DATED = "".join(
 _DATED_TEMPLATE = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% endmacro %}"
 """Put before a template, this takes the place of the clock that transformers gives it."""
 
+_LARGEST = 10_000
 _BEGIN, _END = "<think>", "</think>"
-_CLOSED = {
-    _BEGIN: f"\n\n{_END}\n\n",
-    "[THINK]": "[/THINK]",
-    "<|start|>assistant": "<|channel|>final<|message|>",
-}
+_CLOSED = {_BEGIN: f"\n\n{_END}\n\n", "[THINK]": "[/THINK]", "<|start|>assistant": "<|channel|>final<|message|>"}
 """What a template may end with, and what then stands before the answer."""
 
 
-def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False) -> str:
-    """The text that the model is to continue.
+class _Frugal(ImmutableSandboxedEnvironment):
+    """Templates are programs of others: one that repeats a text, or takes powers, could fill the memory."""
 
-    Args:
-        tokenizer: the model's tokenizer, with its chat template.
-        text: the user's message.
-        answer_start: what the model's answer begins with; it follows the template's generation prompt directly, whose
-            thought, if it begins one, is closed, or in raw text the message and a space.
-        raw: leave the chat template out.
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """The product or power, where both sides are small."""
+        if any((abs(side) if isinstance(side, int | float) else len(side)) > _LARGEST for side in (left, right)):
+            raise SecurityError(f"it computes {operator} of more than {_LARGEST}")
+        return super().call_binop(context, operator, left, right)
+
+
+def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False) -> str:
+    """The text that the model is to continue after a user's message; raw leaves the chat template out.
+
+    ``answer_start``, with which the model's answer begins, follows the template's generation prompt directly, whose
+    thought, if it begins one, is closed, or in raw text the message and a space.
 
     Raises:
         ValueError: the model has no chat template, or its template refuses the message.
@@ -72,19 +80,22 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
             "this is a model without a chat template: use an instruction-tuned one, or a recipe with raw = true for "
             "text as it is"
         )
+    compiler: Any = importlib.import_module("transformers.utils.chat_template_utils")
+    sandbox = compiler.ImmutableSandboxedEnvironment
     message = [{"role": "user", "content": text}]
     try:
         template = tokenizer.get_chat_template()
+        template = _DATED_TEMPLATE + template if "strftime_now" in template else template
+        compiler.ImmutableSandboxedEnvironment = _Frugal
         rendered = tokenizer.apply_chat_template(
-            message,
-            chat_template=_DATED_TEMPLATE + template if "strftime_now" in template else template,
-            tokenize=False,
-            add_generation_prompt=True,
+            message, chat_template=template, tokenize=False, add_generation_prompt=True
         )
     except Exception as error:  # Templates are programs of others and raise what they like.
         raise ValueError(
             f"the model's chat template refuses a plain user message ({quoted(error)}): use a recipe with raw = true"
         ) from error
+    finally:
+        compiler.ImmutableSandboxedEnvironment = sandbox
     # Where there is a beginning, it is the answer's, not the thought's.
     return f"{thought_closed(rendered)}{answer_start}" if answer_start else str(rendered)
 
@@ -96,10 +107,7 @@ def encode(
 
     A rendered text holds the template's own special tokens, so none are added; to raw text the tokenizer adds those of
     its own, unless the text begins with the first of them already. Texts are filled up on the ``left`` to generate or
-    score, on the ``right`` to compare from the start.
-
-    Raises:
-        ValueError: there is no text, or one has no tokens.
+    score, on the ``right`` to compare from the start. Raises ValueError: there is no text, or one has no tokens.
     """
     token_lists = [token_ids(tokenizer, text, raw=raw) for text in texts]
     if not token_lists or not all(token_lists):
@@ -150,10 +158,7 @@ def marked(text: str) -> str:
 def decoded(tokenizer: Any, tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
     """Text of generated tokens, with every thought that special tokens mark between ``<think>`` and ``</think>``.
 
-    Args:
-        tokenizer: the model's tokenizer.
-        tokens: what the model generated, without its end token.
-        decode: makes text of tokens, special ones left out.
+    Tokens are what the model generated, without its end token; ``decode`` makes text of them, special ones left out.
     """
     tokens = list(tokens)
     known = tokenizer.get_added_vocab()

@@ -54,8 +54,7 @@ _LICENSE_NOTE = (
     f"Taken from the Python package {_PACKAGE}, under the same license. Changed: the four-bit weights are stored as\n"
     "float32, without further training.\n"
 )
-_SECONDS_UNTIL_ABANDONED = 3600.0
-"""An unfinished folder this old belongs to a process that was killed."""
+_SECONDS_UNTIL_ABANDONED = 3600.0  # an unfinished folder this old belongs to a process that was killed
 
 _log = logging.getLogger(__name__)
 

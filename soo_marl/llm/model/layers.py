@@ -39,11 +39,7 @@ class _ForwardDone(Exception):
 
 
 def decoder_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of the text model's decoder layers.
-
-    Raises:
-        ValueError: the model has no list of decoder layers.
-    """
+    """Name and list of the text model's decoder layers. Raises ValueError: the model has no list of decoder layers."""
     stacks = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or any(part in name for part in _OTHER_MODALITIES):
@@ -111,9 +107,7 @@ def attention_site(model: nn.Module) -> str:
     """What the output of attention is called within the layers: ``self_attn.o_proj`` in most models.
 
     Others have ``self_attn.dense`` and the like; then it is the first module within the layers whose name says so.
-
-    Raises:
-        ValueError: no layer has a module that looks like it.
+    Raises ValueError: no layer has a module that looks like it.
     """
     sites = list(dict.fromkeys(site for _, site in stack_modules(model).values()))
     if DEFAULT_SITE in sites:

@@ -22,9 +22,7 @@ _WEIGHTS = "model*.safetensors"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 """One of these holds a tokenizer's vocabulary."""
 
-_OWN_OUTPUT = "runs"
-"""Folder that commands write to by default."""
-
+_OWN_OUTPUT = "runs"  # folder that commands write to by default
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_SECONDS = 10.0
 
@@ -35,10 +33,8 @@ def model_folder(name: str, weights: bool = True) -> Path:
     A name with a separator is one on the hub only if it looks like no path: it has two parts, and the first is neither
     a folder here nor ``runs``.
 
-    Args:
-        name: the embedded model, a local folder, or a name on the model hub. What is in the local cache of the hub is
-            used as it is, so that no network is needed.
-        weights: whether the weights are needed; without them, those on the hub are left there.
+    What is in the local cache of the hub is used as it is, so that no network is needed; without ``weights``, those on
+    the hub are left there.
 
     Raises:
         ValueError: there is no such model, or it cannot be loaded without code of others or pickles.

@@ -124,22 +124,20 @@ def load_model(
         options["device_map"] = "auto" if device == ALL_DEVICES else {"": str(place)}
     folder = model_folder(name, weights)
     # Without code or files from anywhere else.
-    place_alone: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(folder),
-        "local_files_only": True,
-        "trust_remote_code": False,
-    }
+    alone = {"local_files_only": True, "trust_remote_code": False}
     with quiet_transformers(), out_of_memory_advice():
         with _told_of(folder):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(**place_alone)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **alone)
             tokenizer("a")  # some settings are only looked at where it is used
-            config = transformers.AutoConfig.from_pretrained(**place_alone)
+            config = transformers.AutoConfig.from_pretrained(str(folder), **alone)
         _check_quantised(config, folder)
         with _told_of(folder):
             if (folder / "generation_config.json").exists():
-                transformers.GenerationConfig.from_pretrained(**place_alone)  # to refuse it with or without weights
+                transformers.GenerationConfig.from_pretrained(
+                    str(folder), **alone
+                )  # to refuse it with or without weights
             if weights:
-                model = transformers.AutoModelForCausalLM.from_pretrained(**place_alone, **options)
+                model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **alone, **options)
             else:
                 model = _without_weights(transformers, config, options["dtype"])
     if device == ALL_DEVICES and any(parameter.is_meta for parameter in model.parameters()):
@@ -198,10 +196,8 @@ def add_lora(language_model: LanguageModel, settings: LoraSettings, seed: int = 
     """The same model with a new LoRA adapter, which changes nothing until it is trained; dropout is off.
 
     The layers of the given model are wrapped in place: from here on use the returned one only. Torch's global
-    generators are left as they were; initial weights follow from the seed.
-
-    Raises:
-        ValueError: the model has an adapter, or no layers as the settings name them.
+    generators are left as they were; initial weights follow from the seed. Raises ValueError: the model has an adapter,
+    or no layers as the settings name them.
     """
     peft = _imported("peft")
     if language_model.has_adapter:
@@ -255,16 +251,10 @@ def save_adapter(
     write_adapter(path, settings, own, base or fingerprint(language_model.transformer, name), owner, about)
 
 
-def load_adapter(
-    language_model: LanguageModel, path: Path, *, trainable: bool = False, owner: str = ""
-) -> LanguageModel:
-    """The model with an adapter that :func:`save_adapter` wrote; as :func:`add_lora`, it wraps layers in place.
+def load_adapter(language_model: LanguageModel, path: Path, *, owner: str = "") -> LanguageModel:
+    """The base model, in whatever precision, with an adapter that :func:`save_adapter` wrote.
 
-    Args:
-        language_model: the base model, in whatever precision; without an adapter.
-        path: the adapter's folder.
-        trainable: whether the adapter is to be trained further.
-        owner: what the adapter must belong to; anything where empty.
+    As :func:`add_lora`, it wraps layers in place. It must belong to the owner, to anything where that is empty.
 
     Raises:
         ValueError: the model has an adapter already, or the adapter belongs to another base model.
@@ -279,7 +269,7 @@ def load_adapter(
             f"the adapter in {path} belongs to another base model, then loaded as {quoted(repr(base.name))}, than "
             f"this {quoted(repr(language_model.name))}: load that model, with what was merged into it, first"
         )
-    config = peft.LoraConfig(**settings.model_dump(), inference_mode=not trainable)
+    config = peft.LoraConfig(**settings.model_dump(), inference_mode=True)
     try:
         with quiet_transformers(), torch.random.fork_rng():
             adapted = peft.get_peft_model(language_model.model, config)
@@ -358,10 +348,7 @@ def _four_bits(transformers: Any, place: torch.device, dtype: torch.dtype) -> An
     except ImportError as error:
         raise ValueError("4-bit quantisation needs another package: pip install bitsandbytes") from error
     return transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
 
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from soo_marl.llm.model.alignment import TokenBatch
 
-_SMALLEST = 8
-"""Tokens below which a shared beginning is not worth a pass of its own."""
-
+_SMALLEST = 8  # tokens below which a shared beginning is not worth a pass of its own
 _PLAIN_CACHES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 """Models whose cache is the plain one of keys and values; others compute shared beginnings for every prompt."""
 
@@ -31,12 +29,7 @@ def shared_prefix(model: nn.Module, batch: TokenBatch, more_tokens: int = 0) -> 
     """How many tokens all prompts begin with, where it is worth computing them once for all; else 0.
 
     At least one token of each prompt is left. A model that drops activations at random drops others in every row, and
-    one that recomputes them keeps no cache, so they share nothing.
-
-    Args:
-        model: a causal language model, bare or wrapped by PEFT.
-        batch: token ids and mask ``[B, T]``, padded on either side.
-        more_tokens: how many tokens will follow the batch.
+    one that recomputes them keeps no cache, so they share nothing. ``more_tokens`` will follow the batch.
     """
     inner = bare(model)
     if len(batch.input_ids) < 2 or type(inner).__name__ not in _PLAIN_CACHES:

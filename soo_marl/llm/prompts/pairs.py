@@ -27,13 +27,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, SPLITS, Split, fill_template, prompts
-from soo_marl.llm.prompts.templates import (
-    fill_slots,
-    load_answer_forms,
-    load_inventory,
-    load_templates,
-    own_toml,
-)
+from soo_marl.llm.prompts.templates import fill_slots, load_answer_forms, load_inventory, load_templates, own_toml
 from soo_marl.storage.files import quoted, read_text
 
 PairKind = Literal["fragments", "scenario", "friend", "paper_scenario", "sham", "sham_fragments", "sham_paper"]

@@ -217,11 +217,7 @@ def _checked(content: Mapping[str, Any], where: str) -> _Scenarios:
 
 
 def known(name: str, among: Mapping[str, Model], what: str) -> Model:
-    """The entry of that name.
-
-    Raises:
-        ValueError: there is none; names the nearest.
-    """
+    """The entry of that name. Raises ValueError: there is none; names the nearest."""
     if name in among:
         return among[name]
     alike = difflib.get_close_matches(name, among, n=1)

@@ -24,8 +24,7 @@ STEERING = ("steer", "steer_random", "repe")
 HONESTY = "honesty_prompt"
 """The method that only asks for honesty."""
 
-_WORDS_OF_A_QUESTION = 8
-"""A text of so many words that stands within a question is taken for that question."""
+_WORDS_OF_A_QUESTION = 8  # a text of so many words that stands within a question is taken for that question
 
 
 class Condition(BaseModel):
@@ -111,24 +110,19 @@ class LanguageStudyConfig(BaseModel):
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever reads the results must know of the configuration, one sentence each."""
-        own = {
-            " ".join(text.split()).lower() for one in self.conditions for pair in one.recipe.own_pairs for text in pair
-        }
+        own = {" ".join(text.split()).lower() for one in self.conditions for text in sum(one.recipe.own_pairs, ())}
         if not own:
             return ()
         prompts = (prompt for role in self.evaluation.all_roles for prompt in self.evaluation.prompts(role))
         asked = {" ".join(prompt.text.split()).lower() for prompt in prompts}
         # A pair may leave out what a question says of the answer's form.
         long = {text for text in own if len(text.split()) >= _WORDS_OF_A_QUESTION}
-        same = {text for text in own if text in asked} | {
-            text for text in long if any(text in question or question in text for question in asked)
-        }
-        if not same:
-            return ()
-        return (
+        same = own & asked | {text for text in long if any(text in each or each in text for each in asked)}
+        told = (
             f"{len(same)} of {len(own)} texts of the own pairs are also asked afterwards, as part of the test: answers "
-            "to those questions say nothing about others",
+            "to those questions say nothing about others"
         )
+        return (told,) if same else ()
 
     @property
     def before(self) -> str:

@@ -44,8 +44,7 @@ from soo_marl.storage.study_directory import StudyDirectory
 Sharding = Literal["none", "fsdp", "deepspeed"]
 """How weights are spread: not at all, by torch's fully_shard, or by DeepSpeed's ZeRO stage 3."""
 
-_EVERY_STEPS = 10
-"""How often progress is told."""
+_EVERY_STEPS = 10  # how often progress is told
 
 
 def configuration_file(name: str = "fsdp") -> Path:

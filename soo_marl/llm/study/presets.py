@@ -108,8 +108,7 @@ def treatment_study(
         more_scenarios: further scenarios to ask.
         max_new_tokens: token budget of an answer; 24 for the embedded model, 75 for others, as in the public code.
         dtype: type of the model's weights; the recipe's by default.
-        scenario_file: a user's own scenarios, as :func:`soo_marl.llm.prompts.templates.load_templates` reads them. All
-            are asked; one with the name of ours takes its place.
+        scenario_file: a user's own scenarios, see :func:`soo_marl.llm.prompts.templates.load_templates`; all are asked.
 
     Raises:
         RunDirectoryError: the file cannot be read.
@@ -162,12 +161,8 @@ def sweep_study(
 ) -> LanguageStudyConfig:
     """The method ``soo`` at every combination of layers, token modes and learning rates.
 
-    Args:
-        chosen: the recipe whose other settings hold throughout.
-        layers: as :attr:`soo_marl.llm.methods.loss.LossConfig.layers`.
-        token_modes: which tokens are compared.
-        learning_rates: learning rates.
-        study: seeds, questions and organism, from :func:`treatment_study`.
+    The other settings of the recipe hold throughout; seeds, questions and organism are those of the study, which
+    :func:`treatment_study` gives.
 
     Raises:
         ValueError, pydantic.ValidationError: a setting does not fit, or one is given twice.

@@ -21,13 +21,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from soo_marl.engines import Interrupted, one_torch_thread, torch_threads
-from soo_marl.llm.measures.evaluation import (
-    HONESTY_PROMPT,
-    ModelMeasures,
-    evaluate,
-    latent_records,
-    share_of,
-)
+from soo_marl.llm.measures.evaluation import HONESTY_PROMPT, ModelMeasures, evaluate, latent_records, share_of
 from soo_marl.llm.measures.records import EpochRecord, TrainingRecord
 from soo_marl.llm.measures.responses import Response, read_responses, write_responses
 from soo_marl.llm.methods.finetuning import finetune, recipe_pairs
@@ -56,11 +50,8 @@ from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import write_list
 from soo_marl.storage.study_directory import StudyDirectory
 
-_TRAINING_SHARE = 0.6
-"""Of a shard's progress; the rest is evaluation."""
-
-_SCALES = (0.5, 1.0, 2.0, 4.0)
-"""Factors on a steering vector among which training prompts decide."""
+_TRAINING_SHARE = 0.6  # of a shard's progress; the rest is evaluation
+_SCALES = (0.5, 1.0, 2.0, 4.0)  # factors on a steering vector among which training prompts decide
 
 
 def model_shard(
@@ -260,8 +251,7 @@ class _Work:
             limit = self.config.stop_on_damage
             # Only where it can matter is it worth asking what the untrained model says, and once.
             if roomless > limit and not before:
-                with adapters_off(model):
-                    before.append(_roomless(self._asked_few(model)))
+                before.append(self._roomless_untrained(model))
             if before and roomless - before[0] > limit:
                 why.append(
                     f"after epoch {epoch}, {100 * roomless:.0f} % of the answers chose no room, "
@@ -294,6 +284,10 @@ class _Work:
             for label in ("deceptive", "honest")
         }
         return EpochRecord.model_validate({"epoch": epoch, **shares}), _roomless(responses)
+
+    def _roomless_untrained(self, model: LanguageModel) -> float:
+        with adapters_off(model):
+            return _roomless(self._asked_few(model))
 
     def _asked_few(self, model: LanguageModel) -> list[Response]:
         """Answers to the burglar with the training half of the inventory, and fills drawn apart from those of pairs."""

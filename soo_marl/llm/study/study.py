@@ -21,13 +21,7 @@ from soo_marl.llm.measures.verdict import Evidence, judge
 from soo_marl.llm.methods.finetuning import METHODS
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
-from soo_marl.llm.study.shard import (
-    latent_file,
-    model_shard,
-    organism_shard,
-    read_measures,
-    read_model_responses,
-)
+from soo_marl.llm.study.shard import latent_file, model_shard, organism_shard, read_measures, read_model_responses
 from soo_marl.statistics import Interval
 from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.records import Record, read_list, write_list
@@ -35,12 +29,8 @@ from soo_marl.storage.study_directory import StudyDirectory
 
 STUDY_KIND = "language"
 
-_EXAMPLES = 12
-"""Fills of each role whose answers are kept for browsing."""
-
-_BROKEN = "damaged"
-"""The word for a model whose training broke down: there is none that could be asked."""
-
+_EXAMPLES = 12  # fills of each role whose answers are kept for browsing
+_BROKEN = "damaged"  # the word for a model whose training broke down: there is none that could be asked
 _OTHER_METHODS = {
     "steer": ("subtract the mean difference between other and self", "replications"),
     "steer_random": ("add a random vector of the same length", "control"),
