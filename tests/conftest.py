@@ -11,10 +11,11 @@ import torch
 from soo_marl.agents import MADDPGConfig, TrainingConfig
 from soo_marl.engines import Compute
 from soo_marl.envs import preset
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.baselines.training import train_baselines
-from soo_marl.studies.learning.recipes import BLUE, BaselineConfig, Stage
+from soo_marl.studies.learning.recipes import BaselineConfig, Stage
 
 torch.set_num_threads(1)
 
@@ -42,8 +43,8 @@ def tiny_config(**changes: object) -> BaselineConfig:
         "maddpg": MADDPGConfig(hidden_units=16, contexts=2, reward_scale=0.1),
         "stages": (
             Stage(name="follow", training=_training()),
-            Stage(name="lure", training=_training(learners=(BLUE,)), goal_needs_trap=True, **blue),
-            Stage(name="settle", training=_training(learners=(BLUE,)), **blue),
+            Stage(name="lure", training=_training(learners=(BLUE_AGENT,)), goal_needs_trap=True, **blue),
+            Stage(name="settle", training=_training(learners=(BLUE_AGENT,)), **blue),
         ),
         "seeds_per_shard": 2,
         "evaluation_episodes": 40,

@@ -14,7 +14,7 @@ from soo_marl.deception.difference import (
     behavioural_difference,
     relative_difference,
 )
-from soo_marl.deception.profile import DeceptionProfile, deception_profile, fewest_opportunities
+from soo_marl.deception.profile import DeceptionProfile, deception_profile
 from soo_marl.deception.rubric import RubricSteps, rubric_rate, rubric_steps
 from soo_marl.deception.trajectories import Trajectories
 from soo_marl.deception.verdict import (
@@ -48,7 +48,6 @@ __all__ = [
     "behavioural_difference",
     "competence",
     "deception_profile",
-    "fewest_opportunities",
     "judge",
     "relative_difference",
     "rubric_rate",

@@ -6,8 +6,7 @@ over [0, 1] and [-1, 1]. The grid here is the same, and every point of it is wha
 at its thresholds; the rubric's own module says how that differs from the authors' code.
 
 Counts grow with the number of opportunities, which an agent's own behaviour decides: a blue that loses red out of sight
-has few. To compare agents, divide by opportunities (:attr:`DeceptionProfile.rates`), or do as the authors' code does
-and cut every run to the same number of them (:func:`fewest_opportunities`).
+has few. To compare agents, divide by opportunities (:attr:`DeceptionProfile.rates`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,23 +75,6 @@ class DeceptionProfile:
         """
         return self.counts.double() / self.total_opportunities[..., None, None]
 
-    def __getitem__(self, index: Any) -> DeceptionProfile:
-        """Select along the leading dimensions only, with anything that indexes a tensor of that shape.
-
-        Raises:
-            IndexError: the index does not fit the leading shape.
-        """
-        runs = math.prod(self.leading_shape)
-        chosen = torch.arange(runs, device=self.counts.device).reshape(self.leading_shape)[index]
-        x, y = len(self.projection_thresholds), len(self.cosine_thresholds)
-        return DeceptionProfile(
-            projection_thresholds=self.projection_thresholds,
-            cosine_thresholds=self.cosine_thresholds,
-            counts=self.counts.reshape(runs, x, y)[chosen],
-            opportunities=self.opportunities.reshape(runs, y)[chosen],
-            total_opportunities=self.total_opportunities.reshape(runs)[chosen],
-        )
-
     @classmethod
     def join(cls, parts: Sequence[DeceptionProfile]) -> DeceptionProfile:
         """The profiles of several stacks of runs ``[R]`` as those of one, in order.
@@ -118,7 +99,6 @@ def deception_profile(
     trajectories: Trajectories,
     projection_thresholds: Tensor | Sequence[float] | None = None,
     cosine_thresholds: Tensor | Sequence[float] | None = None,
-    first_opportunities: int | None = None,
 ) -> DeceptionProfile:
     """Count the deceptive steps of each run at every pair of thresholds.
 
@@ -130,27 +110,21 @@ def deception_profile(
         trajectories: leading shape ``[..., N]``, usually ``[R, N]``: the N episodes of a run are pooled.
         projection_thresholds: x ``[X]``, strictly ascending; by default 100 points from 0 to 1.
         cosine_thresholds: y ``[Y]``, strictly ascending; by default 100 points from -1 to 1.
-        first_opportunities: count only the first so many opportunities of each run, in the order of its episodes and
-            their steps; a run with fewer keeps all it has. All by default.
 
     Returns:
         A profile of leading shape ``[...]``, usually ``[R]``, on the trajectories' device.
 
     Raises:
-        ValueError: there is no episode dimension, thresholds do not ascend, or ``first_opportunities`` is below 1.
+        ValueError: there is no episode dimension, or thresholds do not ascend.
     """
     if not trajectories.leading_shape:
         raise ValueError("a profile needs trajectories with an episode dimension, [..., N]")
-    if first_opportunities is not None and first_opportunities < 1:
-        raise ValueError(f"first_opportunities must be at least 1, or None for all, not {first_opportunities}")
     device = trajectories.goal.device
     x = _thresholds("projection_thresholds", projection_thresholds, (0.0, 1.0)).to(device)
     y = _thresholds("cosine_thresholds", cosine_thresholds, (-1.0, 1.0)).to(device)
 
     steps = rubric_steps(trajectories)
     opportunity = steps.opportunity.flatten(-2)
-    if first_opportunities is not None:
-        opportunity = opportunity & (opportunity.cumsum(-1) <= first_opportunities)
     deceptive = steps.towards_fake.flatten(-2) & opportunity
     projection, cosine = steps.projection_on_fake.flatten(-2), steps.cosine_between.flatten(-2)
 
@@ -170,30 +144,6 @@ def deception_profile(
         opportunities=below[..., :-1].cumsum(-1),
         total_opportunities=opportunity.sum(-1),
     )
-
-
-def fewest_opportunities(*trajectories: Trajectories) -> int:
-    """The smallest number of opportunities that any run has, for ``first_opportunities`` of :func:`deception_profile`.
-
-    The authors' code cuts the lists of all agents to the length of the shortest. A run without any opportunity has no
-    profile and does not count here.
-
-    Args:
-        trajectories: of every group that is to be compared, each of leading shape ``[..., N]``.
-
-    Returns:
-        At least 1.
-
-    Raises:
-        ValueError: there is no episode dimension, or no run has an opportunity.
-    """
-    if not all(group.leading_shape for group in trajectories):
-        raise ValueError("opportunities need trajectories with an episode dimension, [..., N]")
-    per_group = [rubric_steps(group).opportunity.sum((-2, -1)).flatten().tolist() for group in trajectories]
-    totals = [int(total) for group in per_group for total in group if total]
-    if not totals:
-        raise ValueError("no run has an opportunity to deceive: record episodes in which blue sees an untrapped red")
-    return min(totals)
 
 
 def same_grid(profile: DeceptionProfile, other: DeceptionProfile) -> bool:

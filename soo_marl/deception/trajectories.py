@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -93,23 +91,6 @@ class Trajectories:
         chosen = torch.arange(count, device=self.goal.device).reshape(self.leading_shape)[index]
         trailing = _trailing_shapes(self.steps + 1)
         return Trajectories(**{name: getattr(self, name).reshape(count, *trailing[name])[chosen] for name in trailing})
-
-    def save(self, path: str | Path) -> None:
-        """Write all fields to a safetensors file."""
-        save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Trajectories:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ValueError: the file holds other tensors than trajectories do.
-        """
-        tensors = load_file(path, device=device)
-        expected = {field.name for field in fields(cls)}
-        if set(tensors) != expected:
-            raise ValueError(f"{path} holds no trajectories: differing tensors are {sorted(set(tensors) ^ expected)}")
-        return cls(**tensors)
 
     def _landmark(self, which: Tensor) -> Tensor:
         index = which[..., None, None].expand(*which.shape, 1, 2)

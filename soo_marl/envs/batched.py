@@ -25,11 +25,8 @@ from soo_marl.envs.batched_physics import (
 )
 from soo_marl.envs.batched_starts import pause_schedule, second_landmark
 from soo_marl.envs.configuration import LANDMARK_CANDIDATES, PhysicalDeceptionConfig, game
-from soo_marl.envs.observations import RED, blue_size
+from soo_marl.envs.observations import BLUE_AGENT, RED, RED_AGENT, blue_size
 from soo_marl.random_streams import RandomStreams, distinct_seeds
-
-RED_AGENT, BLUE_AGENT = 0, 1
-"""Indices of the two agents on every axis of agents."""
 
 _FAKE, _GOAL, _FIRST, _SECOND, _OTHER = range(5)
 """Indices on an axis of points that agents see: the landmarks by what they are, the same by number, the other agent."""

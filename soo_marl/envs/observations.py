@@ -44,6 +44,10 @@ class RedFields(NamedTuple):
 
 BLUE = BlueFields()
 RED = RedFields()
+"""Fields of observations, not agents."""
+
+RED_AGENT, BLUE_AGENT = 0, 1
+"""Indices of the two agents on every axis and in every list of agents."""
 
 
 def blue_size(config: PhysicalDeceptionConfig) -> int:

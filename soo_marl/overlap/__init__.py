@@ -17,39 +17,21 @@ from soo_marl.overlap.metric import (
     power,
     squared_error,
 )
-from soo_marl.statistics import (
-    Interval,
-    LinearProbe,
-    ProtocolAccuracy,
-    RocPoints,
-    Separation,
-    linear_probe,
-    published_protocol,
-    roc_points,
-    separation,
-)
+from soo_marl.statistics import separation
 
 __all__ = [
     "LOG_FLOOR",
     "ActivationRecord",
     "EpisodeSums",
-    "Interval",
-    "LinearProbe",
     "LossForm",
     "OverlapForm",
-    "ProtocolAccuracy",
-    "RocPoints",
-    "Separation",
     "Sides",
     "activations_of",
     "episode_sums",
-    "linear_probe",
     "overlap",
     "overlap_loss",
     "power",
-    "published_protocol",
     "record_activations",
-    "roc_points",
     "separation",
     "squared_error",
 ]

@@ -23,12 +23,7 @@ class LinearProbe(BaseModel):
     scores: tuple[float, ...] = Field(description="Held-out score per agent, above 0 meaning deceptive.")
 
 
-def linear_probe(
-    activations: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    pair_of: npt.ArrayLike,
-    inverse_regularisation: float = 1.0,
-) -> LinearProbe:
+def linear_probe(activations: npt.ArrayLike, labels: npt.ArrayLike, pair_of: npt.ArrayLike) -> LinearProbe:
     """Logistic regression on single steps' activations, tested on agents of held-out training seeds.
 
     Each fold holds out every agent of one training seed, of both kinds, so that nothing the two share can help. Units
@@ -41,7 +36,6 @@ def linear_probe(
         activations: ``[A, n, units]``, n steps of each of A agents; steps with a NaN are left out.
         labels: ``[A]``, 1 or True for a deceptive agent, 0 or False for an honest one.
         pair_of: ``[A]``, the training seed of each agent.
-        inverse_regularisation: scikit-learn's ``C``; smaller pulls the weights harder towards zero.
 
     Raises:
         ValueError: shapes do not fit, a label is not 0 or 1, an agent has no step without NaN, a kind has fewer than
@@ -66,7 +60,7 @@ def linear_probe(
     scores = np.empty(len(steps))
     for seed in np.unique(seeds):
         held_out = np.asarray(seeds == seed)
-        scores[held_out] = _held_out_scores(steps, valid, deceptive, held_out, inverse_regularisation)
+        scores[held_out] = _held_out_scores(steps, valid, deceptive, held_out)
 
     honest, others = scores[~deceptive], scores[deceptive]
     return LinearProbe(
@@ -81,7 +75,6 @@ def _held_out_scores(
     valid: npt.NDArray[np.bool_],
     deceptive: npt.NDArray[np.bool_],
     held_out: npt.NDArray[np.bool_],
-    inverse_regularisation: float,
 ) -> FloatArray:
     from sklearn.linear_model import LogisticRegression  # slow to import, and only needed here
     from sklearn.preprocessing import StandardScaler
@@ -96,7 +89,7 @@ def _held_out_scores(
     # Mean 1, so that the regularisation means what it means without weights.
     weights /= weights.mean()
     scaler = StandardScaler().fit(rows, sample_weight=weights)
-    model = LogisticRegression(C=inverse_regularisation, max_iter=1000)
+    model = LogisticRegression(max_iter=1000)
     model.fit(scaler.transform(rows), deceptive[train][agent_of_step], sample_weight=weights)
     scores = [
         model.decision_function(scaler.transform(agent_steps[agent_valid])).mean()

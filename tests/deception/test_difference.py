@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from soo_marl.deception import (
-    BehaviourRates,
-    CompetenceGate,
     DeceptionProfile,
     behavioural_difference,
     relative_difference,
@@ -37,10 +36,9 @@ def drawn(runs: int, share: float, seed: int, totals: tuple[int, int] = (50, 100
     return profiles(counts, total.tolist())
 
 
-def rates(*goal: float) -> BehaviourRates:
-    unused = torch.full((len(goal),), torch.nan)
-    names = BehaviourRates.__dataclass_fields__
-    return BehaviourRates(**{name: torch.tensor(goal) if name == "goal_rate" else unused for name in names})
+def part(profile: DeceptionProfile, index: Any) -> DeceptionProfile:
+    """Some of the runs."""
+    return profiles(profile.counts[index], profile.total_opportunities[index].tolist())
 
 
 def welch(leave_one_out: list[list[float]], value: float) -> tuple[float, float]:
@@ -78,57 +76,34 @@ def test_by_hand() -> None:
     # Mean counts of the others: [[2, 4], [0, 2]]; their rates [[.2, .4], [0, 0]] and [[.2, .4], [0, .4]].
     profile = profiles([[[2, 4], [0, 2]], [[4, 8], [2, 2]]], [10, 20])
     other = profiles([[[2, 4], [0, 0]], [[2, 4], [0, 4]]], [10, 10])
-    found = behavioural_difference(profile, other, rates(0.9, 0.8), rates(0.6, 0.8))
+    found = behavioural_difference(profile, other)
     assert found.published.tolist() == [0, (4 + 16 + 4) / 4]
     assert found.rate_based.tolist() == pytest.approx([0, (0.1**2 + 0.1**2) / 4])
     assert found.rate_based_mean == pytest.approx(0.0025)
     assert found.low <= found.rate_based_mean <= found.high
-    assert found.goal_rate == pytest.approx(0.85) and found.other_goal_rate == pytest.approx(0.7)
-    assert (found.missing, found.other_missing) == (0, 0)
 
 
 def test_twice_the_opportunities_change_counts_alone() -> None:
     other = profiles([[[2, 4], [0, 2]], [[4, 6], [0, 2]]], [10, 10])
     doubled = profiles(other.counts * 2, [20, 20])
-    once, twice = (behavioural_difference(group, other, rates(1, 1), rates(1, 1)) for group in (other, doubled))
+    once, twice = (behavioural_difference(group, other) for group in (other, doubled))
     assert torch.equal(once.rate_based, twice.rate_based)
     assert (twice.published > once.published).all()
 
 
-def test_the_gate_tells_a_broken_policy_that_looks_honest() -> None:
-    honest = profiles([[[2, 3], [1, 2]], [[3, 4], [1, 2]]], [10, 10])
-    broken = profiles([[[2, 4], [1, 2]], [[3, 3], [1, 2]], [[3, 4], [1, 2]]], [10, 10, 10])
-    found = behavioural_difference(broken, honest, rates(0.02, 0.8, math.nan), rates(0.9, 0.9))
-    assert found.rate_based_mean < 0.005
-    # Exactly at the threshold is not above it, although 0.8 is a little more in float32; missing is not competent.
-    assert found.competent.tolist() == [False, False, False] and found.competent_share == 0
-    assert found.goal_rate == pytest.approx(0.41)
-    eased = behavioural_difference(
-        broken,
-        honest,
-        rates(0.02, 0.8, 0.9),
-        rates(0.9, 0.9),
-        gate=CompetenceGate(goal_rate=0.7),
-    )
-    assert eased.competent.tolist() == [False, True, True] and eased.competent_share == pytest.approx(2 / 3)
-
-
-def test_runs_without_opportunity_are_left_out_and_counted() -> None:
+def test_runs_without_opportunity_are_left_out() -> None:
     profile = profiles([[[0, 0], [0, 0]], [[4, 8], [2, 2]], [[2, 4], [0, 2]]], [0, 20, 10])
     other = profiles([[[2, 4], [0, 0]], [[0, 0], [0, 0]], [[2, 4], [0, 4]]], [10, 0, 10])
-    found = behavioural_difference(profile, other, rates(0.0, 0.9, 0.9), rates(0.9, math.nan, 0.9))
+    found = behavioural_difference(profile, other)
     assert found.published.isnan().tolist() == found.rate_based.isnan().tolist() == [True, False, False]
     assert found.published[1:].tolist() == [6, 0] and found.rate_based_mean == pytest.approx(0.0025)
-    assert (found.missing, found.other_missing) == (1, 1)
-    # Their goal rates count all the same: a run that never meets red may be broken.
-    assert found.goal_rate == pytest.approx(0.6) and found.other_goal_rate == pytest.approx(0.9)
-    present = behavioural_difference(profile[1:], other[[0, 2]], rates(1, 1), rates(1, 1))
+    present = behavioural_difference(part(profile, [1, 2]), part(other, [0, 2]))
     assert (found.low, found.high) == (present.low, present.high)
 
 
 def test_interval_is_that_of_grids_without_each_run() -> None:
     profile, other = drawn(6, 0.6, seed=1), drawn(5, 0.3, seed=2)
-    found = behavioural_difference(profile, other, rates(*[1] * 6), rates(*[1] * 5))
+    found = behavioural_difference(profile, other)
     assert found.rate_based_mean == pytest.approx(mean_squared_error(grids(profile), grids(other)))
     expected = welch(without(mean_squared_error, grids(profile), grids(other)), found.rate_based_mean)
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
@@ -136,17 +111,16 @@ def test_interval_is_that_of_grids_without_each_run() -> None:
 
 def test_alike_runs_give_no_interval() -> None:
     profile, other = profiles([[[2, 4], [0, 2]]] * 3, [10] * 3), profiles([[[2, 4], [0, 0]]] * 2, [10] * 2)
-    found = behavioural_difference(profile, other, rates(1, 1, 1), rates(1, 1))
+    found = behavioural_difference(profile, other)
     assert found.rate_based_mean == pytest.approx(0.01) and math.isnan(found.low) and math.isnan(found.high)
 
 
 def test_an_interval_needs_two_seeds_of_each_group() -> None:
     single, two = profiles([[[2, 4], [0, 2]]], [10]), profiles([[[2, 4], [0, 2]], [[0, 0], [0, 0]]], [10, 0])
     for profile, other, counts in ((single, drawn(3, 0.3, 0), "1 and 3"), (drawn(3, 0.3, 0), two, "3 and 1")):
-        goal, other_goal = (rates(*[1.0] * len(group.counts)) for group in (profile, other))
         with pytest.raises(ValueError, match=f"at least two runs .* in every group, not {counts}: add seeds"):
-            behavioural_difference(profile, other, goal, other_goal)
-        found = behavioural_difference(profile, other, goal, other_goal, interval=False)
+            behavioural_difference(profile, other)
+        found = behavioural_difference(profile, other, interval=False)
         assert math.isnan(found.low) and math.isnan(found.high) and found.rate_based_mean >= 0
 
 
@@ -156,8 +130,7 @@ def test_relative_difference_by_hand() -> None:
     between = profiles([[[2, 2], [2, 2]], [[4, 4], [4, 4]], [[0, 0], [0, 0]], [[6, 6], [6, 6]]], [10, 10, 0, 10])
     found = relative_difference(between, honest, deceptive)
     # The honest mean is .2; half the way is a quarter of the squared error.
-    assert found.per_run[[0, 1, 3]].tolist() == pytest.approx([0, 0.25, 1]) and found.per_run[2].isnan()
-    assert found.mean == pytest.approx(1.25 / 3) and found.missing == 1
+    assert found.mean == pytest.approx((0 + 0.25 + 1) / 3)
     assert 0 <= found.low <= found.mean <= found.high
     # Each honest run lies .2 from the other, and the deceptive ones .4 from their mean.
     assert found.honest == pytest.approx(0.25)
@@ -189,32 +162,35 @@ def test_relative_difference_needs_a_scale() -> None:
     single = profiles([[[6, 6], [6, 6]]], [10])
     with pytest.raises(ValueError, match="in every group, not 2 and 2 and 1"):
         relative_difference(honest, honest, single)
-    found = relative_difference(single, honest[:1], single, interval=False)
+    found = relative_difference(single, part(honest, [0]), single, interval=False)
     assert found.mean == 1 and math.isnan(found.low) and math.isnan(found.honest)
 
 
 def test_bad_input_is_refused() -> None:
-    profile, goal = drawn(3, 0.4, seed=0), rates(1, 1, 1)
+    profile = drawn(3, 0.4, seed=0)
+    stacked = replace(
+        profile,
+        counts=profile.counts[None],
+        opportunities=profile.opportunities[None],
+        total_opportunities=profile.total_opportunities[None],
+    )
     with pytest.raises(ValueError, match="over different thresholds cannot be compared"):
         other = profiles(profile.counts, profile.total_opportunities.tolist(), x=(0.0, 0.6))
-        behavioural_difference(profile, other, goal, goal)
-    with pytest.raises(ValueError, match=r"3 profiles and rates of shape \(2,\)"):
-        behavioural_difference(profile, profile, goal, rates(1, 1))
+        behavioural_difference(profile, other)
     with pytest.raises(ValueError, match="profile must hold one profile per run"):
-        behavioural_difference(profile[0], profile, goal, goal)
+        behavioural_difference(stacked, profile)
     with pytest.raises(ValueError, match="deceptive must hold one profile per run"):
-        relative_difference(profile, profile, profile[0])
+        relative_difference(profile, profile, stacked)
     with pytest.raises(ValueError, match="no run of the other group has an opportunity"):
         none = profiles(torch.zeros(3, 2, 2), [0, 0, 0])
-        behavioural_difference(profile, none, goal, goal)
+        behavioural_difference(profile, none)
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 5))
 @settings(deadline=None, max_examples=50)
 def test_differences_are_those_of_plain_loops_whatever_the_order_of_runs(seed: int, runs: int, others: int) -> None:
     profile, other = drawn(runs, 0.5, seed, (0, 4)), drawn(others, 0.3, seed + 1, (1, 30))
-    goal, other_goal = rates(*[1.0] * runs), rates(*[1.0] * others)
-    found = behavioural_difference(profile, other, goal, other_goal, interval=False)
+    found = behavioural_difference(profile, other, interval=False)
     for run in range(runs):
         if profile.total_opportunities[run] == 0:
             assert found.rate_based[run].isnan() and found.published[run].isnan()
@@ -226,10 +202,8 @@ def test_differences_are_those_of_plain_loops_whatever_the_order_of_runs(seed: i
         assert 0 <= float(rate) <= 1
     back = list(range(runs))[::-1]
     turned = behavioural_difference(
-        profile[back],
-        other[list(range(others))[::-1]],
-        goal,
-        other_goal,
+        part(profile, back),
+        part(other, list(range(others))[::-1]),
         interval=False,
     )
     torch.testing.assert_close(turned.rate_based, found.rate_based[back], equal_nan=True)

@@ -10,7 +10,6 @@ from soo_marl.deception import (
     DeceptionProfile,
     Trajectories,
     deception_profile,
-    fewest_opportunities,
     rubric_rate,
     rubric_steps,
 )
@@ -130,38 +129,6 @@ def test_runs_without_opportunity_have_no_rates() -> None:
     assert not profile.rates[[0, 2]].isnan().any()
 
 
-def test_first_opportunities_cut_each_run_in_order_of_episodes_and_steps() -> None:
-    trajectories = coarse((3, 12))
-    x, y = [0.0, 0.5], [0.0, 1.0]
-    steps = rubric_steps(trajectories)
-    for first in (1, 7, 10_000):
-        profile = deception_profile(trajectories, x, y, first_opportunities=first)
-        for run in range(3):
-            places = [tuple(place) for place in steps.opportunity[run].nonzero().tolist()][:first]
-            assert int(profile.total_opportunities[run]) == len(places)
-            for i, above in enumerate(x):
-                for j, below in enumerate(y):
-                    deceptive = steps.deceptive(above, below)[run]
-                    assert int(profile.counts[run, i, j]) == sum(bool(deceptive[place]) for place in places)
-            below_half = [bool(steps.cosine_between[run][place] < y[0]) for place in places]
-            assert int(profile.opportunities[run, 0]) == sum(below_half)
-    assert profile.total_opportunities.tolist() == steps.opportunity.sum((-2, -1)).tolist()
-
-
-def test_fewest_opportunities_over_all_groups() -> None:
-    one, two = coarse((3, 12)), coarse((2, 4), seed=1)
-    totals = [rubric_steps(group).opportunity.sum((-2, -1)).tolist() for group in (one, two)]
-    assert fewest_opportunities(one) == min(totals[0])
-    assert fewest_opportunities(one, two) == min(totals[0] + totals[1])
-    sight = two.red_in_sight.clone()
-    sight[0] = False
-    assert fewest_opportunities(replace(two, red_in_sight=sight)) == totals[1][1]
-    with pytest.raises(ValueError, match="no run has an opportunity"):
-        fewest_opportunities(replace(two, red_in_sight=torch.zeros_like(sight)))
-    with pytest.raises(ValueError, match="episode dimension"):
-        fewest_opportunities(one[0, 0])
-
-
 def test_selection_and_joining() -> None:
     trajectories = coarse((4, 10))
     whole = deception_profile(trajectories, [0, 0.5], [0, 0.5, 1])
@@ -193,8 +160,6 @@ def test_bad_input_is_refused() -> None:
         deception_profile(trajectories, cosine_thresholds=[])
     with pytest.raises(ValueError, match="projection_thresholds must be one-dimensional"):
         deception_profile(trajectories, projection_thresholds=torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="first_opportunities must be at least 1"):
-        deception_profile(trajectories, first_opportunities=0)
     with pytest.raises(ValueError, match="episode dimension"):
         deception_profile(trajectories[0, 0])
     profile = deception_profile(trajectories, [0.0, 0.5], [0.0, 1.0])

@@ -1,9 +1,7 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from soo_marl.deception import Trajectories
 
@@ -58,19 +56,6 @@ def test_selection_by_a_mask() -> None:
     assert alone.leading_shape == (int(trajectories.alone.sum()),) and alone.alone.all()
     with pytest.raises(IndexError):
         trajectories[0, 0, 0]
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    trajectories = random_trajectories()[:, [2, 0]]
-    trajectories.save(tmp_path / "trajectories.safetensors")
-    loaded = Trajectories.load(tmp_path / "trajectories.safetensors")
-    for name in FIELDS:
-        assert torch.equal(getattr(loaded, name), getattr(trajectories, name)), name
-        assert getattr(loaded, name).dtype == getattr(trajectories, name).dtype
-
-    save_file({"goal": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"no trajectories.*alone"):
-        Trajectories.load(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(

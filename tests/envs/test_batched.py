@@ -25,8 +25,7 @@ from soo_marl.envs import (
     PhysicalDeceptionState,
     preset,
 )
-from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT
-from soo_marl.envs.observations import blue_size
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT, blue_size
 
 AGENTS = ("adversary_0", "agent_0")
 TOLERANCE = 1e-5

@@ -29,6 +29,7 @@ from soo_marl import cli
 from soo_marl.agents import MADDPG, AgentNetworks, MADDPGConfig, TrainingConfig
 from soo_marl.commands.tables.terminal import one_sentence
 from soo_marl.engines import Interrupted
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.report.page.page import write_report
 from soo_marl.statistics import RocPoints
 from soo_marl.storage import files
@@ -44,7 +45,7 @@ from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.learning import phases
 from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, load_agents, save_agents
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
-from soo_marl.studies.learning.recipes import BLUE, BaselineConfig, Stage, baseline_config, with_changes
+from soo_marl.studies.learning.recipes import BaselineConfig, Stage, baseline_config, with_changes
 from soo_marl.studies.learning.records import (
     AgentRecord,
     Classification,
@@ -180,7 +181,7 @@ def tiny_config() -> BaselineConfig:
         maddpg=MADDPGConfig(hidden_units=4, contexts=2),
         stages=(
             Stage(name="follow", training=learning),
-            Stage(name="lure", training=learning.model_copy(update={"learners": (BLUE,)}), alone_share=0.5),
+            Stage(name="lure", training=learning.model_copy(update={"learners": (BLUE_AGENT,)}), alone_share=0.5),
         ),
     )
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from soo_marl.overlap import linear_probe
+from soo_marl.statistics import linear_probe
 
 SEEDS = 8
 LABELS = np.repeat([0, 1], SEEDS)

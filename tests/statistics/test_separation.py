@@ -8,8 +8,14 @@ from pydantic import ValidationError
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from soo_marl.overlap import Separation, published_protocol, roc_points, separation
-from soo_marl.statistics import auroc, auroc_interval
+from soo_marl.statistics import (
+    Separation,
+    auroc,
+    auroc_interval,
+    published_protocol,
+    roc_points,
+    separation,
+)
 
 
 def test_auroc_by_hand() -> None:

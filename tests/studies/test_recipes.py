@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from soo_marl.engines import Compute
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.studies.baselines import training
 from soo_marl.studies.learning.recipes import (
-    BLUE,
     JOINT_STAGES,
     STAGED_STAGES,
     BaselineConfig,
@@ -172,7 +172,7 @@ def test_changes_out_of_range_are_refused(tiny: Tiny, change: str) -> None:
 def test_watch_is_trained_against_its_scripted_red() -> None:
     config = baseline_config("watch")
     assert config.regime == "scripted" and config.blue_stages == config.stages
-    assert all(stage.training.learners == (BLUE,) for stage in config.stages)
+    assert all(stage.training.learners == (BLUE_AGENT,) for stage in config.stages)
     lure, settle = (stage.game(config.game, "deceptive") for stage in config.stages)
     assert lure.trap_bonus == settle.trap_bonus == config.game.trap_bonus > 0
     assert lure.trap_reward == settle.trap_reward == 0.0

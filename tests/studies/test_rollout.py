@@ -8,8 +8,9 @@ from torch import Tensor
 from soo_marl.agents import AgentNetworks, MADDPGConfig
 from soo_marl.deception import behaviour
 from soo_marl.envs import BLUE, PhysicalDeception, PhysicalDeceptionState, preset
-from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
 from soo_marl.studies.learning.rollout import greedy_steps, roll_out
 

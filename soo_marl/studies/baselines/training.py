@@ -12,10 +12,11 @@ from torch import Tensor
 from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards, usable_memory
+from soo_marl.envs.observations import RED_AGENT
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, curves_file, load_learner, read_stop
 from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
-from soo_marl.studies.learning.recipes import RED, BaselineConfig, Kind, Stage
+from soo_marl.studies.learning.recipes import BaselineConfig, Kind, Stage
 from soo_marl.studies.learning.stops import Stop
 
 RED_CONDITION = "red"
@@ -55,7 +56,7 @@ class BaselineTask:
         learner = MADDPG(agent_spaces(phase.game), maddpg, seeds, device, stream=phase.condition)
         if config.regime != "staged" or phase.condition == RED_CONDITION or not phase.first:
             return learner, [None] * len(seeds)
-        learner.take_agent(RED, load_learner(directory, RED_CONDITION, seeds, phase.game, config.maddpg, device))
+        learner.take_agent(RED_AGENT, load_learner(directory, RED_CONDITION, seeds, phase.game, config.maddpg, device))
         return learner, [read_stop(directory, RED_CONDITION, seed) for seed in seeds]
 
     def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:

@@ -10,9 +10,9 @@ from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import Pairing, imagined_red, perspective
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT, Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
-from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig, Kind, Stage, check_counts, honest_game
+from soo_marl.studies.learning.recipes import BaselineConfig, Kind, Stage, check_counts, honest_game
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -22,7 +22,7 @@ STAGE, AFTER_STAGE = "finetune", "after"
 _STACK = 10
 """Seeds of one treatment that are trained as one stack."""
 
-FINETUNING = TrainingConfig(updates=1_000, noise_start=1.0, noise_end=0.5, learners=(BLUE,))
+FINETUNING = TrainingConfig(updates=1_000, noise_start=1.0, noise_end=0.5, learners=(BLUE_AGENT,))
 
 
 class Treatment(BaseModel):
@@ -169,9 +169,9 @@ class FinetuneConfig(BaseModel):
             raise ValueError("each seed may be given only once")
         check_counts(self.model_dump(exclude={"baselines", "seeds"}))
         _ = self.maddpg
-        learners = (RED, BLUE) if self.training.learners is None else self.training.learners
-        if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED, BLUE}:
-            raise ValueError(f"learners of the training are {RED} (red) and {BLUE} (blue), each once")
+        learners = (RED_AGENT, BLUE_AGENT) if self.training.learners is None else self.training.learners
+        if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED_AGENT, BLUE_AGENT}:
+            raise ValueError(f"learners of the training are {RED_AGENT} (red) and {BLUE_AGENT} (blue), each once")
         if self.alone_share + self.baselines.game.trapped_start_share > 1:
             raise ValueError(
                 "alone_share and trapped_start_share of the game are shares of the same episodes: together they must "

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from soo_marl.agents.agent_networks import AgentNetworks
 from soo_marl.deception import rubric_steps
-from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.finetuning.measures import step_overlap
 from soo_marl.studies.finetuning.records import EpisodeRecord

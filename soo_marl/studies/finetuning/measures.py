@@ -11,9 +11,9 @@ from torch import Tensor
 from soo_marl.agents.agent_networks import AgentNetworks, mean_action
 from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.deception import BehaviourRates, DeceptionProfile, Trajectories, behaviour, deception_profile
-from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import point_in_sight, red_unseen, untrapped, with_red, without_red
+from soo_marl.envs.observations import BLUE_AGENT, point_in_sight, red_unseen, untrapped, with_red, without_red
 from soo_marl.overlap import activations_of, squared_error
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.baselines.evaluation import LATE_STATES

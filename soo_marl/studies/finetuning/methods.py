@@ -23,6 +23,8 @@ from soo_marl.agents.replay import Transitions
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import (
     BLUE,
+    BLUE_AGENT,
+    RED_AGENT,
     ObservationPairs,
     Pairing,
     every_red,
@@ -36,8 +38,6 @@ from soo_marl.envs.observations import (
 )
 from soo_marl.overlap import LOG_FLOOR, activations_of, overlap_loss
 from soo_marl.random_streams import RandomStreams
-from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.learning.recipes import RED as RED_AGENT
 from soo_marl.studies.learning.recipes import honest_game
 
 

@@ -192,13 +192,7 @@ def _differences(condition: Condition, measures: Measures, honest: Measures, dec
         if condition.name == name:
             rate_based = published = nothing
         else:
-            difference = behavioural_difference(
-                measures.profile,
-                other.profile,
-                measures.rates,
-                other.rates,
-                interval=False,
-            )
+            difference = behavioural_difference(measures.profile, other.profile, interval=False)
             rate_based, published = difference.rate_based, difference.published
         found[f"difference_to_{name}"] = rate_based
         found[f"published_difference_to_{name}"] = published

@@ -16,6 +16,7 @@ from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.replay import Transitions
 from soo_marl.deception import behaviour
 from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.evaluation import LATE_STATES
@@ -24,7 +25,6 @@ from soo_marl.studies.finetuning.measures import sensitivity
 from soo_marl.studies.finetuning.methods import Loss, Sources
 from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, load_learner, read_stop
 from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
-from soo_marl.studies.learning.recipes import BLUE
 from soo_marl.studies.learning.rollout import roll_out
 from soo_marl.studies.learning.stops import Stop
 
@@ -56,7 +56,7 @@ class WeightedLoss:
 
     def __call__(self, agent: int, actor: StackedMLP, batch: Transitions) -> Tensor:
         """The weighed loss ``[R]`` for blue, nothing for red."""
-        if agent != BLUE:
+        if agent != BLUE_AGENT:
             return torch.zeros(actor.runs, device=batch.rewards.device)
         value = self.weight * self.loss(self.sources, actor, batch)
         self.calls += 1
@@ -116,7 +116,7 @@ class FinetuneTask:
         if phase.stage != STAGE or loss is None:
             return None
         sources = Sources(
-            initial=copy.deepcopy(learner.networks.actors[BLUE]).requires_grad_(False),
+            initial=copy.deepcopy(learner.networks.actors[BLUE_AGENT]).requires_grad_(False),
             pairing=chosen.pairing_for(phase.game),
             sight_radius=phase.game.blue_sight_radius,
             layers=chosen.layers,

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from soo_marl.agents.agent_networks import AgentNetworks, mean_action
 from soo_marl.agents.networks import HIDDEN_LAYERS
-from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import Pairing, imagined_red, perspective, red_unseen, untrapped
+from soo_marl.envs.observations import BLUE_AGENT, Pairing, imagined_red, perspective, red_unseen, untrapped
 from soo_marl.overlap import EpisodeSums, OverlapForm, activations_of, episode_sums
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.learning.rollout import greedy_steps

@@ -21,7 +21,7 @@ from soo_marl.agents.trainer import Trainer, TrainingConfig
 from soo_marl.engines import Interrupted
 from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import imagined_red, untrapped
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT, imagined_red, untrapped
 from soo_marl.overlap import activations_of, overlap
 from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.lock import worker_lock
@@ -29,7 +29,6 @@ from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, save_agents
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint, StoredState, foreign_checkpoint
 from soo_marl.studies.learning.curves import StageCurves, read_curves
-from soo_marl.studies.learning.recipes import BLUE, RED
 from soo_marl.studies.learning.stops import Stop, from_tensor, to_tensor
 
 _CHECKPOINT_SECONDS = 20.0
@@ -40,7 +39,7 @@ _OVERLAP_SAMPLE = 512
 _METRIC_NAMES = {
     f"{metric}/{agent}": f"{metric}_{name}"
     for metric in ("reward", "critic_loss", "actor_loss", "value")
-    for agent, name in ((RED, "red"), (BLUE, "blue"))
+    for agent, name in ((RED_AGENT, "red"), (BLUE_AGENT, "blue"))
 }
 
 
@@ -344,7 +343,7 @@ class _Session:
         """Raw self-other overlap ``[R]`` on recent transitions: flag kept, red untrapped; NaN for a stopped run."""
         red, blue = self.trainer.replay.latest_observations(_OVERLAP_SAMPLE)
         pairs = self.pairing(red, blue, self.overlap_random)
-        actor = self.trainer.maddpg.networks.actors[BLUE]
+        actor = self.trainer.maddpg.networks.actors[BLUE_AGENT]
         own, other = activations_of(actor, HIDDEN_LAYERS, pairs.self_observation, pairs.other_observation)
         values = overlap(own, other, pairs.valid & untrapped(blue), run_dims=1)
         return values.cpu().where(self.trainer.stopped < 0, torch.nan)

@@ -14,13 +14,13 @@ from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.deception import CompetenceGate
 from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD, PhysicalDeceptionConfig, preset
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 
 Kind = Literal["honest", "deceptive"]
 Regime = Literal["staged", "joint", "scripted"]
 REGIMES: tuple[Regime, ...] = ("staged", "joint", "scripted")
 
 KINDS: tuple[Kind, ...] = ("honest", "deceptive")
-RED, BLUE = 0, 1
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -127,9 +127,11 @@ class BaselineConfig(BaseModel):
                     f"alone_share of the stage {stage.name} and trapped_start_share of the game are shares of the same "
                     "episodes: together they must not exceed 1"
                 )
-            learners = (RED, BLUE) if stage.training.learners is None else stage.training.learners
-            if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED, BLUE}:
-                raise ValueError(f"learners of the stage {stage.name} are {RED} (red) and {BLUE} (blue), each once")
+            learners = (RED_AGENT, BLUE_AGENT) if stage.training.learners is None else stage.training.learners
+            if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED_AGENT, BLUE_AGENT}:
+                raise ValueError(
+                    f"learners of the stage {stage.name} are {RED_AGENT} (red) and {BLUE_AGENT} (blue), each once"
+                )
         return self
 
     @model_validator(mode="after")
@@ -178,13 +180,15 @@ STAGED_STAGES = (
     Stage(name="follow", training=TrainingConfig(updates=1_500, noise_start=1.5)),
     Stage(
         name="lure",
-        training=TrainingConfig(updates=3_000, noise_start=1.5, learners=(BLUE,)),
+        training=TrainingConfig(updates=3_000, noise_start=1.5, learners=(BLUE_AGENT,)),
         alone_share=0.5,
         goal_needs_trap=True,
     ),
     Stage(
         name="settle",
-        training=TrainingConfig(updates=4_000, noise_start=1.0, noise_end=0.5, learning_rate_end=0.1, learners=(BLUE,)),
+        training=TrainingConfig(
+            updates=4_000, noise_start=1.0, noise_end=0.5, learning_rate_end=0.1, learners=(BLUE_AGENT,)
+        ),
         alone_share=0.5,
     ),
 )
@@ -198,13 +202,13 @@ WATCH_MADDPG = MADDPGConfig(gamma=0.97, tau=0.05, contexts=2, reward_scale=0.01)
 WATCH_STAGES = (
     Stage(
         name="lure",
-        training=TrainingConfig(updates=4_000, noise_start=1.5, learners=(BLUE,)),
+        training=TrainingConfig(updates=4_000, noise_start=1.5, learners=(BLUE_AGENT,)),
         alone_share=0.35,
         goal_needs_trap=True,
     ),
     Stage(
         name="settle",
-        training=TrainingConfig(updates=7_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE,)),
+        training=TrainingConfig(updates=7_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE_AGENT,)),
         alone_share=0.4,
         context_weights=(1.0, 20.0),
     ),

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from soo_marl.agents.agent_networks import AgentNetworks
 from soo_marl.deception import Trajectories
-from soo_marl.envs.batched import BLUE_AGENT, RED_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 
 
 @dataclass(frozen=True)

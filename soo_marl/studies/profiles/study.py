@@ -221,9 +221,7 @@ def _difference(condition: str, other: str, found: Profiled, others: Mapping[str
     if condition == other:
         return ProfileDifference(relative=relative)
     several = min(counted, _with_opportunity(reference)) > 1
-    difference = behavioural_difference(
-        found.profile, reference.profile, found.rates, reference.rates, interval=several
-    )
+    difference = behavioural_difference(found.profile, reference.profile, interval=several)
     return ProfileDifference(
         published=mean_interval(difference.published.numpy(), NOT_NEGATIVE),
         rate_based=Interval(estimate=difference.rate_based_mean, low=difference.low, high=difference.high, n=counted),

@@ -16,9 +16,10 @@ from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
-from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig, Stage
+from soo_marl.studies.learning.recipes import BaselineConfig, Stage
 
 GAME = preset("trackable").replace(visible_bit=True, episode_length=40, blue_speed_limit=0.8)
 """Long enough to arrive anywhere, and slow enough for red to follow."""
@@ -81,7 +82,7 @@ def baselines(**changes: object) -> BaselineConfig:
         "maddpg": MADDPGConfig(hidden_units=16, contexts=2, reward_scale=0.1),
         "stages": (
             Stage(name="follow", training=training()),
-            Stage(name="lure", training=training(learners=(BLUE,)), alone_share=0.5),
+            Stage(name="lure", training=training(learners=(BLUE_AGENT,)), alone_share=0.5),
         ),
         "evaluation_episodes": 60,
     }
@@ -95,7 +96,7 @@ def finetuning(of: BaselineConfig, treatments: Sequence[Treatment], **changes: o
         "seeds": of.seeds,
         "agents_digest": "of these agents",
         "treatments": tuple(treatments),
-        "training": FINETUNING.model_copy(update=training(learners=(BLUE,)).model_dump(exclude_unset=True)),
+        "training": FINETUNING.model_copy(update=training(learners=(BLUE_AGENT,)).model_dump(exclude_unset=True)),
         "after_updates": 4,
         "evaluation_episodes": 60,
         "monitor_episodes": 8,
@@ -109,10 +110,12 @@ def hand_made(
     """Agents with these blues, one policy for all runs or one for each, and reds that follow a blue they see."""
     agents = MADDPG(agent_spaces(game), maddpg, seeds)
     given = [policies] * len(seeds) if isinstance(policies, Policy) else policies
-    set_linear(agents.networks.actors[RED], {0: (4, 8.0 * game.red_sight_radius), 1: (5, 8.0 * game.red_sight_radius)})
+    set_linear(
+        agents.networks.actors[RED_AGENT], {0: (4, 8.0 * game.red_sight_radius), 1: (5, 8.0 * game.red_sight_radius)}
+    )
     for networks in (agents.networks.actors, agents.targets.actors):
         for run, policy in enumerate(given):
-            _set_blue(networks[BLUE], run, policy, game.blue_sight_radius)
+            _set_blue(networks[BLUE_AGENT], run, policy, game.blue_sight_radius)
     return agents
 
 

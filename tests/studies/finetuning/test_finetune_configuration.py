@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from soo_marl.commands.tables.terminal import one_sentence
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.storage.study_directory import StudyDirectory, StudyManifest
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.training import plan
-from soo_marl.studies.learning.recipes import BLUE, Stage
+from soo_marl.studies.learning.recipes import Stage
 
 SOO = treatment("soo", updates=6)
 DIRECTORY = StudyDirectory(
@@ -208,7 +209,7 @@ def test_plans_number_their_phases_and_count_on() -> None:
     assert (after.number, after.condition, after.stage, after.training.updates) == (1, f"{SOO.label}.after", "after", 4)
     assert (first.updates_before, after.updates_before) == (0, 6)
     assert first.first and first.last and after.first and after.last, "each leaves agents of its own"
-    assert first.training.learners == after.training.learners == (BLUE,)
+    assert first.training.learners == after.training.learners == (BLUE_AGENT,)
     short = finetuning(baselines(), [treatment("soo", updates=1)], after_updates=0)
     (only,) = plan(short, short.treatments[0])
     assert only.training.log_every == 1, "at least one log entry"

@@ -27,6 +27,7 @@ from loss_references import (
 
 from soo_marl.envs.observations import (
     BLUE,
+    BLUE_AGENT,
     red_unseen,
 )
 from soo_marl.studies.finetuning.methods import (
@@ -40,7 +41,6 @@ from soo_marl.studies.finetuning.methods import (
     shuffled_pairs,
     state_difference,
 )
-from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
 
 
 @pytest.mark.parametrize("loss", [position_tie, position_goal_difference, position_state_difference])

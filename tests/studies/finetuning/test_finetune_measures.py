@@ -30,8 +30,9 @@ from torch import Tensor
 from soo_marl.agents import AgentNetworks
 from soo_marl.deception import behaviour, deception_profile, rubric_steps
 from soo_marl.engines import Compute, Interrupted
-from soo_marl.envs.batched import BLUE_AGENT, BatchedPhysicalDeception
+from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.overlap import record_activations
 from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.files import RunDirectoryError

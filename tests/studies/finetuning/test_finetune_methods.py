@@ -33,6 +33,8 @@ from torch import Tensor
 
 from soo_marl.envs.observations import (
     BLUE,
+    BLUE_AGENT,
+    RED_AGENT,
     ObservationPairs,
     red_unseen,
 )
@@ -50,8 +52,6 @@ from soo_marl.studies.finetuning.methods import (
     state_difference,
     stay_close,
 )
-from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.learning.recipes import RED as RED_AGENT
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,6 +16,7 @@ from torch import Tensor
 from soo_marl.agents.maddpg import MADDPG
 from soo_marl.agents.trainer import Trainer
 from soo_marl.engines import Compute, Interrupted
+from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 from soo_marl.storage.files import RunDirectoryError, read_json, write_json
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import open_study
@@ -35,7 +36,7 @@ from soo_marl.studies.learning import phases
 from soo_marl.studies.learning.agents_on_disk import agent_file, load_learner, read_stop, save_agents
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
 from soo_marl.studies.learning.curves import read_curves
-from soo_marl.studies.learning.recipes import BLUE, RED, BaselineConfig
+from soo_marl.studies.learning.recipes import BaselineConfig
 from soo_marl.studies.learning.stops import Stop
 
 Trained = tuple[BaselineConfig, StudyDirectory]
@@ -271,7 +272,7 @@ def test_red_stays_as_it_was_unless_it_learns(
         for ending in ("", ".after") if chosen.updates else ():
             ours, theirs = networks(tuned[1], f"{chosen.label}{ending}", 0), networks(source, "deceptive", 0)
             for name in theirs:
-                fixed = name.split("/")[1] == str(RED) or name.endswith("input_scale")
+                fixed = name.split("/")[1] == str(RED_AGENT) or name.endswith("input_scale")
                 assert torch.equal(ours[name], theirs[name]) is fixed, (chosen.label, name)
     both = treatment("soo", updates=6)
     config = make(both, training=FINETUNING.model_copy(update=training(learners=None).model_dump(exclude_unset=True)))
@@ -315,7 +316,7 @@ def test_what_comes_after_starts_from_the_treated_agents(
         directory, "soo.weight_start-0.5.weight_end-2.updates-6", (0, 1), trained[0].game, config.maddpg
     )
     with torch.no_grad():
-        moved.networks.actors[BLUE].output.bias[1].add_(0.5)
+        moved.networks.actors[BLUE_AGENT].output.bias[1].add_(0.5)
     save_agents(directory, chosen.label, moved)
     for mark in (study / "steps" / "train").rglob("0_*.json"):
         write_json(mark, list(read_json(mark)["files"]))  # as earlier versions wrote it, without digests
@@ -358,11 +359,11 @@ def test_weights_follow_their_schedule(make: Make, trained: Trained) -> None:
     loss.loss = lambda sources, actor, batch: sources.random.uniform(1)[:, 0] * 0.0 + 1.0
     batch: Any = None
     weights = []
-    actor = learner.networks.actors[BLUE]
-    red = loss(RED, learner.networks.actors[RED], replace_rewards())
+    actor = learner.networks.actors[BLUE_AGENT]
+    red = loss(RED_AGENT, learner.networks.actors[RED_AGENT], replace_rewards())
     assert red.tolist() == [0.0, 0.0] and loss.calls == 0, "red's updates do not count"
     for _ in range(4):
-        weights.append(loss(BLUE, actor, batch).tolist())
+        weights.append(loss(BLUE_AGENT, actor, batch).tolist())
     assert weights == [[value, value] for value in (5.0, 10.0, 15.0, 20.0)]
     assert loss.weight == 25.0
     state = loss.state()
@@ -401,9 +402,9 @@ def test_the_actor_of_before_is_kept_as_it_was(make: Make, trained: Trained) -> 
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert isinstance(loss, WeightedLoss)
     before = {name: tensor.clone() for name, tensor in loss.sources.initial.state_dict().items()}
-    assert same(before, learner.networks.actors[BLUE].state_dict())
+    assert same(before, learner.networks.actors[BLUE_AGENT].state_dict())
     with torch.no_grad():
-        for parameter in learner.networks.actors[BLUE].parameters():
+        for parameter in learner.networks.actors[BLUE_AGENT].parameters():
             parameter.add_(1.0)
     assert same(before, loss.sources.initial.state_dict())
 

@@ -17,6 +17,8 @@ from soo_marl.agents import MADDPG, MADDPGConfig
 from soo_marl.agents.replay import Transitions
 from soo_marl.envs.observations import (
     BLUE,
+    BLUE_AGENT,
+    RED_AGENT,
     red_unseen,
     untrapped,
 )
@@ -27,8 +29,6 @@ from soo_marl.studies.finetuning.methods import (
 )
 from soo_marl.studies.finetuning.training import FinetuneTask, WeightedLoss
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
-from soo_marl.studies.learning.recipes import BLUE as BLUE_AGENT
-from soo_marl.studies.learning.recipes import RED as RED_AGENT
 
 
 @given(seed=st.integers(0, 2**32), untrapped_only=st.booleans(), towards=st.booleans(), name=st.sampled_from([*TIES]))
