@@ -14,11 +14,11 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from soo_marl.engines.interrupts import interrupts_kept_from_children
 from soo_marl.engines.shards import Lost, Outcome, WorkerLostError, answer
 
 _STOP = b""
@@ -108,6 +108,25 @@ class LocalCrew:
             worker.close()
         for process in self._processes.values():
             process.join()
+
+
+@contextmanager
+def interrupts_kept_from_children() -> Iterator[None]:
+    """Processes started within the block never see Ctrl-C.
+
+    It reaches every process of the terminal's group, and one that comes while a worker still loads its modules would
+    end it with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Started by the first worker otherwise, it would let SIGINT through again before that worker is there.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection) -> None:

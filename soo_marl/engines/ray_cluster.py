@@ -107,20 +107,16 @@ class _Board:
         self._stopping = False
 
     def report(self, attempt: int, done: float) -> None:
-        """Write how many units of work an attempt has done."""
         self._reports.append((attempt, done))
 
     def take(self) -> list[tuple[int, float]]:
-        """What was written since the last time."""
         reports, self._reports = self._reports, []
         return reports
 
     def stop(self) -> None:
-        """All tasks must stop."""
         self._stopping = True
 
     def stopping(self) -> bool:
-        """Whether all tasks must stop."""
         return self._stopping
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
 from soo_marl.engines.compute import LOCAL_WORKERS, Compute, check_settings, local_workers, one_torch_thread
-from soo_marl.engines.interrupts import interrupts_asking
 from soo_marl.engines.local import LocalCrew
 from soo_marl.engines.shards import Attempts, Interrupted, Lost, OnFailure, Outcome, WorkerLostError
 
@@ -88,7 +90,7 @@ def _run_here(
 ) -> list[Any]:
     """One shard after the other, without any other process."""
     results: list[Any] = [None] * len(shards)
-    with interrupts_asking() as stop, one_torch_thread():
+    with _interrupts_asking() as stop, one_torch_thread():
         for index, shard in enumerate(shards):
             try:
                 results[index] = function(*shard, report=partial(on_progress, index), stop=stop)
@@ -109,7 +111,7 @@ def _run_over(
     waiting = deque(range(len(shards)))
     histories = [Attempts() for _ in shards]
     numbers, shard_of = itertools.count(), dict[int, int]()
-    with interrupts_asking() as interrupted:
+    with _interrupts_asking() as interrupted:
         try:
             while len(results) < len(shards):
                 while waiting and crew.has_room():
@@ -149,3 +151,23 @@ def _pass_on(error: Exception, shard: int, on_failure: OnFailure | None) -> None
     if on_failure is None or isinstance(error, Interrupted):
         raise error
     on_failure(shard, error)
+
+
+@contextmanager
+def _interrupts_asking() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C within the block into a request, which the yielded function tells of; a second one acts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -96,24 +96,23 @@ def opened(path: Path, way_out: str = DELETE, *, follow: bool = False) -> Iterat
 
 def cannot_read(path: Path, error: BaseException) -> RunDirectoryError:
     """The error for a file or folder that the operating system, by itself or through a library, did not let read."""
-    number = error_number(error)
+    return _refused("read", path, error)
+
+
+def cannot_write(path: Path, error: BaseException) -> RunDirectoryError:
+    """The error for a file or folder that the operating system, by itself or through a library, did not let write."""
+    return _refused("write", path, error)
+
+
+def _refused(verb: str, path: Path, error: BaseException) -> RunDirectoryError:
+    number, name = error_number(error), str(path)
     reason = "its name holds a NUL" if isinstance(error, ValueError) else quoted(error)
     if number is not None:
         reason = "it is a link" if number == errno.ELOOP else os.strerror(number)
-    return _refused("read", path, reason, number)
-
-
-def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
-    """The error for a file or folder that the operating system did not let write."""
-    return _refused("write", path, error.strerror or str(error), error.errno)
-
-
-def _refused(verb: str, path: Path, reason: str, number: int | None) -> RunDirectoryError:
-    text = str(path)
-    if len(text) > 2 * _LONGEST_QUOTE:
-        text = f"{text[:_LONGEST_QUOTE]} ... {text[-_LONGEST_QUOTE:]}"
+    if len(name) > 2 * _LONGEST_QUOTE:
+        name = f"{name[:_LONGEST_QUOTE]} ... {name[-_LONGEST_QUOTE:]}"
     way_out = f"; {_WAYS_OUT[number]}" if number in _WAYS_OUT else ""
-    return RunDirectoryError(f"cannot {verb} {printable(text)}: {reason}{way_out}")
+    return RunDirectoryError(f"cannot {verb} {printable(name)}: {reason}{way_out}")
 
 
 def error_number(error: BaseException) -> int | None:
@@ -250,17 +249,12 @@ def replacing_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
                 path.rename(old)
             temporary.rename(path)
             _synchronise(path.parent)
-        except OSError:
-            raise
-        except Exception as error:
-            # Libraries tell what the operating system said in their text alone.
-            if (number := error_number(error)) is None:
-                raise
-            raise OSError(number, os.strerror(number)) from error
         finally:
             for left in (temporary, old):
                 shutil.rmtree(left, ignore_errors=True)
-    except OSError as error:
+    except Exception as error:  # libraries tell what the operating system said in their text alone
+        if error_number(error) is None:
+            raise
         raise cannot_write(path, error) from error
 
 

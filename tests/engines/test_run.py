@@ -214,7 +214,7 @@ def test_few_shards_have_several_threads_each() -> None:
 
 STARTS_ONE = """
 import multiprocessing, signal
-from soo_marl.engines.interrupts import interrupts_kept_from_children
+from soo_marl.engines.local import interrupts_kept_from_children
 
 if __name__ == "__main__":
     with interrupts_kept_from_children():

@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from soo_marl.report.figures.baselines import COLOURS, GREY, in_own_style, save_figure
 from soo_marl.studies.sweep.axes import Axis, ListedAxis, value_text
-from soo_marl.studies.sweep.records import AxisRecord, GroupRecord, PointRecord, SweepResult
+from soo_marl.studies.sweep.records import AxisRecord, PointRecord, SweepResult
 
 _POINT, _MATTERS = "#8C8C8C", COLOURS[0]
 
@@ -48,12 +49,7 @@ def what_mattered(result: SweepResult, axes: Sequence[Axis], metric: str) -> Fig
     figure.suptitle(f"What mattered for {metric}", fontsize=11, fontweight="bold")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for panel, record in zip(panels, records, strict=False):
-        axis = by_field[record.field]
-        if isinstance(axis, ListedAxis):
-            _draw_list(panel, axis, record, result.points)
-        else:
-            _draw_range(panel, record, result.points)
-            panel.set_xscale("log" if axis.search == "log" else "linear")
+        _draw_axis(panel, by_field[record.field], record, result.points)
         panel.set_title(f"{record.field}\n{verdict(record)}", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(True, axis="y", color="#E5E5E5", linewidth=0.6)
@@ -72,36 +68,31 @@ def verdict(record: AxisRecord) -> str:
     return f"{record.share:.0%} of the variance, p = {record.p_value:.2g}"
 
 
-def _draw_list(panel: Axes, axis: ListedAxis, record: AxisRecord, points: Sequence[PointRecord]) -> None:
-    places = [json.dumps(value) for value in axis.values]
-    joined: dict[str, list[tuple[int, float]]] = {}
+def _draw_axis(panel: Axes, axis: Axis, record: AxisRecord, points: Sequence[PointRecord]) -> None:
+    values = axis.values if isinstance(axis, ListedAxis) else ()
+    places, labels = [json.dumps(value) for value in values], [value_text(value) for value in values]
+    lines: dict[str, list[tuple[Any, float]]] = {}
     for point in points:
-        mean = point.metrics[record.metric].mean.estimate
+        value, mean = point.values[axis.field], point.metrics[record.metric].mean.estimate
         if mean is not None:
-            others = json.dumps(point.values | {axis.field: None})
-            joined.setdefault(others, []).append((places.index(json.dumps(point.values[axis.field])), mean))
-    for line in joined.values():
-        panel.plot(*zip(*sorted(line), strict=True), color=_POINT, marker="o", markersize=4, linewidth=0.6, alpha=0.7)
-    labels = [value_text(value) for value in axis.values]
+            place = places.index(json.dumps(value)) if values else value
+            others = json.dumps(point.values | {axis.field: None}) if values else ""
+            lines.setdefault(others, []).append((place, mean))
+    style = "-" if values else "none"
+    for line in lines.values():
+        x, y = zip(*sorted(line), strict=True)
+        panel.plot(x, y, color=_POINT, marker="o", markersize=4, linestyle=style, linewidth=0.6, alpha=0.7)
+    colour = _MATTERS if record.matters else GREY
     for group in record.groups:
-        place = labels.index(group.label)
-        _draw_mean(panel, record, group, place - 0.18, place + 0.18)
-    panel.set_xticks(range(len(labels)), labels)
-    panel.set_xlim(-0.5, len(labels) - 0.5)
-
-
-def _draw_range(panel: Axes, record: AxisRecord, points: Sequence[PointRecord]) -> None:
-    means = [(point.values[record.field], point.metrics[record.metric].mean.estimate) for point in points]
-    panel.plot(*zip(*means, strict=True), color=_POINT, marker="o", markersize=4, linestyle="none", alpha=0.7)
-    for group in record.groups:
-        if group.low is not None and group.high is not None:
-            _draw_mean(panel, record, group, group.low, group.high)
-
-
-def _draw_mean(panel: Axes, record: AxisRecord, group: GroupRecord, start: float, end: float) -> None:
-    """A bar from start to end at the group's mean, and its interval as a band."""
-    colour, mean = _MATTERS if record.matters else GREY, group.mean
-    if mean.estimate is not None:
-        panel.plot([start, end], [mean.estimate] * 2, color=colour, linewidth=2.5, solid_capstyle="butt", zorder=3)
-    if mean.low is not None and mean.high is not None:
-        panel.fill_between([start, end], mean.low, mean.high, color=colour, alpha=0.2, linewidth=0)
+        place = labels.index(group.label) if values else 0
+        ends: list[Any] = [place - 0.18, place + 0.18] if values else [group.low, group.high]
+        mean, low, high = group.mean.estimate, group.mean.low, group.mean.high
+        if mean is not None:
+            panel.plot(ends, [mean, mean], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=3)
+        if low is not None and high is not None:
+            panel.fill_between(ends, low, high, color=colour, alpha=0.2, linewidth=0)
+    if values:
+        panel.set_xticks(range(len(labels)), labels)
+        panel.set_xlim(-0.5, len(labels) - 0.5)
+    elif axis.search == "log":
+        panel.set_xscale("log")

@@ -7,6 +7,7 @@ shards of all points go through one call of the engine, so workers stay busy unt
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -65,13 +66,10 @@ class Metric:
         """Name on the command line and in the results."""
         return f"{self.kind}/{self.measure}"
 
-    def check(self, config: BaselineConfig) -> None:
-        """Raise ValueError where a study does not train the agents that the metric is about."""
-        # Competence of one kind is judged against the other.
-        needed = KINDS if self.kind == BOTH or self.measure == "competent" else (self.kind,)
-        missing = [kind for kind in needed if kind not in config.kinds]
-        if missing:
-            raise ValueError(f"the metric {self.name} needs {missing[0]} agents, which this study does not train")
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of agents that it needs; competence of one kind is judged against the other."""
+        return KINDS if self.kind == BOTH or self.measure == "competent" else (self.kind,)
 
     def of(self, agents: Sequence[AgentRecord]) -> float:
         """The metric over agents of one seed; NaN where one is missing."""
@@ -95,9 +93,11 @@ def read_metrics(names: Sequence[str], config: SweepConfig) -> tuple[Metric, ...
             advice = f"did you mean {alike[0]}?" if alike else f"choose KIND/MEASURE, for example {DEFAULT_METRICS[0]}"
             raise ValueError(f"there is no metric {name!r}; {advice}")
     metrics = tuple(known[name] for name in dict.fromkeys(names))
-    for study in (point.config(config.base) for point in config.points):
-        for metric in metrics:
-            metric.check(study)
+    trained = dict.fromkeys(point.config(config.base).kinds for point in config.points)
+    for metric, kinds in itertools.product(metrics, trained):
+        missing = [kind for kind in metric.kinds if kind not in kinds]
+        if missing:
+            raise ValueError(f"the metric {metric.name} needs {missing[0]} agents, which this study does not train")
     return metrics
 
 
