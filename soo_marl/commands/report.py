@@ -9,7 +9,7 @@ from pathlib import Path
 from soo_marl.commands.shared import StudyArgument, chosen_study
 from soo_marl.commands.tables.terminal import say
 from soo_marl.llm.study import study as language
-from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.figures.drawing import draw_finetuning
 from soo_marl.report.language.drawing import draw_language
 from soo_marl.report.language.page import write_language_report
 from soo_marl.report.page.page import write_report

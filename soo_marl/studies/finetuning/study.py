@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.figures.drawing import draw_finetuning
 from soo_marl.report.page.page import write_report
 from soo_marl.report.videos.videos import save_videos
 from soo_marl.statistics import Interval

@@ -22,7 +22,7 @@ from soo_marl.deception.behaviour import exceeds
 from soo_marl.deception.profile import GRID_POINTS
 from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
 from soo_marl.engines.progress import Display
-from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.report.figures.drawing import draw_profiles
 from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.lock import worker_lock
