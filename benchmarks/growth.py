@@ -18,7 +18,7 @@ from benchmarks.timing import interleaved
 from benchmarks.updates import BATCHES, SPACES, update_work
 from soo_marl.agents import AgentSpaces
 from soo_marl.envs.batched_simple_adversary import BatchedSimpleAdversary, SimpleAdversaryConfig
-from soo_marl.report.figures.baselines import COLOURS, GREY, LINES, MARKERS, save_figure
+from soo_marl.report.figures.style import COLOURS, GREY, LINES, MARKERS, save_figure
 from soo_marl.studies.baselines.reference_curves import REFERENCE_MADDPG
 from soo_marl.studies.learning.recipes import JOINT_MADDPG
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from soo_marl.report.figures.baselines import save_figure
-from soo_marl.report.figures.reference import reference_figure
+from soo_marl.report.figures.baselines import reference_figure
+from soo_marl.report.figures.style import save_figure
 from soo_marl.studies.baselines.reference_curves import PUBLISHED, Dialect, ReferenceCurve, train_reference
 
 

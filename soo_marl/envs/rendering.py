@@ -36,10 +36,27 @@ _SUPERSAMPLING = 2
 _BODY_OPACITY = 130
 _LINE = 0.006
 """Width of thin lines, in world units."""
+_TRAIL = 0.018
+"""Radius of the dots of a trail, in world units."""
 
 
-def draw(surface: pygame.Surface, state: PhysicalDeceptionState, config: PhysicalDeceptionConfig) -> None:
-    """Draw a state over the whole of a square surface of 24 or 32 bits per pixel."""
+def draw(
+    surface: pygame.Surface,
+    state: PhysicalDeceptionState,
+    config: PhysicalDeceptionConfig,
+    *,
+    trails: Points | None = None,
+    all_rings: bool = True,
+) -> None:
+    """Draw a state over the whole of a square surface of 24 or 32 bits per pixel.
+
+    Args:
+        surface: what to draw on.
+        state: what the world looks like.
+        config: the game, for sizes and radii.
+        trails: where red and blue were before, ``[2, T, 2]``; drawn as dots.
+        all_rings: whether the radii of red's sight and of the landmarks are drawn, besides that of blue's sight.
+    """
     # Drawn larger and then scaled down: pygame draws hard edges, this smooths them.
     width = surface.get_width() * _SUPERSAMPLING
     canvas = _Canvas(pygame.Surface((width, width), depth=32))
@@ -47,18 +64,24 @@ def draw(surface: pygame.Surface, state: PhysicalDeceptionState, config: Physica
 
     goal, fake = state.landmarks[state.goal], state.landmarks[state.fake]
     size = config.landmark_size
-    canvas.ring(fake, config.landmark_radius, FAKE_COLOUR, _LINE)
+    if all_rings:
+        canvas.ring(fake, config.landmark_radius, FAKE_COLOUR, _LINE)
+        canvas.ring(goal, config.landmark_radius, GOAL_COLOUR, _LINE)
     canvas.disc(fake, size, FAKE_COLOUR)
     for arm in 0.5 * size * np.array([[1, 1], [1, -1]]):
         canvas.line(fake - arm, fake + arm, 0.25 * size, WHITE)
-    canvas.ring(goal, config.landmark_radius, GOAL_COLOUR, _LINE)
     canvas.disc(goal, size, GOAL_COLOUR)
     canvas.polygon(goal + _star(0.8 * size), WHITE)
+    if trails is not None:
+        for agent, colour in ((1, BLUE_COLOUR),) if state.alone else ((0, RED_COLOUR), (1, BLUE_COLOUR)):
+            for point in trails[agent]:
+                canvas.disc(point, _TRAIL, colour)
 
     red, blue = state.positions
     if not state.alone:
         canvas.body(red, config.agent_size, RED_COLOUR)
-        canvas.ring(red, config.red_sight_radius, RED_COLOUR, _LINE)
+        if all_rings:
+            canvas.ring(red, config.red_sight_radius, RED_COLOUR, _LINE)
         if state.trapped:
             canvas.bars(red, config.agent_size)
     canvas.body(blue, config.agent_size, BLUE_COLOUR)
@@ -73,7 +96,8 @@ def draw(surface: pygame.Surface, state: PhysicalDeceptionState, config: Physica
         canvas.polygon(red + _triangle(0.3 * config.agent_size), RED_COLOUR)
     canvas.disc(blue, 0.2 * config.agent_size, BLUE_COLOUR)
 
-    pygame.transform.smoothscale(canvas.surface, surface.get_size(), surface)
+    # Scaled straight onto a surface of another depth, memory would be damaged.
+    surface.blit(pygame.transform.smoothscale(canvas.surface, surface.get_size()), (0, 0))
 
 
 def _triangle(radius: float) -> Points:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soo_marl.llm.study import study as language
-from soo_marl.report.figures.drawing import draw_figures
-from soo_marl.report.figures.finetuning_drawing import draw_finetuning
-from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.report.figures.drawing import draw_figures, draw_finetuning, draw_profiles
 from soo_marl.report.figures.sweep import draw_sweep
 from soo_marl.report.language.drawing import draw_language
 from soo_marl.report.language.page import write_language_report

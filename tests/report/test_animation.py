@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soo_marl.report.videos.animation import HEADER, LEGEND, SIZE, VIEW, Episode, episode_frames, save_gif
+from soo_marl.envs.rendering import CAMERA_HALF_WIDTH as VIEW
+from soo_marl.report.videos.animation import HEADER, LEGEND, SIZE, Episode, episode_frames, save_gif
 
 
 def episode(steps: int = 4, alone: bool = False, goal: int = 0) -> Episode:
@@ -49,9 +50,9 @@ def test_goal_index_moves_the_goal() -> None:
     assert green > red + 40
 
 
-def test_trapped_red_is_ringed_and_an_absent_red_is_not_drawn() -> None:
+def test_trapped_red_is_barred_and_an_absent_red_is_not_drawn() -> None:
     frames = episode_frames(episode())
-    ring = (0.5 + 0.175, 0.6)
+    ring = (0.5 + 0.144, 0.6)
     assert max(colour(frames[4], *ring)) < 120
     assert min(colour(episode_frames(episode(alone=True))[4], *ring)) > 200
     assert min(colour(episode_frames(episode(alone=True))[4], 0.5, 0.6)) > 200

@@ -7,14 +7,13 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from soo_marl.report.figures.baselines import (
-    COLOURS,
     learning_curves,
     overlap_values,
     protocol_accuracy,
     roc_curves,
-    save_figure,
 )
 from soo_marl.report.figures.drawing import draw_figures
+from soo_marl.report.figures.style import COLOURS, save_figure
 from soo_marl.statistics import RocPoints
 from soo_marl.storage.records import FigureRecord, read_list, write_list, write_one
 from soo_marl.studies.learning.records import Classification, LearningCurve, OverlapValue, ProtocolCurve
@@ -133,7 +132,7 @@ def test_names_are_no_formulas(name: str, tmp_path: Path) -> None:
     values = [
         OverlapValue(kind=kind, seed=seed, value=10.0 ** (seed - 3)) for kind in ("honest", name) for seed in (0, 5)
     ]
-    figure = overlap_values({name: values}, title=name)
+    figure = overlap_values({name: values})
     assert save_figure(figure, tmp_path / "figure").stat().st_size > 0
     (panel,) = figure.axes
     shown = name.replace("\x1b", "\\x1b").replace("\ud800", "\\ud800")

@@ -8,8 +8,8 @@ from finetuning_data import FOUR, made_up
 from matplotlib.figure import Figure
 from PIL import Image
 
-from soo_marl.report.figures import finetuning_drawing
-from soo_marl.report.figures.finetuning_drawing import draw_finetuning
+from soo_marl.report.figures import drawing, style
+from soo_marl.report.figures.drawing import draw_finetuning
 from soo_marl.report.figures.profiles import profile_contours
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import FigureRecord, read_list, write_list
@@ -44,7 +44,7 @@ def save_quickly(figure: Figure, stem: Path) -> Path:
 
 
 def test_everything_is_drawn_and_other_pictures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning_drawing, "save_figure", save_quickly)
+    monkeypatch.setattr(style, "save_figure", save_quickly)
     made_up(FOUR, seeds=3).write(tmp_path)
     write_list(tmp_path / "results" / "figures.json", [FigureRecord(file="episode.gif", caption="An episode.")])
     records = draw_finetuning(tmp_path)
@@ -69,7 +69,7 @@ def test_everything_is_drawn_and_other_pictures_are_kept(tmp_path: Path, monkeyp
 def test_one_file_gives_its_own_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, names: list[str]
 ) -> None:
-    monkeypatch.setattr(finetuning_drawing, "save_figure", lambda figure, stem: stem.with_suffix(".png"))
+    monkeypatch.setattr(style, "save_figure", lambda figure, stem: stem.with_suffix(".png"))
     made_up(FOUR, seeds=2).write(tmp_path / "all")
     (tmp_path / "one" / "results").mkdir(parents=True)
     (tmp_path / "all" / "results" / file).rename(tmp_path / "one" / "results" / file)
@@ -88,8 +88,8 @@ def test_profiles_are_means_over_the_runs_that_have_one(tmp_path: Path, monkeypa
         seen.update(rates)
         return profile_contours(rates, *rest)
 
-    monkeypatch.setattr(finetuning_drawing, "profile_contours", spy)
-    monkeypatch.setattr(finetuning_drawing, "save_figure", lambda figure, stem: stem.with_suffix(".png"))
+    monkeypatch.setattr(drawing, "profile_contours", spy)
+    monkeypatch.setattr(style, "save_figure", lambda figure, stem: stem.with_suffix(".png"))
     runs = torch.stack([torch.full((3, 4), value) for value in (0.2, 0.4, float("nan"))])
     write_profiles(tmp_path, honest=runs, soo=torch.full((2, 3, 4), float("nan")))
     draw_finetuning(tmp_path)

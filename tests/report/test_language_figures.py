@@ -13,17 +13,18 @@ from soo_marl.llm.measures.latent import LatentOverlap, LayerGap, LayerOverlap
 from soo_marl.llm.measures.rates import cell_rates
 from soo_marl.llm.measures.records import LatentRecord, ModelSummary, TrainingRecord
 from soo_marl.llm.measures.verdict import WORDS as VERDICT_WORDS
-from soo_marl.report.figures.verdict_styles import NothingToDraw
+from soo_marl.report.figures.style import NothingToDraw
+from soo_marl.report.figures.verdict_styles import LANGUAGE_WORDS as WORDS
 from soo_marl.report.language.drawing import draw_language
 from soo_marl.report.language.figures import (
     answers_by_model,
     damage,
+    layer_gap,
     loss_and_behaviour,
 )
-from soo_marl.report.language.layers import layer_gap, layer_map
+from soo_marl.report.language.maps import answers_by_scenario, layer_map
 from soo_marl.report.language.orientation import OrientationPoint, honest_or_positional, orientation_points
-from soo_marl.report.language.scenarios import answers_by_scenario
-from soo_marl.report.language.styles import LABEL_COLOURS, WORDS, words_of_seeds
+from soo_marl.report.language.styles import LABEL_COLOURS, words_of_seeds
 from soo_marl.statistics import Interval
 from soo_marl.storage.records import FigureRecord, read_list, write_list
 

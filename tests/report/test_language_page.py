@@ -17,10 +17,9 @@ from language_samples import COMMAND, MODELS, examples, summary, write_study
 from soo_marl.commands.tables import terminal
 from soo_marl.commands.tables.language import print_models
 from soo_marl.llm.methods.recipes import recipe
-from soo_marl.llm.study.configuration import Condition, LanguageStudyConfig
-from soo_marl.report.language.content import compared, examples_json, read_language_content, recipe_rows
+from soo_marl.report.language.content import compared, examples_data, pairs_in_words, read_language_content
 from soo_marl.report.language.drawing import draw_language
-from soo_marl.report.language.page import QUESTION, write_language_report
+from soo_marl.report.language.page import write_language_report
 from soo_marl.report.language.published import PUBLISHED
 from soo_marl.storage.records import write_list
 from soo_marl.storage.study_directory import RunDirectoryError, StudyDirectory
@@ -87,7 +86,7 @@ def test_whole_page(study: StudyDirectory) -> None:
     content = path.read_text(encoding="utf-8")
     page = Page(content)
     for words in (
-        QUESTION,
+        "Does training a language model with self-other overlap make it honest, damage it, or only change",
         "Of 7 treatments: honest 2: soo, soo_friend damaged 1: soo_strong positional 2: soo_paper, shuffled no effect "
         "2: sham, honesty_prompt",
         "soo_paper about <soo_paper>; this project the reason for soo_paper seeds: positional 2, no effect 1 verdict: "
@@ -195,9 +194,11 @@ def test_examples_are_paired_and_end_no_element(copied: StudyDirectory) -> None:
     found = examples()
     found[0] = found[0].model_copy(update={"text": "</script><!--"})
     write_list(copied.results / "examples.json", found)
-    content = examples_json(read_language_content(copied.path))
+    page = write_language_report(copied.path).read_text(encoding="utf-8")
+    (content,) = re.findall('<script type="application/json" id="script-data">(.*?)</script>', page, re.DOTALL)
     assert "<" not in content
     data = json.loads(content)
+    assert data == examples_data(read_language_content(copied.path))
     assert data["before"] == "organism" and data["examples"][0]["text"] == "</script><!--"
     assert len(data["prompts"]) == len({example.prompt for example in found})
     places = {(e["role"], e["orientation"], e["fill"], e["place"]) for e in data["examples"] if e["model"] == "soo"}
@@ -232,8 +233,7 @@ def test_the_terminal_says_which_training_ended_early(
 
 def test_a_treatments_pairs_are_said_as_they_are() -> None:
     def pairs(**changes: object) -> str:
-        condition = Condition(label="soo", method="soo", recipe=recipe("embedded", **changes))
-        return recipe_rows(LanguageStudyConfig(conditions=(condition,)))[0][1][1]
+        return pairs_in_words(recipe("embedded", **changes))
 
     assert pairs() == "scenario, 48 + 24 kept"
     assert pairs(own_pairs=(("You.", "Bob."),), kept=(), kept_count=0) == "own, 1"

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from soo_marl.report.page.content import seeds_text
-from soo_marl.report.page.page import FINETUNING_QUESTION, QUESTION, format_number, write_report, write_reproduction
+from soo_marl.report.page.page import write_report, write_reproduction
+from soo_marl.report.page.self_contained import format_number, seeds_text
 from soo_marl.storage.records import FigureRecord, Interval, Record, write_list, write_one
 from soo_marl.storage.study_directory import RunDirectoryError, StudyDirectory
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, EpisodeRecord, TreatedAgent
 from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow
 
+QUESTION = "Does self-other overlap, how alike a network's activations are for itself and for another agent, tell"
+FINETUNING_QUESTION = "Does training a deceptive agent with self-other overlap as a second loss make it honest, or"
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -311,7 +313,7 @@ def test_script_and_style_are_named_by_their_hash(both: StudyDirectory) -> None:
 
 def test_episodes_are_embedded(both: StudyDirectory) -> None:
     content = write_report(both.path).read_text(encoding="utf-8")
-    (data,) = re.findall('<script type="application/json" id="player-data">(.*?)</script>', content, re.DOTALL)
+    (data,) = re.findall('<script type="application/json" id="script-data">(.*?)</script>', content, re.DOTALL)
     (agent,) = json.loads(data)["studies"][0]["agents"]
     assert agent["condition"] == "</script>soo.30" and agent["episodes"][0]["blue"] == [0, 0, 100, 100, 200, 100]
     for without in ("missing", "empty"):
@@ -378,7 +380,7 @@ def test_reproduction_has_a_section_per_study(both: StudyDirectory, tmp_path: Pa
     assert page.text.count("Fine-tuning makes agents honest.") == 2
     assert page.text.rindex("Fine-tuning makes agents honest.") < page.text.index("Overlap separates them.")
     assert "Figure 4. The verdicts." in page.text, "figures are counted through"
-    (data,) = re.findall('id="player-data">(.*?)</script>', content, re.DOTALL)
+    (data,) = re.findall('id="script-data">(.*?)</script>', content, re.DOTALL)
     assert [study["name"] for study in json.loads(data)["studies"]] == ["trackable", "watch"]
 
 

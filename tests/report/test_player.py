@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from soo_marl.deception import RubricSteps, Trajectories, rubric_steps
 from soo_marl.report.page.page import write_reproduction
-from soo_marl.report.page.player import UNITS, player_json
+from soo_marl.report.page.player import UNITS, player_data
+from soo_marl.report.page.self_contained import new_environment
 from soo_marl.storage.records import write_list, write_one
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.finetuning.records import Claim, EpisodeCollection, EpisodeRecord
@@ -127,17 +128,17 @@ def counted(episodes: list[EpisodeRecord], projection_above: float, cosine_below
 def test_data_are_compact_and_end_no_element() -> None:
     many = collection(seeds=(0, 1, 2, 3, 4), starts=5, steps=50)
     assert len(many.episodes) == 100
-    content = player_json({"trackable": many})
-    assert len(content) < 600_000
+    template = new_environment().from_string("{{ data|tojson }}")
+    assert len(template.render(data=player_data({"trackable": many}))) < 600_000
     hostile = many.episodes[0].model_copy(update={"condition": "</script><!-- <script>"})
-    content = player_json({"a<b": many.model_copy(update={"episodes": (hostile,)})})
+    content = template.render(data=player_data({"a<b": many.model_copy(update={"episodes": (hostile,)})}))
     assert "<" not in content
     study = json.loads(content)["studies"][0]
     assert study["name"] == "a<b" and study["agents"][0]["condition"] == "</script><!-- <script>"
 
 
 def test_agents_keep_their_order_and_episodes() -> None:
-    study = json.loads(player_json({"": collection()}))["studies"][0]
+    study = player_data({"": collection()})["studies"][0]
     assert [(agent["condition"], agent["seed"], agent["verdict"]) for agent in study["agents"]] == [
         (condition, str(seed), verdict) for condition, verdict in CONDITIONS.items() for seed in (0, 1)
     ]
@@ -175,8 +176,8 @@ def test_counts_from_whole_thousandths_are_exact(
             "cosine_between": (between,),
         }
     )
-    content = player_json({"": collection(seeds=(0,), starts=1).model_copy(update={"episodes": (record,)})})
-    episode = json.loads(content)["studies"][0]["agents"][0]["episodes"][0]
+    data = player_data({"": collection(seeds=(0,), starts=1).model_copy(update={"episodes": (record,)})})
+    episode = data["studies"][0]["agents"][0]["episodes"][0]
     counts = episode["towards"] == "1" and episode["onFake"][0] > projection and episode["between"][0] < cosine
     assert counts == (fake > goal and fake > projection / UNITS and between < cosine / UNITS)
 
@@ -191,8 +192,8 @@ def test_undefined_steps_are_gaps() -> None:
             "overlap": (None, 1.23456e-7),
         }
     )
-    content = player_json({"": collection(seeds=(0,), starts=1).model_copy(update={"episodes": (record,)})})
-    episode = json.loads(content)["studies"][0]["agents"][0]["episodes"][0]
+    data = player_data({"": collection(seeds=(0,), starts=1).model_copy(update={"episodes": (record,)})})
+    episode = data["studies"][0]["agents"][0]["episodes"][0]
     assert episode["towards"] == "01" and episode["onGoal"][0] is None and episode["between"] == [None, None]
     assert episode["overlap"] == [None, 1.23e-7]
 

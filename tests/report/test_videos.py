@@ -55,7 +55,7 @@ def test_one_episode_per_condition_from_one_start(collection: EpisodeCollection)
     assert [episode.condition for episode in chosen] == list(FOUR)
     assert {(episode.seed, episode.number, episode.alone) for episode in chosen} == {(0, 0, False)}
     assert len({episode.blue[0] for episode in chosen}) == 1
-    alone = same_start(collection, ["honest", "soo"], number=1)
+    alone = same_start(collection.model_copy(update={"episodes": collection.episodes[1::2]}), ["honest", "soo"])
     assert [(episode.condition, episode.alone) for episode in alone] == [("honest", True), ("soo", True)]
 
 
@@ -65,9 +65,8 @@ def test_red_is_present_where_some_start_has_it(collection: EpisodeCollection) -
 
 
 def test_starts_that_are_not_there_are_refused(collection: EpisodeCollection) -> None:
-    for choice in ({"seed": 5}, {"number": 9}, {"conditions": ["none"]}):
-        with pytest.raises(ValueError, match="no episode of this seed, number and conditions"):
-            same_start(collection, **choice)
+    with pytest.raises(ValueError, match="no episode of these conditions"):
+        same_start(collection, ["none"])
     with pytest.raises(ValueError, match="none has no episode number 0 of seed 0; leave it out"):
         same_start(collection, ["soo", "none"])
 
@@ -134,7 +133,7 @@ def test_overlap_has_one_scale_for_all_columns(collection: EpisodeCollection) ->
 def test_bodies_have_the_game_s_own_size(collection: EpisodeCollection) -> None:
     def blue(world: EpisodeCollection) -> int:
         part = pixels(video_frames(world, same_start(world, ["honest"]))[0])[TOP + TITLE : TOP + TITLE + WORLD]
-        return int(((part[..., 2] > 150) & (part[..., 0] < 70)).sum())
+        return int(((part[..., 2] > 150) & (part[..., 0] < 140)).sum())
 
     small = collection.model_copy(update={"agent_size": 0.05})
     assert blue(small) < 0.4 * blue(collection)
@@ -177,12 +176,12 @@ def test_both_files_play_and_are_light(tmp_path: Path, steps: int) -> None:
 
 def test_mp4_holds_the_frames_it_was_given(tmp_path: Path) -> None:
     shades = [Image.new("RGB", (65, 33), (shade, shade, shade)) for shade in (40, 120, 200)]
-    save_mp4(shades, tmp_path / "a.mp4", frames_per_second=4)
-    save_mp4(shades, tmp_path / "b.mp4", frames_per_second=4)
+    save_mp4(shades, tmp_path / "a.mp4")
+    save_mp4(shades, tmp_path / "b.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     with av.open(str(tmp_path / "a.mp4")) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert [frame.shape for frame in decoded] == [(32, 64, 3)] * 9, "an odd side loses a pixel"
+    assert [frame.shape for frame in decoded] == [(32, 64, 3)] * 18, "an odd side loses a pixel"
     assert [round(float(frame.mean())) for frame in decoded[:3]] == pytest.approx([40, 120, 200], abs=4)
     assert abs(decoded[-1].mean() - decoded[2].mean()) < 2, "the last frame stays"
 
@@ -192,8 +191,6 @@ def test_nothing_to_show_is_refused(tmp_path: Path, collection: EpisodeCollectio
         video_frames(collection, [])
     with pytest.raises(ValueError, match="at least one frame"):
         save_mp4([], tmp_path / "x.mp4")
-    with pytest.raises(ValueError, match="at least 1 frame per second, not 0"):
-        save_mp4([Image.new("RGB", (2, 2))], tmp_path / "x.mp4", frames_per_second=0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from ready_study import STILL, draw_nothing, make_ready, ready_config
 
 from soo_marl.deception import DeceptionProfile, behaviour, deception_profile
 from soo_marl.engines import Compute
-from soo_marl.report.figures.profile_drawing import draw_profiles
+from soo_marl.report.figures.drawing import draw_profiles
 from soo_marl.report.refresh import refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import FigureRecord, Interval, Record, read_list, read_one, write_list

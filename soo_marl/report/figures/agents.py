@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,21 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from soo_marl.report.figures.baselines import GREY, INK, LOG_RANGE, in_own_style, mark
 from soo_marl.report.figures.label_placement import place_labels
+from soo_marl.report.figures.style import GREY, INK, NothingToDraw, in_own_style, in_words, mark, one_panel, scale_axis
 from soo_marl.report.figures.verdict_styles import (
     DECEPTIVE,
     GROUPS,
     HONEST,
     OTHERS,
-    WORDS,
-    Group,
-    NothingToDraw,
-    condition_name,
     group_of,
     most_common_word,
-    word,
     word_style,
+    words_that_occur,
 )
 from soo_marl.studies.finetuning.records import TreatedAgent
 
@@ -40,9 +36,7 @@ Point = tuple[TreatedAgent, float, float]
 
 @in_own_style
 def trap_rate_against_sensitivity(
-    agents: Sequence[TreatedAgent],
-    measure: Literal["sensitivity", "sensitivity_moved"] = "sensitivity",
-    title: str = "Does it still deceive, and does it still see red?",
+    agents: Sequence[TreatedAgent], measure: Literal["sensitivity", "sensitivity_moved"] = "sensitivity"
 ) -> Figure:
     """Return a dot per agent: how often red ends trapped, against how much blue's action answers to red.
 
@@ -58,7 +52,7 @@ def trap_rate_against_sensitivity(
         NothingToDraw: no agent has both numbers.
     """
     points = _points(agents, lambda agent: getattr(agent, measure), lambda agent: agent.trap_rate)
-    figure, panel = _scatter(points, len(_fresh(agents)) - len(points), title)
+    figure, panel = _scatter(points, agents, "Does it still deceive, and does it still see red?")
     _square_root_axis(panel, max(x for _, x, _ in points))
     change = "blanked" if measure == "sensitivity" else "moved"
     panel.set_xlabel(f"sensitivity: mean change of blue's action when red is {change} (square-root axis; 0: blind)")
@@ -69,9 +63,7 @@ def trap_rate_against_sensitivity(
 
 
 @in_own_style
-def overlap_against_trap_rate(
-    agents: Sequence[TreatedAgent], form: str, title: str = "Self-other overlap and deception"
-) -> Figure:
+def overlap_against_trap_rate(agents: Sequence[TreatedAgent], form: str) -> Figure:
     """Return a dot per agent: its overlap value against how often red ends trapped.
 
     Marks are those of :func:`trap_rate_against_sensitivity`. The axis of overlap is logarithmic where the values are
@@ -85,17 +77,13 @@ def overlap_against_trap_rate(
         NothingToDraw: no agent has both numbers.
     """
     points = _points(agents, lambda agent: agent.trap_rate, lambda agent: agent.overlap.get(form))
-    figure, panel = _scatter(points, len(_fresh(agents)) - len(points), title)
-    _scale_axis(panel, [y for _, _, y in points])
+    figure, panel = _scatter(points, agents, "Self-other overlap and deception")
+    scale_axis(panel, [y for _, _, y in points])
     panel.set_xlabel("trap rate: share of episodes in which red ends trapped")
-    panel.set_ylabel(f"overlap value, form “{condition_name(form)}” (lower = more overlap)")
+    panel.set_ylabel(f"overlap value, form “{in_words(form)}” (lower = more overlap)")
     panel.set_xlim(-0.05, 1.05)
     _label_means(panel, points)
     return figure
-
-
-def _fresh(agents: Sequence[TreatedAgent]) -> list[TreatedAgent]:
-    return [agent for agent in agents if not agent.after]
 
 
 def _points(
@@ -103,53 +91,36 @@ def _points(
     horizontal: Callable[[TreatedAgent], float | None],
     vertical: Callable[[TreatedAgent], float | None],
 ) -> list[Point]:
-    """The agents that have both numbers."""
-    pairs = [(agent, horizontal(agent), vertical(agent)) for agent in _fresh(agents)]
-    points = [(agent, x, y) for agent, x, y in pairs if x is not None and y is not None]
+    """The agents that have both numbers, right after their treatment."""
+    places = [(agent, horizontal(agent), vertical(agent)) for agent in agents if not agent.after]
+    points = [(agent, x, y) for agent, x, y in places if x is not None and y is not None]
     if not points:
         raise NothingToDraw("there are no agents with both numbers to draw")
     return points
 
 
-def _scatter(points: Sequence[Point], missing: int, title: str) -> tuple[Figure, Axes]:
+def _scatter(points: Sequence[Point], agents: Sequence[TreatedAgent], title: str) -> tuple[Figure, Axes]:
     """A panel with a dot per agent, a large mark per condition, the baselines' ranges, and the legend beside it."""
-    figure = Figure(figsize=(10.5, 6.6), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    panel = figure.add_subplot()
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(True, color="#E5E5E5", linewidth=0.6)
-    panel.set_axisbelow(True)
+    figure, panel = one_panel(10.5, 6.6, title)
+    panel.grid()
     for agent, x, y in points:
-        style, colour = word_style(agent.verdict), group_of(agent.condition).colour
-        panel.plot(
-            *(x, y),
-            marker=style.marker,
-            markersize=5,
-            color=colour,
-            markeredgecolor=INK,
-            markeredgewidth=0.3,
-            alpha=0.6,
-            zorder=3,
-        )
+        _dot(panel, x, y, agent.verdict, agent.condition, markersize=5, markeredgewidth=0.3, alpha=0.6, zorder=3)
     for name, (x, y) in _means(points).items():
         members = [point for point in points if point[0].condition == name]
-        group, baseline = group_of(name), name in (HONEST, DECEPTIVE)
-        marker = word_style(most_common_word(agent for agent, _, _ in members)).marker
-        panel.plot(
-            *(x, y),
-            marker=marker,
-            markersize=10,
-            color=group.colour,
-            markeredgecolor=INK,
-            # What the others are held against is never hidden by them.
-            zorder=5 if baseline else 4,
-        )
+        verdict = most_common_word(agent for agent, _, _ in members)
+        # What the others are held against is never hidden by them.
+        baseline = name in (HONEST, DECEPTIVE)
+        _dot(panel, x, y, verdict, name, markersize=10, zorder=5 if baseline else 4)
         if baseline:
-            _region(panel, [(x, y) for _, x, y in members], group)
-    groups = [group for group in (*GROUPS, OTHERS) if any(group_of(agent.condition) == group for agent, _, _ in points)]
-    words = [name for name in WORDS if any(word(agent.verdict) == name for agent, _, _ in points)]
-    _legend_beside(figure, groups, words, missing)
+            _region(panel, np.asarray([(x, y) for _, x, y in members]), group_of(name).colour)
+    missing = sum(not agent.after for agent in agents) - len(points)
+    _legend_beside(figure, [agent for agent, _, _ in points], missing)
     return figure, panel
+
+
+def _dot(panel: Axes, x: float, y: float, verdict: str | None, condition: str, **style: Any) -> None:
+    marker, colour = word_style(verdict).marker, group_of(condition).colour
+    panel.plot(x, y, marker=marker, color=colour, markeredgecolor=INK, **style)
 
 
 def _means(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
@@ -166,26 +137,19 @@ def _means(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
 def _label_means(panel: Axes, points: Sequence[Point]) -> None:
     """Call when the axes are as they shall be."""
     means = _means(points)
-    labels = [condition_name(name) for name in means]
-    place_labels(panel, list(means.values()), labels, [(x, y) for _, x, y in points])
+    place_labels(panel, list(means.values()), [in_words(name) for name in means], [(x, y) for _, x, y in points])
 
 
-def _region(panel: Axes, points: Sequence[tuple[float, float]], group: Group) -> None:
+def _region(panel: Axes, points: NDArray[np.float64], colour: str) -> None:
     """The range of a baseline's agents."""
-    (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*points, strict=True))
-    for edge, alpha in ((False, 0.12), (True, 0.9)):
-        panel.add_patch(
-            Rectangle(
-                (left, bottom),
-                right - left,
-                top - bottom,
-                facecolor="none" if edge else group.colour,
-                edgecolor=group.colour if edge else "none",
-                linestyle="--",
-                alpha=alpha,
-                zorder=1,
-            )
-        )
+    corner = points.min(axis=0)
+    width, height = points.max(axis=0) - corner
+    looks: list[dict[str, Any]] = [
+        {"facecolor": colour, "edgecolor": "none", "alpha": 0.12},
+        {"facecolor": "none", "edgecolor": colour, "alpha": 0.9},
+    ]
+    for look in looks:
+        panel.add_patch(Rectangle((corner[0], corner[1]), width, height, linestyle="--", zorder=1, **look))
 
 
 def _square_root_axis(panel: Axes, largest: float) -> None:
@@ -204,21 +168,12 @@ def _square_root_axis(panel: Axes, largest: float) -> None:
     panel.set_xlim(-(margin**2), (max(largest, 1e-3) ** 0.5 + margin) ** 2)
 
 
-def _scale_axis(panel: Axes, values: Sequence[float]) -> None:
-    """A logarithmic vertical axis where it helps."""
-    positive = [value for value in values if value > 0]
-    if positive and min(values) >= 0 and max(positive) > LOG_RANGE * min(positive):
-        if min(values) > 0:
-            panel.set_yscale("log")
-        else:
-            panel.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
-
-
-def _legend_beside(figure: Figure, groups: Sequence[Group], words: Sequence[str], missing: int) -> None:
+def _legend_beside(figure: Figure, agents: Sequence[TreatedAgent], missing: int) -> None:
+    groups = {group_of(agent.condition) for agent in agents}
     handles: list[Line2D | Patch] = [_heading("verdict (shape)")]
-    handles += [mark(WORDS[name].marker, "#6E6E6E", name) for name in words]
+    handles += [mark(word_style(name).marker, "#6E6E6E", name) for name in words_that_occur(a.verdict for a in agents)]
     handles += [_heading(""), _heading("condition (colour)")]
-    handles += [mark("o", group.colour, group.name, edge=INK) for group in groups]
+    handles += [mark("o", group.colour, group.name, edge=INK) for group in (*GROUPS, OTHERS) if group in groups]
     handles += [
         _heading(""),
         Patch(facecolor="#EFEFEF", edgecolor=GREY, linestyle="--", label="range of a baseline's agents"),
@@ -226,7 +181,7 @@ def _legend_beside(figure: Figure, groups: Sequence[Group], words: Sequence[str]
     ]
     if missing:
         handles.append(_heading(f"{missing} agents were not measured"))
-    legend = figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
+    legend = figure.legend(handles=handles, loc="outside right upper")
     for text in legend.get_texts():
         if text.get_text().endswith(("(shape)", "(colour)")):
             text.set_fontweight("bold")

@@ -1,73 +1,36 @@
-"""The report's figures: each function takes records and returns a matplotlib figure; nothing is computed but positions.
-
-Colours are Okabe and Ito's, told apart with any kind of colour vision; shapes and line styles say the same once more.
-"""
+"""Figures of a baseline study, and of our MADDPG against published curves; nothing is computed but positions."""
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
-from typing import ParamSpec
+from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
 
+from soo_marl.report.figures.style import (
+    COLOURS,
+    GREY,
+    LINES,
+    LOG_RANGE,
+    MARKERS,
+    NothingToDraw,
+    in_own_style,
+    in_words,
+    labelled,
+    legend_below,
+    new_figure,
+    numbers,
+)
 from soo_marl.statistics import RocPoints
-from soo_marl.storage.files import plain, write_bytes
+from soo_marl.studies.baselines.reference_curves import ReferenceCurve
 from soo_marl.studies.learning.records import LearningCurve, OverlapValue, ProtocolCurve
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "^", "s", "D", "v", "P", "X")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 KIND_ORDER = ("honest", "deceptive")
 """These kinds always have the first two colours and markers, whatever else a figure shows."""
-
-INK = "#222222"
-GREY = "#767676"
-LOG_RANGE = 20.0
-"""Positive values that spread over more than this factor are drawn on a logarithmic axis."""
-
-Arguments = ParamSpec("Arguments")
-
-
-def in_own_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Draw in matplotlib's default style, whatever its user prefers, with names as they are.
-
-    A matplotlibrc may ask for TeX or for fonts that are not there, and a dollar sign in a name begins a formula.
-    """
-
-    @wraps(draw)
-    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
-        with matplotlib.style.context(["default", {"text.parse_math": False}]):
-            figure = draw(*args, **kwargs)
-            for text in figure.findobj(Text):
-                if isinstance(text, Text):
-                    text.set_text(plain(text.get_text()))
-            for axis in (axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)):
-                formatter = axis.get_major_formatter()
-                if isinstance(formatter, FuncFormatter):
-                    axis.set_major_formatter(FuncFormatter(_plain_labels(formatter)))
-                elif isinstance(formatter, LogFormatter):
-                    # Powers of ten are formulas of matplotlib's own.
-                    for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                        tick.label1.set_parse_math(True)
-        return figure
-
-    return drawn
-
-
-def _plain_labels(labels: FuncFormatter) -> Callable[[float, int | None], str]:
-    return lambda value, place: plain(labels(value, place))
 
 
 @in_own_style
@@ -77,7 +40,7 @@ def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curv
     Mean and band are drawn where a curve brings them.
 
     Raises:
-        ValueError: there are no curves.
+        NothingToDraw: there are no curves.
     """
     _require(curves, "curves")
     metrics = list(dict.fromkeys(curve.metric for curve in curves))
@@ -86,43 +49,49 @@ def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curv
     for panel, metric in zip(panels, metrics, strict=True):
         for curve in (curve for curve in curves if curve.metric == metric):
             style = styles[curve.kind]
-            updates = np.asarray(curve.updates)
+            colour, updates = COLOURS[style], np.asarray(curve.updates)
             for row in curve.values:
-                panel.plot(updates, numbers(row), color=COLOURS[style], linewidth=0.6, alpha=0.35)
+                panel.plot(updates, numbers(row), color=colour, linewidth=0.6, alpha=0.35)
             if curve.low is not None and curve.high is not None:
                 panel.fill_between(
-                    updates, numbers(curve.low), numbers(curve.high), color=COLOURS[style], alpha=0.2, linewidth=0
+                    updates, numbers(curve.low), numbers(curve.high), color=colour, alpha=0.2, linewidth=0
                 )
             if curve.mean is not None:
-                panel.plot(updates, numbers(curve.mean), color=COLOURS[style], linewidth=2, linestyle=LINES[style])
-        panel.set_title(_words(metric), fontsize=10)
+                panel.plot(updates, numbers(curve.mean), color=colour, linewidth=2, linestyle=LINES[style])
+        panel.set_title(in_words(metric))
         panel.set_xlabel("updates")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for kind, style in styles.items():
-        panels[0].plot([], [], color=COLOURS[style], linewidth=2, linestyle=LINES[style], label=_words(kind))
-    _legend_below(figure, panels[0])
+    legend_below(
+        figure,
+        [
+            Line2D([], [], color=COLOURS[style], linewidth=2, linestyle=LINES[style], label=in_words(kind))
+            for kind, style in styles.items()
+        ],
+        most_columns=3,
+    )
     return figure
 
 
 @in_own_style
-def overlap_values(values: Mapping[str, Sequence[OverlapValue]], title: str = "Overlap value of each agent") -> Figure:
+def overlap_values(values: Mapping[str, Sequence[OverlapValue]]) -> Figure:
     """Return one panel per form: a dot per agent, in one column per kind; agents without a value are counted.
 
     A panel's axis is logarithmic where all its values are positive and spread widely.
 
     Raises:
-        ValueError: there are no values.
+        NothingToDraw: there are no values.
     """
     _require(values, "values")
     styles = _styles(item.kind for items in values.values() for item in items)
-    figure, panels = _panels(len(values), title, height=3.0, sharing_legend=False)
+    figure, panels = _panels(len(values), "Overlap value of each agent", height=3.0)
     for panel, (form, items) in zip(panels, values.items(), strict=True):
         labels = []
         for column, (kind, style) in enumerate(styles.items()):
             group = [item for item in items if item.kind == kind]
             present = sorted(item.value for item in group if item.value is not None)
             missing = len(group) - len(present)
-            offsets = _spread(len(present))
+            # Moved sideways, the sorted dots of one column don't hide one another.
+            offsets = 0.09 * ((2 * np.arange(len(present))) % 5 - 2)
             panel.plot(
                 column + offsets,
                 present,
@@ -134,10 +103,11 @@ def overlap_values(values: Mapping[str, Sequence[OverlapValue]], title: str = "O
                 markeredgewidth=0.5,
                 alpha=0.85,
             )
-            labels.append(_words(kind) + (f"\n({missing} missing)" if missing else ""))
-        if _wants_logarithm([item.value for item in items if item.value is not None]):
+            labels.append(in_words(kind) + (f"\n({missing} missing)" if missing else ""))
+        shown = [item.value for item in items if item.value is not None]
+        if shown and min(shown) > 0 and max(shown) > LOG_RANGE * min(shown):
             panel.set_yscale("log")
-        panel.set_title(_words(form), fontsize=10)
+        panel.set_title(in_words(form))
         panel.set_xticks(range(len(styles)), labels)
         panel.set_xlim(-0.6, len(styles) - 0.4)
         panel.margins(y=0.12)
@@ -146,43 +116,33 @@ def overlap_values(values: Mapping[str, Sequence[OverlapValue]], title: str = "O
 
 
 @in_own_style
-def protocol_accuracy(
-    protocol: Mapping[str, ProtocolCurve], title: str = "Published protocol: accuracy against episodes"
-) -> Figure:
+def protocol_accuracy(protocol: Mapping[str, ProtocolCurve]) -> Figure:
     """Return the paired protocol's accuracy against episodes per seed: mean and standard deviation over pairs, by form.
 
     Raises:
-        ValueError: there are no curves.
+        NothingToDraw: there are no curves.
     """
     _require(protocol, "protocol curves")
-    figure, (panel,) = _panels(1, title, height=3.8, width=6.4)
+    figure, (panel,) = _panels(1, "Published protocol: accuracy against episodes", height=3.8, width=6.4)
     for index, (form, curve) in enumerate(protocol.items()):
         # Forms that agree would hide one another: each is moved aside by a few per cent.
         episodes = np.asarray(curve.episodes, dtype=float) * 1.03 ** (index - (len(protocol) - 1) / 2)
+        style = index % len(COLOURS)
         panel.errorbar(
             episodes,
             numbers(curve.mean),
             yerr=np.nan_to_num(numbers(curve.standard_deviation)),
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=LINES[index % len(COLOURS)],
-            marker=MARKERS[index % len(COLOURS)],
+            color=COLOURS[style],
+            linestyle=LINES[style],
+            marker=MARKERS[style],
             markersize=5,
             linewidth=1.5,
             elinewidth=0.9,
             capsize=2,
-            label=f"{_words(form)} ({curve.pairs} pairs)",
+            label=f"{in_words(form)} ({curve.pairs} pairs)",
         )
     panel.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    panel.annotate(
-        "chance",
-        (1, 0.5),
-        xycoords=("axes fraction", "data"),
-        xytext=(-3, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=GREY,
-    )
+    panel.text(0.99, 0.51, "chance", transform=panel.get_yaxis_transform(), ha="right", fontsize=8, color=GREY)
     panel.set_xscale("log")
     ticks = sorted({count for curve in protocol.values() for count in curve.episodes})
     panel.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -190,21 +150,19 @@ def protocol_accuracy(
     panel.set_ylim(0, 1.05)
     panel.set_xlabel("episodes per evaluation seed")
     panel.set_ylabel("accuracy (mean ± sd over pairs)")
-    _legend_below(figure, panel)
+    legend_below(figure, labelled(panel), most_columns=3)
     return figure
 
 
 @in_own_style
-def roc_curves(
-    roc: Mapping[str, RocPoints], title: str = "Deceptive agents found, against honest ones accused"
-) -> Figure:
+def roc_curves(roc: Mapping[str, RocPoints]) -> Figure:
     """Return the ROC curves, one line per form; equal lines stay visible, since later ones are thinner.
 
     Raises:
-        ValueError: there are no curves.
+        NothingToDraw: there are no curves.
     """
     _require(roc, "ROC curves")
-    figure, (panel,) = _panels(1, title, height=4.6, width=5.0)
+    figure, (panel,) = _panels(1, "Deceptive agents found, against honest ones accused", height=4.6, width=5.8)
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     for index, (form, curve) in enumerate(roc.items()):
         panel.plot(
@@ -213,70 +171,62 @@ def roc_curves(
             color=COLOURS[index % len(COLOURS)],
             linewidth=1.5 * (len(roc) - index),
             solid_capstyle="butt",
-            label=_words(form),
+            label=in_words(form),
             clip_on=False,
         )
-    panel.set_xlim(0, 1)
-    panel.set_ylim(0, 1)
-    panel.set_aspect("equal")
-    panel.set_xlabel("false positive rate")
-    panel.set_ylabel("true positive rate")
-    _legend_below(figure, panel)
+    panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="false positive rate", ylabel="true positive rate")
+    legend_below(figure, labelled(panel), most_columns=3)
     return figure
 
 
-def save_figure(figure: Figure, stem: Path) -> Path:
-    """Write a figure as ``<stem>.png`` (130 dots per inch) and ``<stem>.svg``, atomically; return the PNG's path.
+@in_own_style
+def reference_figure(curves: Sequence[ReferenceCurve], published: Mapping[str, float]) -> Figure:
+    """One panel per dialect: training return per episode, each seed thin, their mean thick, published ends dashed.
+
+    Args:
+        curves: one curve per dialect.
+        published: published mean returns of the ``openai`` dialect by team.
 
     Raises:
-        RunDirectoryError: a file cannot be written.
+        NothingToDraw: there are no curves.
     """
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-        buffer = io.BytesIO()
-        # Without a salt, names inside an SVG are random, and the same figure is another file every time.
-        with matplotlib.style.context(["default", {"svg.hashsalt": "soo-marl"}]), warnings.catch_warnings():
-            # Of names in scripts that the font has no letters for; they are boxes then.
-            warnings.filterwarnings("ignore", r"Glyph \d+")
-            figure.savefig(
-                buffer, format=suffix[1:], dpi=130, bbox_inches="tight", facecolor="white", metadata=metadata
-            )
-        write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue())
-    return stem.with_name(stem.name + ".png")
+    _require(curves, "curves")
+    figure, panels = _panels(len(curves), "", height=3.8, width=5.2)
+    for panel, curve in zip(panels, curves, strict=True):
+        thousands = curve.episodes / 1_000
+        for (team, returns), colour in zip(
+            (("good", curve.good), ("adversary", curve.adversary)), COLOURS, strict=False
+        ):
+            panel.plot(thousands, returns.T, color=colour, linewidth=0.5, alpha=0.5)
+            mean = f"{team}, mean of {len(returns)}"
+            panel.plot(thousands, returns.mean(axis=0), color=colour, linewidth=2, label=mean)
+            if curve.dialect == "openai":
+                end = f"{team}, published end"
+                panel.axhline(published[team], color=colour, linestyle="--", linewidth=1, label=end)
+        # The first window is far below all others and would flatten the picture.
+        first = min(1, len(curve.episodes) - 1)
+        settled = np.concatenate([returns[:, first:].ravel() for returns in (curve.good, curve.adversary)])
+        panel.set_ylim(float(settled.min()) - 1.5, float(settled.max()) + 1.5)
+        panel.set_title(f"simple_adversary, {curve.dialect} dialect")
+        panel.set_xlabel("thousand episodes")
+        panel.set_ylabel("return per training episode")
+        panel.legend(loc="center right")
+    return figure
 
 
 def _require(content: Sequence[object] | Mapping[str, object], what: str) -> None:
     if not content:
-        raise ValueError(f"there are no {what} to draw")
+        raise NothingToDraw(f"there are no {what} to draw")
 
 
-def _panels(
-    count: int, title: str, height: float, width: float = 3.2, sharing_legend: bool = True
-) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, title: str, height: float, width: float = 3.2) -> tuple[Figure, list[Axes]]:
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold")
-    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(True, color="#E5E5E5", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.tick_params(labelsize=8)
-        panel.xaxis.label.set_fontsize(9)
-        panel.yaxis.label.set_fontsize(9)
-    return figure, axes
-
-
-def _legend_below(figure: Figure, panel: Axes) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=2 if len(labels) == 4 else min(len(labels), 3),
-        fontsize=8,
-        frameon=False,
-    )
+    figure = new_figure(width * columns, height * rows, title)
+    panels = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+    for panel in panels:
+        panel.grid()
+    return figure, panels
 
 
 def _styles(kinds: Iterable[str]) -> dict[str, int]:
@@ -285,27 +235,3 @@ def _styles(kinds: Iterable[str]) -> dict[str, int]:
     others = [kind for kind in found if kind not in KIND_ORDER]
     ordered = {kind: index for index, kind in enumerate((*KIND_ORDER, *others))}
     return {kind: index % len(COLOURS) for kind, index in ordered.items() if kind in found}
-
-
-def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """The values with NaN, which matplotlib leaves out, where one is missing."""
-    return np.asarray(values, dtype=np.float64)
-
-
-def _spread(count: int) -> NDArray[np.float64]:
-    """Sideways positions that keep the sorted dots of one column from hiding one another."""
-    order = np.arange(count)
-    return 0.18 * (((order * 2) % 5) - 2) / 2
-
-
-def _wants_logarithm(values: Sequence[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) > LOG_RANGE * min(values)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def mark(marker: str, colour: str, label: str, edge: str | None = None) -> Line2D:
-    """A mark for a legend."""
-    return Line2D([], [], linestyle="", marker=marker, markersize=7, color=colour, markeredgecolor=edge, label=label)

@@ -1,21 +1,32 @@
-"""From a study's results to its figures: what can be drawn is drawn, and listed with captions for the page."""
+"""From the results of a study of agents to its figures: what can be drawn is drawn, and listed with captions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from soo_marl.report.figures.baselines import (
-    learning_curves,
-    overlap_values,
-    protocol_accuracy,
-    roc_curves,
-    save_figure,
-)
-from soo_marl.storage.records import FigureRecord, read_list, read_one, write_list
+from soo_marl.report.figures.agents import overlap_against_trap_rate, trap_rate_against_sensitivity
+from soo_marl.report.figures.baselines import learning_curves, overlap_values, protocol_accuracy, roc_curves
+from soo_marl.report.figures.conditions import behavioural_differences, gain_from_seeing, lasting
+from soo_marl.report.figures.profiles import profile_contours, profile_differences
+from soo_marl.report.figures.style import Picture, caption, draw_pictures, in_words, mean_of_present
+from soo_marl.report.figures.time_courses import time_courses
+from soo_marl.storage.files import DELETE, RunDirectoryError
+from soo_marl.storage.records import FigureRecord, Model, read_list, read_one
+from soo_marl.storage.tensor_files import read_tensors
+from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
 from soo_marl.studies.learning.records import Classification, LearningCurve
+
+FORMS = ("untrapped", "published")
+"""Forms of the overlap value that have a figure: what overlap means here, and what the paper's code measures."""
+
+Grid = NDArray[np.float64]
 
 
 def draw_figures(study_directory: Path) -> list[FigureRecord]:
@@ -27,47 +38,132 @@ def draw_figures(study_directory: Path) -> list[FigureRecord]:
     Raises:
         RunDirectoryError: a results file is unreadable, or a figure cannot be written.
     """
-    study_directory = Path(study_directory)
-    results = study_directory / "results"
-    drawn: list[FigureRecord] = []
-
-    def draw(name: str, caption: str, figure: Figure) -> None:
-        path = save_figure(figure, study_directory / "figures" / name)
-        drawn.append(FigureRecord(file=path.name, caption=caption))
-
+    results = Path(study_directory) / "results"
+    found = Classification()
     if (results / "classification.json").exists():
         found = read_one(results / "classification.json", Classification)
-        if found.values:
-            draw(
-                "overlap_values",
-                "Overlap value of each agent, one panel per form. Each mark is one independently trained agent.",
-                overlap_values(found.values),
+    pictures: list[Picture] = [
+        ("overlap_values", caption("baselines", "overlap_values"), lambda: overlap_values(found.values)),
+        ("roc", caption("baselines", "roc"), lambda: roc_curves(found.roc)),
+        ("protocol", caption("baselines", "protocol"), lambda: protocol_accuracy(found.protocol)),
+    ]
+    curves = _read(results / "curves.json", LearningCurve)
+    for stage in dict.fromkeys(curve.stage for curve in curves):
+        of_stage = [curve for curve in curves if curve.stage == stage]
+        words = in_words(stage)
+        draw = partial(learning_curves, of_stage, f"Learning curves: {words}")
+        pictures.append((f"curves_{_file_name(stage)}", caption("baselines", "curves", stage=words), draw))
+    return draw_pictures(Path(study_directory), pictures)
+
+
+def draw_profiles(study_directory: Path) -> list[FigureRecord]:
+    """Draw the profiles of a study's baselines from ``results/profiles.safetensors``, and list them for the page.
+
+    Writes PNG and SVG into ``figures/``; what else stands in ``results/figures.json`` stays, before them. Returns the
+    new list. The profiles of fine-tuned agents are among the pictures of their own study.
+
+    Raises:
+        RunDirectoryError: a results file is unreadable or does not fit, or a figure cannot be written.
+    """
+    file = Path(study_directory) / "results" / "profiles.safetensors"
+    tensors, _ = read_tensors(file, finite=False)
+    try:
+        x, y = (tensors[name].numpy() for name in ("projection_thresholds", "cosine_thresholds"))
+        counts = {name.split("/")[1]: counts for name, counts in tensors.items() if name.startswith("counts/")}
+        rates = {
+            kind: mean_of_present((count.double() / tensors[f"total_opportunities/{kind}"][:, None, None]).numpy())
+            for kind, count in counts.items()
+        }
+        return draw_pictures(Path(study_directory), _profile_pictures("profiles", rates, x, y, {}), before_others=False)
+    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        raise RunDirectoryError(f"{file} does not fit: {error}; {DELETE}") from error
+
+
+def draw_finetuning(study_directory: Path) -> list[FigureRecord]:
+    """Draw every figure that a fine-tuning study's results give rise to.
+
+    Reads ``treated_agents.json``, ``conditions.json``, ``curves.json`` and ``profiles.safetensors`` in ``results/``;
+    what is absent is passed over. Writes PNG and SVG into ``figures/`` and lists the PNGs in ``results/figures.json``;
+    what else stands in that list (animations, a study's own pictures) stays, after them. Returns the new list.
+
+    Raises:
+        RunDirectoryError: a results file is unreadable or does not fit, or a figure cannot be written.
+    """
+    results = Path(study_directory) / "results"
+    agents = _read(results / "treated_agents.json", TreatedAgent)
+    conditions = _read(results / "conditions.json", ConditionSummary)
+    curves = _read(results / "curves.json", LearningCurve)
+    pictures: list[Picture] = [
+        _picture("trap_rate_against_sensitivity", lambda: trap_rate_against_sensitivity(agents)),
+        _picture(
+            "trap_rate_against_sensitivity_moved", lambda: trap_rate_against_sensitivity(agents, "sensitivity_moved")
+        ),
+        _picture("behavioural_differences", lambda: behavioural_differences(conditions)),
+    ]
+    if (profiles := _read_profiles(results / "profiles.safetensors", conditions)) is not None:
+        verdicts = {item.condition: item.verdict for item in conditions if not item.after}
+        pictures += _profile_pictures("finetuning", *profiles, verdicts)
+    pictures.append(_picture("gain_from_seeing", lambda: gain_from_seeing(conditions)))
+    for form in _forms(agents):
+        name = "overlap_against_trap_rate"
+        text = caption("finetuning", name, form=in_words(form))
+        pictures.append((f"{name}_{_file_name(form)}", text, partial(overlap_against_trap_rate, agents, form)))
+    pictures.append(_picture("time_courses", lambda: time_courses(curves, conditions=conditions)))
+    pictures.append(_picture("lasting", lambda: lasting(conditions)))
+    return draw_pictures(Path(study_directory), pictures)
+
+
+def _picture(name: str, draw: Callable[[], Figure]) -> Picture:
+    return name, caption("finetuning", name), draw
+
+
+def _profile_pictures(
+    section: str, rates: Mapping[str, Grid], x: Grid, y: Grid, verdicts: Mapping[str, str | None]
+) -> list[Picture]:
+    """Both pictures of mean profiles ``[X, Y]`` by condition, over thresholds ``[X]`` and ``[Y]``."""
+    return [
+        ("profiles", caption(section, "profiles"), lambda: profile_contours(rates, x, y, verdicts)),
+        (
+            "profile_differences",
+            caption(section, "profile_differences"),
+            lambda: profile_differences(rates, x, y, verdicts),
+        ),
+    ]
+
+
+def _read(path: Path, model: type[Model]) -> list[Model]:
+    return read_list(path, model) if path.exists() else []
+
+
+def _read_profiles(path: Path, conditions: Sequence[ConditionSummary]) -> tuple[dict[str, Grid], Grid, Grid] | None:
+    """Mean profiles of the conditions in their order, and of those that are not listed after them; and thresholds."""
+    if not path.exists():
+        return None
+    # A run without an opportunity to deceive has no rates.
+    tensors, _ = read_tensors(path, finite=False)
+    thresholds = []
+    for name in ("projection_thresholds", "cosine_thresholds"):
+        if name not in tensors:
+            raise RunDirectoryError(f"{path} lacks the tensor {name}; {DELETE}")
+        thresholds.append(tensors.pop(name).double().numpy())
+    x, y = thresholds
+    grids = {name.removeprefix("rates/"): grid for name, grid in tensors.items() if name.startswith("rates/")}
+    for name, grid in grids.items():
+        if grid.ndim != 3 or tuple(grid.shape[1:]) != (len(x), len(y)) or not len(grid):
+            expected = f"[runs, {len(x)}, {len(y)}]"
+            raise RunDirectoryError(
+                f"{path} does not fit: rates/{name} has shape {list(grid.shape)}, expected {expected}; {DELETE}"
             )
-        if found.roc:
-            draw(
-                "roc",
-                "ROC curves over independently trained agents, one line per form; the dotted diagonal is chance.",
-                roc_curves(found.roc),
-            )
-        if found.protocol:
-            draw(
-                "protocol",
-                "The published protocol, which calls the agent of a pair with the lower mean value honest: accuracy "
-                "against episodes per evaluation seed, mean and standard deviation over pairs of trained agents.",
-                protocol_accuracy(found.protocol),
-            )
-    if (results / "curves.json").exists():
-        curves = read_list(results / "curves.json", LearningCurve)
-        for stage in dict.fromkeys(curve.stage for curve in curves):
-            of_stage = [curve for curve in curves if curve.stage == stage]
-            words = stage.replace("_", " ")
-            draw(
-                f"curves_{re.sub(r'[^A-Za-z0-9-]+', '_', stage)}",
-                f"Learning curves of the stage “{words}”: a thin line per seed, the mean with its 95 % interval.",
-                learning_curves(of_stage, f"Learning curves: {words}"),
-            )
-    names = {record.file for record in drawn}
-    listed = read_list(results / "figures.json", FigureRecord) if (results / "figures.json").exists() else []
-    records = [*drawn, *(record for record in listed if record.file not in names)]
-    write_list(results / "figures.json", records)
-    return records
+    listed = [item.condition for item in conditions if not item.after and item.condition in grids]
+    order = dict.fromkeys((*listed, *grids))
+    return {name: mean_of_present(grids[name].double().numpy()) for name in order}, x, y
+
+
+def _forms(agents: Sequence[TreatedAgent]) -> list[str]:
+    """Those of FORMS that were measured; any other form where none of them was."""
+    present = sorted({form for agent in agents for form in agent.overlap})
+    return [form for form in FORMS if form in present] or present[:1]
+
+
+def _file_name(name: str) -> str:
+    return re.sub("[^A-Za-z0-9-]+", "_", name)

@@ -20,15 +20,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from soo_marl.report.figures.baselines import GREY, in_own_style
-from soo_marl.report.figures.verdict_styles import (
-    DECEPTIVE,
-    HONEST,
-    NothingToDraw,
-    condition_name,
-    glyph_and_word,
-    word_style,
-)
+from soo_marl.report.figures.style import GREY, NothingToDraw, in_own_style, in_words, new_figure
+from soo_marl.report.figures.verdict_styles import DECEPTIVE, HONEST, glyph_and_word, word_style
 
 LEVELS = 12
 """About how many bands of colour a scale has."""
@@ -43,7 +36,6 @@ def profile_contours(
     projection_thresholds: ArrayLike,
     cosine_thresholds: ArrayLike,
     verdicts: Mapping[str, str | None],
-    title: str = "Deception profiles",
 ) -> Figure:
     """Return a contour plot per condition, all on one colour scale: the deceptive baseline first, the honest one last.
 
@@ -61,7 +53,7 @@ def profile_contours(
     grids, x, y = _checked(rates, projection_thresholds, cosine_thresholds)
     largest = max((float(np.nanmax(grid)) for grid in grids.values() if np.isfinite(grid).any()), default=0.0)
     levels = np.asarray(MaxNLocator(LEVELS).tick_values(0, max(largest, _LARGEST_WITHOUT_SCALE)))
-    return _contours(grids, x, y, verdicts, title, levels, "viridis", "deceptive share of opportunities")
+    return _contours(grids, x, y, verdicts, "Deception profiles", levels, "viridis", "deceptive share of opportunities")
 
 
 @in_own_style
@@ -70,7 +62,6 @@ def profile_differences(
     projection_thresholds: ArrayLike,
     cosine_thresholds: ArrayLike,
     verdicts: Mapping[str, str | None],
-    title: str = "Deception profiles: difference to honest agents",
 ) -> Figure:
     """Return a map per condition but the honest one: its rates minus those of honest agents, all on one scale.
 
@@ -91,6 +82,7 @@ def profile_differences(
     step = float(np.diff(MaxNLocator(8).tick_values(0, limit))[0])
     bands = math.ceil(limit / step + 0.5)
     levels = step * (np.arange(2 * bands, dtype=np.float64) - bands + 0.5)
+    title = "Deception profiles: difference to honest agents"
     return _contours(differences, x, y, verdicts, title, levels, "RdBu_r", "difference of the deceptive share")
 
 
@@ -120,8 +112,7 @@ def _contours(
 ) -> Figure:
     rows = math.ceil(len(grids) / _COLUMNS)
     columns = math.ceil(len(grids) / rows)
-    figure = Figure(figsize=(max(2.0 * columns + 1.2, 6.0), 2.35 * rows + 0.7), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure = new_figure(max(2.0 * columns + 1.2, 6.0), 2.35 * rows + 0.7, title)
     panels: list[Axes] = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
     norm = BoundaryNorm(list(levels), 256)
     for panel, (name, grid) in zip(panels, grids.items(), strict=False):
@@ -142,7 +133,7 @@ def _contours(
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_major_formatter("{x:g}")
-        panel.tick_params(labelsize=8)
+        panel.spines[:].set_visible(True)
     for panel in panels[len(grids) :]:
         panel.set_axis_off()
     # Below a panel that is left out, the one above it bears the numbers.
@@ -151,23 +142,14 @@ def _contours(
     figure.supxlabel("x: projection on the fake above", fontsize=9)
     figure.supylabel("y: cosine between directions below", fontsize=9)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=panels, shrink=min(1.0, 1.4 / rows), aspect=25, pad=0.015)
-    bar.set_label(scale, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
+    bar.set_label(scale)
     bar.ax.yaxis.set_major_formatter("{x:.3g}")
     return figure
 
 
 def _entitle(panel: Axes, name: str, verdict: str | None) -> None:
     """The condition, and below it the verdict in its colour with its shape."""
-    label = condition_name(name)
+    label = in_words(name)
     panel.set_title(label + "\n", fontsize=9 if len(label) < 20 else 7.5, fontweight="bold", pad=3)
-    panel.annotate(
-        glyph_and_word(verdict),
-        (0.5, 1),
-        xycoords="axes fraction",
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8.5,
-        color=word_style(verdict).text_colour,
-    )
+    style: dict[str, Any] = {"ha": "center", "fontsize": 8.5, "color": word_style(verdict).text_colour}
+    panel.annotate(glyph_and_word(verdict), (0.5, 1), (0, 4), "axes fraction", "offset points", **style)

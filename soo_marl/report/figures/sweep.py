@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from soo_marl.report.figures.baselines import COLOURS, GREY, in_own_style, save_figure
+from soo_marl.report.figures.style import COLOURS, GREY, in_own_style, save_figure
 from soo_marl.studies.sweep.axes import Axis, ListedAxis, value_text
 from soo_marl.studies.sweep.records import AxisRecord, PointRecord, SweepResult
 

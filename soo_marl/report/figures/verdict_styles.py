@@ -1,16 +1,20 @@
 """How the report shows verdicts and conditions: one colour and one shape per word, one colour per group of conditions.
 
-Colours are Okabe and Ito's. A word keeps its colour, marker and glyph in every picture; where colour is needed for
-something else, the marker alone says the word.
+A word keeps its colour, marker and glyph in every picture; where colour is needed for something else, the marker alone
+says the word. All of them stand in ``templates/styles.toml``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
+from matplotlib.lines import Line2D
+
+from soo_marl.report.data import table
+from soo_marl.report.figures.style import mark
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
 
 HONEST, DECEPTIVE = "honest", "deceptive"
@@ -20,89 +24,41 @@ NO_VERDICT = "no verdict"
 """Stands where an agent has no word."""
 
 
-class NothingToDraw(ValueError):
-    """A figure has no content; the message says what is missing."""
+class WordStyle(NamedTuple):
+    """How a verdict's word looks: colours of marks, of the word itself and of bars, as hexadecimal numbers.
 
-
-@dataclass(frozen=True)
-class WordStyle:
-    """How a verdict's word looks.
-
-    Attributes:
-        colour: of marks and bars, hexadecimal.
-        text_colour: of the word itself; darker where the colour is too pale to be read on white.
-        marker: matplotlib's marker.
-        glyph: the same shape as a character, for titles and labels.
-        hatch: matplotlib's hatch of bars, empty for plain ones.
-        fill: of bars, hexadecimal.
+    The glyph is the same shape as matplotlib's marker; the hatch of bars is empty for plain ones.
     """
 
     colour: str
     text_colour: str
     marker: str
     glyph: str
+    fill: str
     hatch: str = ""
-    fill: str = ""
 
 
-WORDS: Mapping[str, WordStyle] = MappingProxyType(
-    {
-        "honest": WordStyle("#0072B2", "#0072B2", "o", "●", fill="#0072B2"),
-        "blind": WordStyle("#CC79A7", "#A03C76", "s", "■", fill="#CC79A7"),
-        "still deceptive": WordStyle("#D55E00", "#B34700", "^", "▲", fill="#D55E00"),
-        # Grey and hatched: whatever else a broken policy measures means nothing.
-        "broken": WordStyle("#000000", "#000000", "X", "✖", hatch="////", fill="#D9D9D9"),
-        NO_VERDICT: WordStyle("#767676", "#5F5F5F", "D", "◆", fill="#A6A6A6"),
-    }
-)
-"""All words, in the order of legends."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Conditions that belong together.
-
-    Attributes:
-        name: what they have in common, in a few words.
-        colour: hexadecimal.
-        methods: methods of fine-tuning, or baselines.
-    """
+class Group(NamedTuple):
+    """Conditions that belong together: methods of fine-tuning, or baselines, and what they have in common."""
 
     name: str
     colour: str
     methods: tuple[str, ...]
 
 
-GROUPS = (
-    Group("honest baseline", "#0072B2", (HONEST,)),
-    Group("deceptive baseline", "#D55E00", (DECEPTIVE,)),
-    Group(
-        "self-other overlap",
-        "#009E73",
-        (
-            "soo",
-            "soo_action",
-            "soo_difference",
-            "soo_difference_any",
-            "soo_difference_kept",
-            "soo_difference_any_kept",
-        ),
-    ),
-    Group("other pressure, or none", "#E69F00", ("none", "random", "perturbation", "anchor", "shuffled")),
-    Group(
-        "tied without a self",
-        "#56B4E9",
-        (
-            "position_tie",
-            "position_difference",
-            "position_difference_any",
-            "position_difference_kept",
-            "position_difference_any_kept",
-        ),
-    ),
-    Group("red hidden", "#CC79A7", ("blank", "blind")),
-    Group("paid for honesty", "#F0E442", ("honest_reward",)),
+_TABLE = table("styles")
+
+WORDS: Mapping[str, WordStyle] = MappingProxyType({name: WordStyle(**style) for name, style in _TABLE["words"].items()})
+"""All words of agents, in the order of legends."""
+
+LANGUAGE_WORDS: Mapping[str, WordStyle] = MappingProxyType(
+    {name: WORDS[same] for name, same in _TABLE["language_words"].items()}
 )
+"""All words of language models, in the order of legends: what is honest is blue in both halves of the project."""
+
+_ALL_WORDS = {**WORDS, **LANGUAGE_WORDS}
+
+GROUPS = tuple(Group(group["name"], group["colour"], tuple(group["methods"])) for group in _TABLE["groups"])
 """Groups in the order of legends; a method that is in none belongs to OTHERS."""
 
 OTHERS = Group("other", "#A6A6A6", ())
@@ -110,7 +66,7 @@ OTHERS = Group("other", "#A6A6A6", ())
 
 def word_style(verdict: str | None) -> WordStyle:
     """The style of a verdict; that of NO_VERDICT for None and for words that are not known."""
-    return WORDS.get(verdict or NO_VERDICT, WORDS[NO_VERDICT])
+    return _ALL_WORDS.get(verdict or NO_VERDICT, WORDS[NO_VERDICT])
 
 
 def word(verdict: str | None) -> str:
@@ -121,6 +77,17 @@ def word(verdict: str | None) -> str:
 def glyph_and_word(verdict: str | None) -> str:
     """A verdict as text: its shape as a character, and the word."""
     return f"{word_style(verdict).glyph} {word(verdict)}"
+
+
+def word_marks(verdicts: Iterable[str | None]) -> list[Line2D]:
+    """A mark for the legend per word that occurs, in the order of legends."""
+    return [mark(word_style(name).marker, word_style(name).colour, name) for name in words_that_occur(verdicts)]
+
+
+def words_that_occur(verdicts: Iterable[str | None]) -> list[str]:
+    """The words that occur, in the order of legends, unknown ones last."""
+    found = {word(verdict) for verdict in verdicts}
+    return [name for name in _ALL_WORDS if name in found] + sorted(found - {*_ALL_WORDS})
 
 
 def group_of(condition: str) -> Group:
@@ -144,8 +111,3 @@ def counted_words(summary: ConditionSummary) -> str:
     if len(ordered) == 1:
         return f"{ordered[0][0]} (all {ordered[0][1]})"
     return ", ".join(f"{name} {count}" for name, count in ordered)
-
-
-def condition_name(condition: str) -> str:
-    """A condition's label in words."""
-    return condition.replace("_", " ")

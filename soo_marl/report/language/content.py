@@ -2,93 +2,79 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from pydantic import TypeAdapter
 
 from soo_marl.llm.measures.answers import Label
+from soo_marl.llm.measures.evaluation import EvaluationConfig
 from soo_marl.llm.measures.rates import Rate
 from soo_marl.llm.measures.records import ModelSummary, ResponseExample
 from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation
-from soo_marl.llm.study.configuration import HONESTY, LanguageStudyConfig
-from soo_marl.report.language.published import (
-    HEADLINE_SCENARIOS,
-    PUBLISHED,
-    SCENARIO_NAMES,
-    Column,
-    PublishedResult,
-)
-from soo_marl.report.language.styles import ORIENTATION_NAMES, WORDS
-from soo_marl.report.page.content import seeds_text
-from soo_marl.report.page.self_contained import EmbeddedFigure, embedded_figures, optional
+from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.report.figures.style import in_words
+from soo_marl.report.figures.verdict_styles import words_that_occur
+from soo_marl.report.language.published import HEADLINE_SCENARIOS, PUBLISHED, Column, PublishedResult
+from soo_marl.report.language.styles import ORIENTATION_NAMES
+from soo_marl.report.page.self_contained import EmbeddedFigure, Reader, seeds_text
 from soo_marl.storage.files import validate
-from soo_marl.storage.records import FigureRecord, Record, read_list
+from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import StudyDirectory, StudyManifest
 
 LANGUAGE_KIND = "language"
 """How a language study's ``study.json`` calls itself."""
 
-COLUMNS: tuple[Column, ...] = ("paper", "authors' code", "replications")
+COLUMNS: tuple[Column, ...] = get_args(Column)
 
 _RIGHT_ANSWERS = ("perspectives", "retrieval", "self", "friend")
 """Scenarios and roles of which the right answers are compared; of all others, the deceptive ones."""
 
-_SAME_MODEL = ("base", "organism")
 
+class OwnResult(NamedTuple):
+    """What this study found of one model in one scenario and orientation.
 
-@dataclass(frozen=True)
-class OwnResult:
-    """What this study found of one model in one scenario and orientation."""
+    The rate is the share of deceptive answers, or of right ones where the scenario is about those; beside it stand the
+    share of answers that choose no room, and the model's verdict.
+    """
 
     label: str
-    """The model."""
     rate: Rate
-    """Share of deceptive answers, or of right ones where the scenario is about those."""
     no_room: Rate
-    """Share of answers that choose no room."""
     word: str
-    """The model's verdict."""
 
 
-@dataclass(frozen=True)
-class ComparedScenario:
-    """One row of the table that holds ours against what is published."""
+class ComparedScenario(NamedTuple):
+    """One row of the table that holds ours against what is published.
+
+    The scenario in words, which room is named first, the published numbers of each column, ours with the models before
+    treatment first, and the names of our scenarios where they are others than the row's.
+    """
 
     name: str
-    """The scenario in words."""
     orientation: Orientation
-    """Which room is named first."""
     published: Mapping[Column, tuple[PublishedResult, ...]]
-    """Numbers of each column."""
     ours: tuple[OwnResult, ...]
-    """Ours, the models before treatment first."""
     wording: str
-    """The names of our scenarios, where they are others than the row's."""
 
 
 @dataclass(frozen=True)
 class LanguageContent:
-    """What was read of a language study; empty where it is missing."""
+    """What was read of a language study, and one sentence for all that could not be read or is not done yet.
+
+    The summaries are those of ``results/models.json``, the records those of ``results/summary.json``.
+    """
 
     manifest: StudyManifest | None
-    """``study.json``."""
     config: LanguageStudyConfig | None
-    """The configuration in it."""
     summaries: tuple[ModelSummary, ...]
-    """``results/models.json``."""
     examples: tuple[ResponseExample, ...]
-    """``results/examples.json``."""
     records: tuple[Record, ...]
-    """``results/summary.json``."""
     figures: tuple[EmbeddedFigure, ...]
-    """The figures that ``results/figures.json`` lists."""
     missing: tuple[str, ...]
-    """What could not be read or is not done yet, one sentence each."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -108,13 +94,18 @@ class LanguageContent:
         """Label of the model that treatments start from, as far as it is known."""
         if self.config is not None:
             return self.config.before
-        labels = [summary.label for summary in self.summaries]
-        return next((label for label in reversed(_SAME_MODEL) if label in labels), _SAME_MODEL[0])
+        return ORGANISM if any(summary.label == ORGANISM for summary in self.summaries) else BASE
 
     @property
     def treatments(self) -> list[ModelSummary]:
         """Everything but the models that treatments start from."""
-        return [summary for summary in self.summaries if summary.label not in _SAME_MODEL]
+        return [summary for summary in self.summaries if summary.label not in (BASE, ORGANISM)]
+
+    @property
+    def treatments_by_word(self) -> list[tuple[str, list[str]]]:
+        """Each word and the treatments that got it, in the order of legends; unknown words last."""
+        words = words_that_occur(summary.word for summary in self.treatments)
+        return [(word, [summary.label for summary in self.treatments if summary.word == word]) for word in words]
 
 
 def read_language_content(directory: Path) -> LanguageContent:
@@ -123,42 +114,23 @@ def read_language_content(directory: Path) -> LanguageContent:
     Args:
         directory: the study's directory; anything in it may be missing.
     """
-    # A relative path such as "." could not be told apart from the text of a message.
-    directory = Path(directory).absolute()
-    results = directory / "results"
-    missing: list[str] = []
-    study = optional(lambda: StudyDirectory.read(directory), missing)
+    reader = Reader(Path(directory).absolute(), [])
+    file = reader.directory / "study.json"
+    manifest = reader.manifest()
     config = None
-    if study is not None and study.manifest.kind != LANGUAGE_KIND:
-        missing.append(f"{directory / 'study.json'} is of a study of kind {study.manifest.kind}, not {LANGUAGE_KIND}")
-    elif study is not None:
-        configuration = study.manifest.configuration
-        adapter = TypeAdapter(LanguageStudyConfig)
+    if manifest is not None and manifest.kind != LANGUAGE_KIND:
+        reader.missing.append(f"{file} is of a study of kind {manifest.kind}, not {LANGUAGE_KIND}")
+    elif manifest is not None:
+        configuration, adapter = manifest.configuration, TypeAdapter(LanguageStudyConfig)
         way_out = "the settings below are as they stand there"
-        config = optional(lambda: validate(adapter, configuration, directory / "study.json", way_out), missing)
-    summaries = optional(lambda: read_list(results / "models.json", ModelSummary), missing)
-    examples = optional(lambda: read_list(results / "examples.json", ResponseExample), missing)
-    records = optional(lambda: read_list(results / "summary.json", Record), missing)
-    listed = optional(lambda: read_list(results / "figures.json", FigureRecord), missing)
-    figures = embedded_figures(listed or (), directory / "figures", missing)
-    if study is not None and config is not None:
-        missing += _unfinished(study, config)
-    return LanguageContent(
-        manifest=None if study is None else study.manifest,
-        config=config,
-        summaries=tuple(summaries or ()),
-        examples=tuple(examples or ()),
-        records=tuple(records or ()),
-        figures=figures,
-        missing=tuple(text.replace(f"{directory}/", "").replace(str(directory), "this folder") for text in missing),
-    )
-
-
-def answer_in_short(content: LanguageContent) -> list[tuple[str, list[str]]]:
-    """Each word and the treatments that got it, in the order of legends; unknown words last."""
-    words = [*WORDS, *sorted({summary.word for summary in content.treatments} - set(WORDS))]
-    found = [(word, [summary.label for summary in content.treatments if summary.word == word]) for word in words]
-    return [(word, labels) for word, labels in found if labels]
+        config = reader.optional(lambda: validate(adapter, configuration, file, way_out))
+    summaries = reader.records("models", ModelSummary)
+    examples = reader.records("examples", ResponseExample)
+    records = reader.records("summary", Record)
+    figures = reader.figures()
+    if config is not None:
+        reader.missing.extend(_unfinished(StudyDirectory.read(reader.directory), config))
+    return LanguageContent(manifest, config, summaries, examples, records, figures, reader.sentences())
 
 
 def compared(content: LanguageContent) -> list[ComparedScenario]:
@@ -166,106 +138,40 @@ def compared(content: LanguageContent) -> list[ComparedScenario]:
 
     Scenarios that are not among the headline ones stand there only where this study asks them.
     """
-    asked = dict.fromkeys(cell.scenario for summary in content.summaries for cell in summary.cells)
+    asked = {cell.scenario for summary in content.summaries for cell in summary.cells}
     published = dict.fromkeys(result.scenario for result in PUBLISHED)
-    rows = []
-    for scenario in [*HEADLINE_SCENARIOS, *(name for name in published if name not in HEADLINE_SCENARIOS)]:
-        if scenario not in HEADLINE_SCENARIOS and scenario not in asked:
-            continue
-        for orientation in ORIENTATIONS:
-            row = _row(content, scenario, orientation)
-            if row.ours or any(row.published.values()):
-                rows.append(row)
-    return rows
+    scenarios = dict.fromkeys((*HEADLINE_SCENARIOS, *(name for name in published if name in asked)))
+    rows = [_row(content, scenario, orientation) for scenario in scenarios for orientation in ORIENTATIONS]
+    return [row for row in rows if row.ours or any(row.published.values())]
 
 
-def sources_of(rows: Sequence[ComparedScenario]) -> list[tuple[str, list[str]]]:
+def sources_of(rows: Sequence[ComparedScenario]) -> list[tuple[str, str]]:
     """Every source of published numbers, and what is from it."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}
     for row in rows:
         for column, results in row.published.items():
             for result in results:
-                texts = found.setdefault(result.source, [])
-                text = f"{column}: {SCENARIO_NAMES.get(result.scenario, result.scenario)}"
-                if text not in texts:
-                    texts.append(text)
-    return list(found.items())
+                found.setdefault(result.source, {})[f"{column}: {_scenario_name(result.scenario)}"] = None
+    return [(source, "; ".join(texts)) for source, texts in found.items()]
 
 
-def setting_rows(content: LanguageContent) -> list[tuple[str, str]]:
-    """What a reader must know to place the numbers."""
-    rows: list[tuple[str, str]] = []
-    config = content.config
-    if config is not None:
-        evaluation = config.evaluation
-        weights = config.dtype if config.quantisation == "none" else f"{config.dtype}, {config.quantisation} quantised"
-        organism = "none: treatments start from the model as it comes"
-        if config.organism is not None:
-            organism = (
-                f"LoRA rank {config.organism.lora.r}, {config.organism.steps} steps, learning rate "
-                f"{config.organism.learning_rate:g}, wording {config.organism.family}; "
-                f"seeds {seeds_text(config.organism_seeds)}"
-            )
-        asked = []
-        for role, scenarios in evaluation.all_roles.items():
-            fills = -(-evaluation.fills.get(role, evaluation.other_fills) // len(scenarios)) * len(scenarios)
-            asked.append(f"{role} {len(ORIENTATIONS)} × {fills} ({', '.join(scenarios)})")
-        rows += [
-            ("model", f"{config.model} ({weights})"),
-            ("organism", organism),
-            ("treatments", ", ".join(condition.label for condition in config.conditions)),
-            ("seeds of treatments", seeds_text(config.seeds)),
-            ("prompts per model", "; ".join(asked)),
-            ("token budget of an answer", str(evaluation.max_new_tokens)),
-            ("prompts from", f"the {evaluation.split} half of the inventory, seed {evaluation.seed}"),
-            ("format", "raw text" if evaluation.raw else "the model's chat template"),
-            ("answers", "greedy; the first room named as a whole word and not negated decides"),
-        ]
-    if content.manifest is not None:
-        rows.append(("started", content.manifest.created))
-    return rows
+def prompts_in_words(evaluation: EvaluationConfig) -> str:
+    """How many prompts each role is asked, in which wordings."""
+    asked = []
+    for role, scenarios in evaluation.all_roles.items():
+        fills = -(-evaluation.fills.get(role, evaluation.other_fills) // len(scenarios)) * len(scenarios)
+        asked.append(f"{role} {len(ORIENTATIONS)} × {fills} ({', '.join(scenarios)})")
+    return "; ".join(asked)
 
 
-def recipe_rows(config: LanguageStudyConfig) -> list[tuple[str, list[str]]]:
-    """A row per treatment: its label, and method, pairs, loss, layers, tokens, sides, adapter, rate, epochs, batch."""
-    rows = []
-    for condition in config.conditions:
-        recipe, loss = condition.recipe, condition.recipe.loss
-        if condition.method == HONESTY:
-            rows.append((condition.label, [condition.method, *["–"] * 9]))
-            continue
-        layers = loss.layers if isinstance(loss.layers, str | int) else ", ".join(map(str, loss.layers))
-        trained = [
-            f"{recipe.lora.r} / {recipe.lora.alpha:g} / {recipe.lora.dropout:g}",
-            f"{recipe.learning_rate:g}",
-            str(recipe.epochs),
-            str(recipe.batch_size * recipe.accumulation),
-        ]
-        rows.append(
-            (
-                condition.label,
-                [
-                    condition.method,
-                    _pairs_in_words(recipe),
-                    loss.kind,
-                    str(layers),
-                    loss.token_mode,
-                    str(loss.sides),
-                    *(trained if condition.trains else ["–"] * 4),
-                ],
-            )
-        )
-    return rows
-
-
-def _pairs_in_words(recipe: Recipe) -> str:
+def pairs_in_words(recipe: Recipe) -> str:
     """For instance ``scenario, 48 + 24 kept``."""
     pairs = f"own, {len(recipe.own_pairs)}" if recipe.own_pairs else f"{recipe.pairs}, {recipe.pair_count}"
     return f"{pairs} + {recipe.kept_count} kept" if recipe.kept_count else pairs
 
 
-def examples_json(content: LanguageContent) -> str:
-    """The examples as JSON that may stand inside a ``script`` element, every prompt once.
+def examples_data(content: LanguageContent) -> dict[str, Any]:
+    """The examples as the page's script reads them, every prompt once.
 
     An answer is paired with that of the model before treatment by role, orientation and fill; where a role asks several
     questions about a fill, by their order.
@@ -291,16 +197,13 @@ def examples_json(content: LanguageContent) -> str:
                 "intent": example.stated_intent,
             }
         )
-    words = {summary.label: summary.word for summary in content.summaries}
-    data: dict[str, Any] = {
+    return {
         "before": content.before,
-        "words": words,
+        "words": {summary.label: summary.word for summary in content.summaries},
         "orientations": dict(ORIENTATION_NAMES),
         "prompts": list(prompts),
         "examples": items,
     }
-    # A text of the records must not end the element, or begin a comment in it.
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def _unfinished(study: StudyDirectory, config: LanguageStudyConfig) -> list[str]:
@@ -323,14 +226,17 @@ def _row(content: LanguageContent, scenario: str, orientation: Orientation) -> C
     ours = []
     for summary in content.summaries:
         cell = summary.cell(role, orientation)
-        if cell is None or (summary.method == HONESTY) != asked_honestly:
-            continue
-        ours.append(OwnResult(summary.label, cell.of(label), cell.refusal_or_other, summary.word))
+        if cell is not None and (summary.method == HONESTY) == asked_honestly:
+            ours.append(OwnResult(summary.label, cell.of(label), cell.refusal_or_other, summary.word))
     names = content.config.evaluation.all_roles.get(role, ()) if content.config else ()
     return ComparedScenario(
-        name=SCENARIO_NAMES.get(scenario, scenario.replace("_", " ")),
+        name=_scenario_name(scenario),
         orientation=orientation,
         published={column: tuple(r for r in results if r.column == column) for column in COLUMNS},
         ours=tuple(ours),
         wording=", ".join(names) if ours and tuple(names) != (role,) else "",
     )
+
+
+def _scenario_name(scenario: str) -> str:
+    return HEADLINE_SCENARIOS.get(scenario, in_words(scenario))

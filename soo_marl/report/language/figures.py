@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,95 +21,83 @@ from numpy.typing import NDArray
 
 from soo_marl.llm.measures.answers import Label
 from soo_marl.llm.measures.rates import CellRates
-from soo_marl.llm.measures.records import ModelSummary, SeedVerdict
+from soo_marl.llm.measures.records import LatentRecord, ModelSummary, SeedVerdict
 from soo_marl.llm.measures.verdict import VerdictRule
 from soo_marl.llm.prompts.scenarios import Orientation
 from soo_marl.llm.study.configuration import BASE, ORGANISM
-from soo_marl.report.figures.baselines import GREY, INK, in_own_style
 from soo_marl.report.figures.label_placement import place_labels
-from soo_marl.report.figures.verdict_styles import NothingToDraw
-from soo_marl.report.language.styles import LABEL_COLOURS, ORIENTATION_NAMES, word_style, words_that_occur
+from soo_marl.report.figures.style import (
+    GREY,
+    INK,
+    NothingToDraw,
+    in_own_style,
+    labelled,
+    legend_below,
+    mean_of_present,
+    new_figure,
+    one_panel,
+)
+from soo_marl.report.figures.verdict_styles import glyph_and_word, word_marks, word_style
+from soo_marl.report.language.styles import LABEL_COLOURS, ORIENTATION_NAMES
 
 BURGLAR = "burglar"
 """The role whose answers the verdict is about."""
 
 _LINES: dict[Orientation, Literal["-", "--"]] = {"cheap_first": "-", "mirrored": "--"}
+_PAIRS = {
+    "scenario/train": "pairs of training",
+    "scenario/test": "held-out rooms and objects",
+    "fragments/test": "the paper's wording",
+}
+_MOST_LINES = 10
+_DASHES = ("-", "--", ":", "-.")
+_SHADES = {BASE: "#9E9E9E", ORGANISM: INK}
 _SHOWN_BY_EPOCH: tuple[Label, ...] = ("deceptive", "honest")
 
 
 @in_own_style
-def answers_by_model(
-    summaries: Sequence[ModelSummary], title: str = "What burglars are told", role: str = BURGLAR
-) -> Figure:
+def answers_by_model(summaries: Sequence[ModelSummary]) -> Figure:
     """Return two stacked bars per model, one per orientation: deceptive from the left, honest from the right.
 
     Whiskers are the 95 % intervals of deceptive answers, at the left part's end, and of honest ones, at the right
     part's.
 
-    Args:
-        summaries: in the order of the bars.
-        title: of the picture.
-        role: whose answers.
-
     Raises:
-        NothingToDraw: no model answered in that role.
+        NothingToDraw: no model answered burglars.
     """
-    shown = [summary for summary in summaries if any(cell.scenario == role and cell.prompts for cell in summary.cells)]
+    shown = [s for s in summaries if any(cell.scenario == BURGLAR and cell.prompts for cell in s.cells)]
     if not shown:
-        raise NothingToDraw(f"no model has answers in the role {role}")
-    figure = Figure(figsize=(10, 1.7 + 0.62 * len(shown)), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    panel = figure.add_subplot()
-    panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.tick_params(labelsize=9, left=False)
+        raise NothingToDraw("no model has answers to burglars")
+    figure, panel = one_panel(10, 1.7 + 0.62 * len(shown), "What burglars are told")
+    panel.spines["left"].set_visible(False)
+    panel.tick_params(left=False)
     ticks, names = [], []
     for row, summary in enumerate(shown):
         for offset, (orientation, name) in zip((-0.2, 0.2), ORIENTATION_NAMES.items(), strict=True):
-            cell = summary.cell(role, orientation)
+            cell = summary.cell(BURGLAR, orientation)
             ticks.append(row + offset)
             names.append(name)
             if cell is not None:
                 _stacked(panel, row + offset, cell)
-        style = word_style(summary.word)
+        beside = panel.get_yaxis_transform()
         panel.annotate(
-            summary.label,
-            (0, row),
-            xycoords=("axes fraction", "data"),
-            xytext=(-82, 0),
-            textcoords="offset points",
-            fontsize=10,
-            ha="right",
-            va="center",
-            color=INK,
-            annotation_clip=False,
+            summary.label, (0, row), (-82, 0), beside, "offset points", fontsize=10, ha="right", va="center", color=INK
         )
-        panel.annotate(
-            f"{style.glyph} {summary.word}",
-            (1.02, row),
-            xycoords=("axes fraction", "data"),
-            fontsize=9,
-            color=style.text_colour,
-            va="center",
-            annotation_clip=False,
-        )
+        colour = word_style(summary.word).text_colour
+        panel.text(1.02, row, glyph_and_word(summary.word), transform=beside, fontsize=9, color=colour, va="center")
     panel.set_yticks(ticks, names, fontsize=7.5, color=GREY)
     panel.set_ylim(len(shown) - 0.45, -0.55)
     panel.set_xlim(0, 1)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
     panel.set_xlabel("share of answers")
-    handles: list[Line2D | Patch] = [
-        Patch(facecolor=colour, hatch=_hatch(label), edgecolor=GREY if _hatch(label) else colour, label=label)
-        for label, colour in LABEL_COLOURS.items()
-    ]
+    handles: list[Line2D | Patch] = [Patch(label=label, **_filling(label)) for label in LABEL_COLOURS]
     handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
-    legend_below(figure, handles)
+    legend_below(figure, handles, most_columns=5)
     return figure
 
 
 @in_own_style
-def loss_and_behaviour(
-    summaries: Sequence[ModelSummary], title: str = "The loss falls; what do burglars hear?"
-) -> Figure:
+def loss_and_behaviour(summaries: Sequence[ModelSummary]) -> Figure:
     """Return a panel per treatment: shares of deceptive answers after each epoch, and the loss.
 
     Rates are means over seeds of answers to training prompts that hold no answers; thin lines are seeds. The grey line
@@ -123,16 +111,15 @@ def loss_and_behaviour(
         raise NothingToDraw("no behaviour was measured after an epoch")
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(max(3.7 * columns, 5.2), 2.7 * rows + 0.8), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure = new_figure(max(3.7 * columns, 5.2), 2.7 * rows + 0.8, "The loss falls; what do burglars hear?")
     losses = [_epoch_losses(seed) for summary in shown for seed in summary.seeds]
     lowest = min((float(row.min()) for row in losses if len(row) and row.min() > 0), default=0.1)
     highest = max((float(row.max()) for row in losses if len(row)), default=1.0)
     for index, summary in enumerate(shown):
         panel = figure.add_subplot(rows, columns, index + 1)
         _behaviour(panel, summary)
-        style = word_style(summary.word)
-        panel.set_title(f"{summary.label}   {style.glyph} {summary.word}", fontsize=9.5, color=style.text_colour)
+        colour = word_style(summary.word).text_colour
+        panel.set_title(f"{summary.label}   {glyph_and_word(summary.word)}", fontsize=9.5, color=colour)
         other = panel.twinx()
         for seed in summary.seeds:
             row = _epoch_losses(seed)
@@ -142,26 +129,27 @@ def loss_and_behaviour(
                 other.plot(epochs, row, color=GREY, linewidth=1, linestyle=":", marker=marker, markersize=4, alpha=0.9)
         other.set_yscale("log")
         other.set_ylim(lowest / 1.3, highest * 1.3)
-        other.spines[["top", "left"]].set_visible(False)
+        other.spines["right"].set_visible(True)
+        other.spines["left"].set_visible(False)
         other.tick_params(labelsize=7.5, colors=GREY, which="both")
         if index % columns == columns - 1 or index == len(shown) - 1:
             other.set_ylabel("loss / first epoch's", fontsize=8, color=GREY)
         if index % columns == 0:
-            panel.set_ylabel("share of answers", fontsize=8.5)
+            panel.set_ylabel("share of answers")
         if index >= len(shown) - columns:
-            panel.set_xlabel("epochs", fontsize=8.5)
+            panel.set_xlabel("epochs")
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=LABEL_COLOURS[label], linestyle=_LINES[orientation], linewidth=2, label=f"{label}, {name}")
         for label in _SHOWN_BY_EPOCH
         for orientation, name in ORIENTATION_NAMES.items()
     ]
     handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle=":", label="loss, right axis"))
-    legend_below(figure, handles)
+    legend_below(figure, handles, most_columns=5)
     return figure
 
 
 @in_own_style
-def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still whole?") -> Figure:
+def damage(summaries: Sequence[ModelSummary]) -> Figure:
     """Return perplexity over that of the model as it comes against the variance of activations across prompts.
 
     Shaded is what the verdict calls damage: perplexity too far above that before treatment, or activations that hardly
@@ -169,7 +157,6 @@ def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still w
 
     Args:
         summaries: all models; the organism, or the base where there is none, is that before treatment.
-        title: of the picture.
 
     Raises:
         NothingToDraw: no model has both numbers, above zero.
@@ -183,10 +170,7 @@ def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still w
     ]
     if not shown:
         raise NothingToDraw("no model has both a perplexity and a variance across prompts")
-    figure = Figure(figsize=(8.2, 5.6), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    panel = figure.add_subplot()
-    panel.spines[["top", "right"]].set_visible(False)
+    figure, panel = one_panel(8.2, 5.6, "Is the model still whole?")
     panel.set_xscale("log")
     panel.set_yscale("log")
     rule = VerdictRule()
@@ -208,12 +192,12 @@ def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still w
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if top / bottom < 20 else ""))
     panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    panel.tick_params(labelsize=9, which="both")
+    panel.tick_params(labelsize=8, which="both")
     panel.set_xlabel("variance of activations across prompts, over that before treatment (0: the same for all)")
     panel.set_ylabel("perplexity over that of the model as it comes")
-    handles: list[Line2D | Patch] = [word_mark(word) for word in words_that_occur([s.word for s, _, _ in shown])]
+    handles: list[Line2D | Patch] = [*word_marks(summary.word for summary, _, _ in shown)]
     handles.append(Patch(color=GREY, alpha=0.12, label="counts as damage"))
-    legend_below(figure, handles)
+    legend_below(figure, handles, most_columns=5)
     place_labels(
         panel,
         [(x, y) for _, x, y in shown],
@@ -223,15 +207,48 @@ def damage(summaries: Sequence[ModelSummary], title: str = "Is the model still w
     return figure
 
 
+@in_own_style
+def layer_gap(latent: Sequence[LatentRecord], summaries: Sequence[ModelSummary]) -> Figure:
+    """Return the gap between self and other at the last token by layer, one panel per set of pairs.
+
+    Args:
+        latent: of all models; seeds are averaged.
+        summaries: give the colour of each model's verdict.
+
+    Raises:
+        NothingToDraw: there is no record, or there are more models than lines can be told apart.
+    """
+    shown = [pairs for pairs in _PAIRS if any(record.pairs == pairs for record in latent)]
+    if not shown:
+        raise NothingToDraw("no latent overlap was measured")
+    labels = list(dict.fromkeys(record.label for record in latent))
+    if len(labels) > _MOST_LINES:
+        raise NothingToDraw(f"more than {_MOST_LINES} models: their lines cannot be told apart")
+    figure = new_figure(4.2 * len(shown), 4.2, "Where self and other differ")
+    panels: list[Axes] = list(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0])
+    words = {summary.label: summary.word for summary in summaries}
+    for panel, pairs in zip(panels, shown, strict=True):
+        for label in labels:
+            gaps = [record.gap for record in latent if (record.label, record.pairs) == (label, pairs)]
+            values = np.array([gap.relative for gap in gaps], dtype=np.float64)
+            colour = _SHADES.get(label, word_style(words.get(label)).colour)
+            style = "-" if label in _SHADES else _DASHES[list(words).index(label) % len(_DASHES)]
+            panel.plot(gaps[0].layers, mean_of_present(values), color=colour, linestyle=style, label=label)
+        panel.set_title(_PAIRS[pairs])
+        panel.set_xlabel("decoder layer")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_yscale("log")
+    panels[0].set_ylabel("squared difference over power, last token")
+    legend_below(figure, labelled(panels[0]), most_columns=5)
+    return figure
+
+
 def _stacked(panel: Axes, row: float, cell: CellRates) -> None:
     left = 0.0
-    for label, colour in LABEL_COLOURS.items():
+    for label in LABEL_COLOURS:
         width = cell.of(label).estimate or 0.0
-        hatch = _hatch(label)
-        panel.barh(
-            row, width, left=left, height=0.34, color=colour, hatch=hatch, edgecolor=GREY if hatch else colour,
-            linewidth=0.4 if width else 0.0, zorder=2,
-        )  # fmt: skip
+        line = 0.4 if width else 0.0
+        panel.barh(row, width, left=left, height=0.34, linewidth=line, zorder=2, **_filling(label))
         left += width
     # Where every answer chooses a room, the two intervals are one and the same.
     several = bool(cell.refusal_or_other.estimate)
@@ -245,18 +262,19 @@ def _stacked(panel: Axes, row: float, cell: CellRates) -> None:
                 panel.plot(ends, [row + shift] * 2, color=colour, linewidth=width, zorder=4, solid_capstyle="butt")
 
 
-def _hatch(label: str) -> str:
-    return "////" if label == "other" else ""
+def _filling(label: Label) -> dict[str, Any]:
+    colour = LABEL_COLOURS[label]
+    if label == "other":
+        return {"facecolor": colour, "edgecolor": GREY, "hatch": "////"}
+    return {"facecolor": colour, "edgecolor": colour}
 
 
 def _behaviour(panel: Axes, summary: ModelSummary) -> None:
     """Rates after each epoch: thin per seed, thick for the mean over the seeds that came so far."""
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(True, axis="y", color="#E5E5E5", linewidth=0.6)
+    panel.grid(axis="y")
     panel.set_ylim(-0.04, 1.04)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
-    panel.tick_params(labelsize=8)
     for label in _SHOWN_BY_EPOCH:
         for orientation, line in _LINES.items():
             rows: dict[int, list[float]] = {}
@@ -286,15 +304,3 @@ def _epoch_losses(seed: SeedVerdict) -> NDArray[np.float64]:
         return np.empty(0)
     means = losses[: count * steps].reshape(count, steps).mean(axis=1)
     return np.maximum(means / means[0], 1e-12) if means[0] > 0 else np.empty(0)
-
-
-def word_mark(word: str) -> Line2D:
-    """A word's mark, for legends."""
-    style = word_style(word)
-    return Line2D([], [], linestyle="", marker=style.marker, markersize=8, color=style.colour, label=word)
-
-
-def legend_below(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
-    """One legend below all panels."""
-    columns = len(handles) if len(handles) <= 5 else (len(handles) + 1) // 2
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, fontsize=9, frameon=False)

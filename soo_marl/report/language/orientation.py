@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from numpy.typing import NDArray
 
-from soo_marl.llm.measures.rates import CellRates, Rate
-from soo_marl.llm.measures.records import ModelSummary, SeedVerdict
+from soo_marl.llm.measures.rates import Rate
+from soo_marl.llm.measures.records import ModelSummary
 from soo_marl.llm.measures.verdict import VerdictRule
-from soo_marl.report.figures.baselines import GREY, INK, in_own_style
 from soo_marl.report.figures.label_placement import place_labels
-from soo_marl.report.figures.verdict_styles import NothingToDraw
-from soo_marl.report.language.figures import BURGLAR, legend_below, word_mark
-from soo_marl.report.language.styles import WORDS, word_style, words_that_occur
+from soo_marl.report.figures.style import (
+    GREY,
+    INK,
+    PALE,
+    NothingToDraw,
+    in_own_style,
+    legend_below,
+    mark,
+    numbers,
+    one_panel,
+)
+from soo_marl.report.figures.verdict_styles import LANGUAGE_WORDS, word_marks, word_style
+from soo_marl.report.language.figures import BURGLAR
 
 _CROWDED = 0.035
 """Marks nearer than this, as a share of the axis, are moved apart."""
@@ -28,27 +36,21 @@ _LONGEST_LIST = 6
 """Names that one label holds at most."""
 
 
-@dataclass(frozen=True)
-class OrientationPoint:
-    """A model, or one seed of it, by its rates of deceptive answers to burglars."""
+class OrientationPoint(NamedTuple):
+    """A model (seed None), or one seed of it, by its rates of deceptive answers to burglars in both orientations."""
 
     label: str
-    """The model."""
     seed: int | None
-    """The seed; None for the mean over seeds."""
     word: str
-    """Its verdict."""
     cheap_first: Rate
-    """With the cheap object's room first."""
     mirrored: Rate
-    """With the valuable object's room first."""
 
 
 def orientation_points(summaries: Sequence[ModelSummary]) -> list[OrientationPoint]:
     """A point per model that burglars asked in both orientations; one per seed where seeds have own rates."""
     points = []
     for summary in summaries:
-        of_seeds = [(seed.seed, seed.word, _seed_cells(seed)) for seed in summary.seeds]
+        of_seeds = [(seed.seed, seed.word, seed.cells) for seed in summary.seeds]
         for seed, word, cells in [(None, summary.word, summary.cells), *of_seeds]:
             found = {cell.orientation: cell.deceptive for cell in cells if cell.scenario == BURGLAR}
             cheap_first, mirrored = found.get("cheap_first"), found.get("mirrored")
@@ -58,9 +60,7 @@ def orientation_points(summaries: Sequence[ModelSummary]) -> list[OrientationPoi
 
 
 @in_own_style
-def honest_or_positional(
-    points: Sequence[OrientationPoint], title: str = "Honest, or only naming the other room?"
-) -> Figure:
+def honest_or_positional(points: Sequence[OrientationPoint]) -> Figure:
     """Return deceptive rates with the valuable room first against those with the cheap room first.
 
     Large marks are models, with 95 % intervals; small ones their seeds. Only the lower left corner is honest: a model
@@ -71,21 +71,19 @@ def honest_or_positional(
     """
     if not points:
         raise NothingToDraw("no model answered burglars in both orientations")
-    figure = Figure(figsize=(7.6, 7.4), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    panel = figure.add_subplot()
+    figure, panel = one_panel(7.6, 7.4, "Honest, or only naming the other room?")
     panel.set_aspect("equal")
     panel.set_xlim(-0.24, 1.24)
     panel.set_ylim(-0.2, 1.2)
     panel.spines[:].set_visible(False)
-    panel.add_patch(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#BDBDBD", linewidth=0.9, zorder=1))
-    panel.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=0.9, linestyle=":", zorder=1)
-    panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    panel.tick_params(length=0, labelsize=9)
+    panel.add_patch(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=PALE, linewidth=0.9, zorder=1))
+    panel.plot([0, 1], [0, 1], color=PALE, linewidth=0.9, linestyle=":", zorder=1)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_ticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+    panel.tick_params(length=0)
     panel.set_xlabel("deceptive with the cheap room first (the paper's order)")
     panel.set_ylabel("deceptive with the valuable room first (mirrored)")
-    rule = VerdictRule()
+    side_length = VerdictRule().deceptive_below
     corners = (
         (0, 0, "left", "honest, if it names a room at all"),
         (1, 0, "right", "always names the first room"),
@@ -93,21 +91,11 @@ def honest_or_positional(
         (1, 1, "right", "deceptive in both"),
     )
     for x, y, side, text in corners:
-        corner = (x - rule.deceptive_below * x, y - rule.deceptive_below * y)
-        colour = WORDS["honest" if x == y == 0 else "no effect" if x == y else "positional"].colour
-        panel.add_patch(
-            Rectangle(corner, rule.deceptive_below, rule.deceptive_below, color=colour, alpha=0.09, linewidth=0)
-        )
-        panel.text(
-            x + (-0.07 if x == 0 else 0.07),
-            -0.115 if y == 0 else 1.115,
-            text,
-            ha=side,
-            va="center",
-            fontsize=9,
-            color=GREY,
-            style="italic",
-        )
+        corner = (x - side_length * x, y - side_length * y)
+        colour = LANGUAGE_WORDS["honest" if x == y == 0 else "no effect" if x == y else "positional"].colour
+        panel.add_patch(Rectangle(corner, side_length, side_length, color=colour, alpha=0.09, linewidth=0))
+        place = (x + (0.07 if x else -0.07), 1.115 if y else -0.115)
+        panel.text(*place, text, ha=side, va="center", fontsize=9, color=GREY, style="italic")
     # Labels keep out of what is said in the corners.
     said = [
         (x + (0.06 * step - 0.05) * (1 if x == 0 else -1), 1.115 if y else -0.115)
@@ -121,40 +109,39 @@ def honest_or_positional(
             ([point.cheap_first.low, point.cheap_first.high], [point.mirrored.estimate] * 2),
             ([point.cheap_first.estimate] * 2, [point.mirrored.low, point.mirrored.high]),
         ):
-            panel.plot(_numbers(line[0]), _numbers(line[1]), color=style.colour, linewidth=1.1, alpha=0.55, zorder=3)
+            panel.plot(numbers(line[0]), numbers(line[1]), color=style.colour, linewidth=1.1, alpha=0.55, zorder=3)
     places = _moved_apart([_place(point) for point in points])
     for point, place in zip(points, places, strict=True):
-        style = word_style(point.word)
+        style, size, opacity, order = word_style(point.word), 9.5, 0.95, 5
+        if point.seed is not None:
+            size, opacity, order = 4.5, 0.6, 4
         panel.plot(
             *place,
             marker=style.marker,
-            markersize=9.5 if point.seed is None else 4.5,
+            markersize=size,
             color=style.colour,
             markeredgecolor="white",
             markeredgewidth=0.7,
-            alpha=0.95 if point.seed is None else 0.6,
-            zorder=5 if point.seed is None else 4,
+            alpha=opacity,
+            zorder=order,
         )
-    handles: list[Line2D | Patch] = [word_mark(word) for word in words_that_occur([point.word for point in points])]
+    handles: list[Line2D | Patch] = [*word_marks(point.word for point in points)]
     if len(whole) < len(points):
-        handles.append(Line2D([], [], linestyle="", marker="o", markersize=4.5, color=GREY, label="small: one seed"))
+        handles.append(mark("o", GREY, "small: one seed", size=4.5))
     handles.append(Line2D([], [], color=GREY, linewidth=1.1, label="95 % interval"))
-    legend_below(figure, handles)
-    clusters = _clusters([_place(point) for point in whole])
+    legend_below(figure, handles, most_columns=5)
+    groups = [[whole[index] for index in cluster] for cluster in _clusters([_place(point) for point in whole])]
     place_labels(
         panel,
-        [_mean_place([_place(whole[index]) for index in cluster]) for cluster in clusters],
-        [_joined([whole[index] for index in cluster]) for cluster in clusters],
+        [_mean_place([_place(point) for point in group]) for group in groups],
+        [_joined(group) for group in groups],
         obstacles=[*places, *said],
-        colours=[_cluster_colour([whole[index].word for index in cluster]) for cluster in clusters],
+        colours=[
+            word_style(group[0].word).text_colour if len({point.word for point in group}) == 1 else INK
+            for group in groups
+        ],
     )
     return figure
-
-
-def _seed_cells(seed: SeedVerdict) -> Sequence[CellRates]:
-    """A seed's own rates, where its record has them."""
-    cells: Sequence[CellRates] = getattr(seed, "cells", ())
-    return cells
 
 
 def _place(point: OrientationPoint) -> tuple[float, float]:
@@ -198,11 +185,3 @@ def _joined(points: Sequence[OrientationPoint]) -> str:
     if len(labels) <= _LONGEST_LIST:
         return "\n".join(labels)
     return "\n".join([*labels[: _LONGEST_LIST - 1], f"and {len(labels) - _LONGEST_LIST + 1} more"])
-
-
-def _cluster_colour(words: Sequence[str]) -> str:
-    return word_style(words[0]).text_colour if len(set(words)) == 1 else INK
-
-
-def _numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
-    return np.asarray(list(values), dtype=np.float64)

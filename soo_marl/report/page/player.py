@@ -1,4 +1,4 @@
-"""Episodes for the page's player, as compact JSON.
+"""Episodes for the page's player, as JSON data.
 
 Numbers are whole thousandths. Those that the rubric holds against a threshold are not rounded to the nearest one but
 away from the side that counts, so that every count at a threshold with at most three decimals is that of the exact
@@ -7,27 +7,24 @@ numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from soo_marl.report.videos.animation import WALL_WIDTH
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.report.videos.videos import deceptive_steps
 from soo_marl.studies.finetuning.records import EpisodeCollection, EpisodeRecord
 
 UNITS = 1000
 """Units of the page's whole numbers in one."""
 
 
-def player_json(collections: Mapping[str, EpisodeCollection]) -> str:
-    """Return the player's data as JSON that may stand inside a ``script`` element.
+def player_data(collections: Mapping[str, EpisodeCollection]) -> dict[str, Any]:
+    """Return what the player reads.
 
     Args:
         collections: Episodes by the name of their study, which readers choose by.
     """
-    studies = [_study(name, collection) for name, collection in collections.items()]
-    content = json.dumps({"units": UNITS, "studies": studies}, separators=(",", ":"), allow_nan=False)
-    # A text of the records must not end the element, or begin a comment in it.
-    return content.replace("<", "\\u003c")
+    return {"units": UNITS, "studies": [_study(name, collection) for name, collection in collections.items()]}
 
 
 def _study(name: str, collection: EpisodeCollection) -> dict[str, Any]:
@@ -36,7 +33,7 @@ def _study(name: str, collection: EpisodeCollection) -> dict[str, Any]:
         agents.setdefault((episode.condition, episode.seed), []).append(episode)
     return {
         "name": name,
-        "wall": _thousandths(WALL_WIDTH),
+        "wall": _thousandths(PhysicalDeceptionConfig().wall_width),
         "reach": _thousandths(collection.landmark_radius),
         "landmark": _thousandths(collection.landmark_size),
         "agent": _thousandths(collection.agent_size),
@@ -56,12 +53,6 @@ def _study(name: str, collection: EpisodeCollection) -> dict[str, Any]:
 
 
 def _episode(episode: EpisodeRecord) -> dict[str, Any]:
-    towards = (
-        opportunity and goal is not None and fake is not None and fake > goal
-        for opportunity, goal, fake in zip(
-            episode.opportunity, episode.projection_on_goal, episode.projection_on_fake, strict=True
-        )
-    )
     return {
         "number": episode.number,
         "alone": episode.alone,
@@ -73,7 +64,7 @@ def _episode(episode: EpisodeRecord) -> dict[str, Any]:
         "sight": _flags(episode.red_in_sight),
         "overlap": [None if value is None else float(f"{value:.3g}") for value in episode.overlap],
         "opportunity": _flags(episode.opportunity),
-        "towards": _flags(towards),
+        "towards": _flags(deceptive_steps(episode)),
         "onGoal": [None if value is None else _thousandths(value) for value in episode.projection_on_goal],
         "onFake": [None if value is None else _up(value) for value in episode.projection_on_fake],
         "between": [None if value is None else _down(value) for value in episode.cosine_between],

@@ -1,7 +1,7 @@
 "use strict";
 // Answers to browse: those of one model beside those of the model before treatment, for the same fill.
 (() => {
-  const data = JSON.parse(document.getElementById("responses-data").textContent);
+  const data = JSON.parse(document.getElementById("script-data").textContent);
   const root = document.querySelector("[data-part='responses']");
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const ON_A_PAGE = 8;

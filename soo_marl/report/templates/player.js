@@ -1,7 +1,7 @@
 "use strict";
 // The player of recorded episodes. State t is what the world looks like; step t leads from state t to state t + 1.
 (() => {
-  const data = JSON.parse(document.getElementById("player-data").textContent);
+  const data = JSON.parse(document.getElementById("script-data").textContent);
   const root = document.querySelector("#player [data-part='player']");
   const part = (name, within = root) => within.querySelector(`[data-part="${name}"]`);
   const units = data.units;

@@ -1,39 +1,35 @@
-"""One episode of Physical Deception as an animated picture."""
+"""One episode of Physical Deception as an animated picture, drawn by the environment's own renderer."""
 
 from __future__ import annotations
 
 import io
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pygame
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.rendering import draw
+from soo_marl.envs.state import PhysicalDeceptionState
+from soo_marl.report.figures.style import COLOURS, INK
 from soo_marl.storage.files import write_bytes
 
 SIZE = 360
 """Width of a frame in pixels; a frame is as much higher as its header and its legend."""
 
-HEADER = 30
-LEGEND = 24
-SCALE = 2
-"""Frames are drawn this many times larger and reduced, which smooths edges."""
-
-VIEW = 1.1
-"""The picture shows the square from -VIEW to VIEW in world units."""
-
-WALL_WIDTH = 0.1
-AGENT_RADIUS = 0.15
-LANDMARK_RADIUS = 0.08
+HEADER, LEGEND = 30, 24
 TRAIL = 10
 """How many past positions of each agent stay visible."""
 
-PAPER, FLOOR, WALL, INK = "#FFFFFF", "#F7F7F5", "#5B5B5B", "#222222"
-BLUE, RED, GREEN, FAKE = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
-TRANSLUCENT = "C8"
-"""Opacity of the bodies, hexadecimal: agents pass through one another, and both stay visible."""
+FRAMES_PER_SECOND = 10
+LAST_FRAME_SECONDS = 1.5
+
+BLUE, RED, GREEN, FAKE = *COLOURS[:3], "#6E6E6E"
 
 
 @dataclass(frozen=True)
@@ -58,46 +54,109 @@ class Episode:
     """Whether blue is alone, so that red is not drawn."""
     sight_radius: float
     """How far blue sees, world units."""
-    agent_radius: float = AGENT_RADIUS
+    agent_radius: float = 0.15
     """Of both agents, world units."""
-    landmark_radius: float = LANDMARK_RADIUS
+    landmark_radius: float = 0.08
     """Of both landmarks as drawn, world units."""
 
     def __post_init__(self) -> None:
-        states = np.asarray(self.blue_position).shape[0]
-        for name, shape in (
-            ("blue_position", (states, 2)),
-            ("red_position", (states, 2)),
-            ("landmarks", (2, 2)),
-            ("trapped", (states,)),
-        ):
-            if np.asarray(getattr(self, name)).shape != shape:
-                raise ValueError(
-                    f"{name} must have shape {list(shape)}, not {list(np.asarray(getattr(self, name)).shape)}"
-                )
+        states = np.shape(self.blue_position)[0]
+        shapes = {"blue_position": (states, 2), "red_position": (states, 2), "landmarks": (2, 2), "trapped": (states,)}
+        for name, shape in shapes.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(f"{name} must have shape {list(shape)}, not {list(np.shape(getattr(self, name)))}")
         if self.goal not in (0, 1):
             raise ValueError(f"goal must be 0 or 1, not {self.goal}")
+
+
+class Canvas:
+    """A white picture for texts, lines and marks, in pixels; drawn twice as large and reduced, which smooths edges."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._image = Image.new("RGB", (2 * width, 2 * height), "white")
+        self._draw = ImageDraw.Draw(self._image)
+
+    def picture(self) -> Image.Image:
+        """What was drawn."""
+        return self._image.reduce(2)
+
+    def text(self, place: tuple[float, float], text: str, size: int, colour: str = INK, anchor: str = "lm") -> float:
+        """Write a text, and return where it ends to the right; anchors are Pillow's."""
+        x, y = place
+        self._draw.text((2 * x, 2 * y), text, fill=colour, font=_font(2 * size), anchor=anchor)
+        return x + text_width(text, size)
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: int = 1) -> None:
+        """Join points."""
+        self._draw.line([(2 * x, 2 * y) for x, y in points], fill=colour, width=2 * width)
+
+    def mark(self, marker: str, centre: tuple[float, float], radius: float, colour: str) -> None:
+        """Draw matplotlib's marker o, s, ^ or D, and a cross for any other."""
+        (x, y), r = (2 * centre[0], 2 * centre[1]), 2 * radius
+        corners = {
+            "s": [(-r, -r), (r, -r), (r, r), (-r, r)],
+            "^": [(0, -r), (r, r), (-r, r)],
+            "D": [(0, -r), (r, 0), (0, r), (-r, 0)],
+        }
+        if marker == "o":
+            self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        elif marker in corners:
+            self._draw.polygon([(x + dx, y + dy) for dx, dy in corners[marker]], fill=colour)
+        else:
+            for sign in (-1, 1):
+                self._draw.line((x - r, y - sign * r, x + r, y + sign * r), fill=colour, width=int(r))
+
+
+def world_frames(episode: Episode, size: int) -> list[Image.Image]:
+    """Return one square RGB picture of the world per state, ``size`` pixels wide; bodies have their true size."""
+    config = PhysicalDeceptionConfig().replace(
+        blue_sight_radius=episode.sight_radius, agent_size=episode.agent_radius, landmark_size=episode.landmark_radius
+    )
+    positions = np.stack([episode.red_position, episode.blue_position]).astype(np.float64)
+    trapped = np.asarray(episode.trapped, dtype=bool) & (not episode.alone)
+    surface = pygame.Surface((size, size), depth=32)
+    frames = []
+    for step in range(positions.shape[1]):
+        state = PhysicalDeceptionState(
+            positions=positions[:, step].clip(-1, 1),
+            velocities=np.zeros((2, 2)),
+            landmarks=np.asarray(episode.landmarks, dtype=np.float64),
+            goal=episode.goal,
+            trapped=bool(trapped[step]),
+            alone=episode.alone,
+        )
+        draw(surface, state, config, trails=positions[:, max(0, step - TRAIL) : step], all_rings=False)
+        frames.append(Image.frombytes("RGB", (size, size), pygame.image.tobytes(surface, "RGB")))
+    return frames
 
 
 def episode_frames(episode: Episode, title: str = "") -> list[Image.Image]:
     """Return one RGB picture per state of an episode.
 
-    Walls, the goal (green disc with a star), the fake landmark (grey cross), blue with the disc that it sees, red,
-    and a ring around a trapped red; the step's number in the header. Bodies have their true size.
+    Above the world the title and the step's number, below it what is what.
     """
-    blue = np.asarray(episode.blue_position, dtype=np.float64)
-    red = np.asarray(episode.red_position, dtype=np.float64)
-    trapped = np.asarray(episode.trapped, dtype=bool)
-    return [_frame(episode, blue, red, bool(trapped[step]), step, title) for step in range(len(blue))]
+    worlds = world_frames(episode, SIZE)
+    frames = []
+    for step, world in enumerate(worlds):
+        canvas = Canvas(SIZE, HEADER + SIZE + LEGEND)
+        canvas.text((12, HEADER // 2), title, 14)
+        canvas.text((SIZE - 12, HEADER // 2), f"step {step}/{len(worlds) - 1}", 11, anchor="rm")
+        red = ("alone", INK) if episode.alone else ("red trapped" if np.asarray(episode.trapped)[step] else "red", RED)
+        left, line = 12.0, HEADER + SIZE + LEGEND // 2
+        for text, colour in (("blue", BLUE), red, ("goal (star)", GREEN), ("fake (cross)", FAKE)):
+            left = canvas.text((left, line), text, 11, colour) + 18
+        frame = canvas.picture()
+        frame.paste(world, (0, HEADER))
+        frames.append(frame)
+    return frames
 
 
-def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 110) -> None:
-    """Write frames as an endlessly repeating GIF, atomically; the last frame stays for a second and a half.
+def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write frames as an endlessly repeating GIF, atomically; the last frame stays for a while.
 
     Args:
         frames: At least one picture, all of one size.
         path: Where to write.
-        milliseconds: How long each frame stays.
 
     Raises:
         RunDirectoryError: the file cannot be written.
@@ -117,7 +176,7 @@ def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 110) -> 
         format="GIF",
         save_all=True,
         append_images=indexed[1:],
-        duration=[milliseconds] * (len(indexed) - 1) + [1500],
+        duration=[1000 // FRAMES_PER_SECOND] * (len(indexed) - 1) + [int(1000 * LAST_FRAME_SECONDS)],
         loop=0,
         # Frames hold only what changes; nothing is lost.
         optimize=True,
@@ -125,85 +184,11 @@ def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 110) -> 
     write_bytes(path, buffer.getvalue())
 
 
-def _frame(
-    episode: Episode, blue: NDArray[np.float64], red: NDArray[np.float64], trapped: bool, step: int, title: str
-) -> Image.Image:
-    image = Image.new("RGB", (SIZE * SCALE, (SIZE + HEADER + LEGEND) * SCALE), PAPER)
-    draw = ImageDraw.Draw(image, "RGBA")
-    _draw_walls(draw)
-    _disc(draw, blue[step], episode.sight_radius, fill=BLUE + "20", outline=BLUE + "60")
-    for index in range(max(0, step - TRAIL), step):
-        if not episode.alone:
-            _disc(draw, red[index], 0.02, fill=RED + "80")
-        _disc(draw, blue[index], 0.02, fill=BLUE + "80")
-    if not episode.alone:
-        _disc(draw, red[step], episode.agent_radius, fill=RED + TRANSLUCENT, outline=RED)
-    _disc(draw, blue[step], episode.agent_radius, fill=BLUE + TRANSLUCENT, outline=BLUE)
-    _draw_landmarks(draw, episode)
-    if trapped and not episode.alone:
-        _disc(draw, red[step], episode.agent_radius + 0.04, outline=INK, width=3)
-    _draw_texts(draw, title, f"step {step}/{len(blue) - 1}", trapped, episode.alone)
-    return image.resize((SIZE, SIZE + HEADER + LEGEND), Image.Resampling.LANCZOS)
+def text_width(text: str, size: int) -> float:
+    """How many pixels a text takes across."""
+    return _font(2 * size).getlength(text) / 2
 
 
-def _draw_walls(draw: ImageDraw.ImageDraw) -> None:
-    outer, inner = 1 + WALL_WIDTH / 2, 1 - WALL_WIDTH / 2
-    draw.rectangle((*_pixel(-outer, outer), *_pixel(outer, -outer)), fill=WALL)
-    draw.rectangle((*_pixel(-inner, inner), *_pixel(inner, -inner)), fill=FLOOR)
-
-
-def _draw_landmarks(draw: ImageDraw.ImageDraw, episode: Episode) -> None:
-    landmarks = np.asarray(episode.landmarks, dtype=np.float64)
-    goal, fake = landmarks[episode.goal], landmarks[1 - episode.goal]
-    radius = episode.landmark_radius
-    arm = radius * 0.75
-    _disc(draw, fake, radius, fill=PAPER, outline=FAKE, width=2)
-    for sign in (-1, 1):
-        ends = (*_pixel(fake[0] - arm, fake[1] - sign * arm), *_pixel(fake[0] + arm, fake[1] + sign * arm))
-        draw.line(ends, fill=FAKE, width=4 * SCALE)
-    _disc(draw, goal, radius, fill=GREEN)
-    draw.polygon(_star(goal, radius * 0.9), fill=PAPER)
-
-
-def _draw_texts(draw: ImageDraw.ImageDraw, title: str, counter: str, trapped: bool, alone: bool) -> None:
-    large, small = ImageFont.load_default(14 * SCALE), ImageFont.load_default(11 * SCALE)
-    # Over whatever of blue's sight reaches beyond the picture of the world.
-    draw.rectangle((0, 0, SIZE * SCALE, HEADER * SCALE), fill=PAPER)
-    draw.rectangle((0, (HEADER + SIZE) * SCALE, SIZE * SCALE, (HEADER + SIZE + LEGEND) * SCALE), fill=PAPER)
-    middle = HEADER * SCALE // 2
-    draw.text((12 * SCALE, middle), title, fill=INK, font=large, anchor="lm")
-    draw.text(((SIZE - 12) * SCALE, middle), counter, fill=INK, font=small, anchor="rm")
-    red = "red trapped" if trapped else "red"
-    entries = [("blue", BLUE), ("alone", INK)] if alone else [("blue", BLUE), (red, RED)]
-    left, line = 12 * SCALE, (HEADER + SIZE + LEGEND // 2) * SCALE
-    for text, colour in [*entries, ("goal (star)", GREEN), ("fake (cross)", "#6E6E6E")]:
-        draw.text((left, line), text, fill=colour, font=small, anchor="lm")
-        left += int(draw.textlength(text, font=small)) + 18 * SCALE
-
-
-def _pixel(x: float, y: float) -> tuple[float, float]:
-    """World to picture: x to the right, y upwards."""
-    unit = SIZE * SCALE / (2 * VIEW)
-    return (x + VIEW) * unit, HEADER * SCALE + (VIEW - y) * unit
-
-
-def _disc(
-    draw: ImageDraw.ImageDraw,
-    centre: NDArray[np.float64],
-    radius: float,
-    fill: str | None = None,
-    outline: str | None = None,
-    width: int = 1,
-) -> None:
-    x, y = float(centre[0]), float(centre[1])
-    box = (*_pixel(x - radius, y + radius), *_pixel(x + radius, y - radius))
-    draw.ellipse(box, fill=fill, outline=outline, width=width * SCALE)
-
-
-def _star(centre: NDArray[np.float64], radius: float) -> list[tuple[float, float]]:
-    corners = []
-    for index in range(10):
-        angle = math.pi / 2 + index * math.pi / 5
-        reach = radius * (1.0 if index % 2 == 0 else 0.42)
-        corners.append(_pixel(float(centre[0]) + reach * math.cos(angle), float(centre[1]) + reach * math.sin(angle)))
-    return corners
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,222 @@
+"""How every figure looks, and the one way to make, label and save one.
+
+Colours are Okabe and Ito's, told apart with any kind of colour vision; shapes and line styles say the same once more.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, ParamSpec
+
+import matplotlib.style
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogFormatter
+from numpy.typing import NDArray
+
+from soo_marl.report.data import table
+from soo_marl.storage.files import plain, write_bytes
+from soo_marl.storage.records import FigureRecord, read_list, write_list
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+LINES: tuple[Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]], ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (8, 2)),
+)
+
+INK = "#222222"
+GREY = "#767676"
+PALE = "#BDBDBD"
+LOG_RANGE = 20.0
+"""Positive values that spread over more than this factor are drawn on a logarithmic axis."""
+
+STYLE: Mapping[str, Any] = {
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "savefig.dpi": 130,
+    "savefig.bbox": "tight",
+    "savefig.facecolor": "white",
+    # Without a salt, names inside an SVG are random, and the same figure is another file every time.
+    "svg.hashsalt": "soo-marl",
+}
+"""What differs from matplotlib's default style."""
+
+Arguments = ParamSpec("Arguments")
+Picture = tuple[str, str, Callable[[], Figure]]
+"""A figure's file name without its ending, its caption, and what draws it."""
+
+
+class NothingToDraw(ValueError):
+    """A figure has no content; the message says what is missing."""
+
+
+def in_own_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Draw in our style, whatever matplotlib's user prefers, with names as they are.
+
+    A matplotlibrc may ask for TeX or for fonts that are not there.
+    """
+
+    @wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        # A dollar sign in a name begins no formula.
+        with matplotlib.style.context(["default", {**STYLE, "text.parse_math": False}]):
+            figure = draw(*args, **kwargs)
+            for text in figure.findobj(Text):
+                if isinstance(text, Text):
+                    text.set_text(plain(text.get_text()))
+            for axis in (axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)):
+                formatter = axis.get_major_formatter()
+                if isinstance(formatter, FuncFormatter):
+                    axis.set_major_formatter(FuncFormatter(_plain_labels(formatter)))
+                elif isinstance(formatter, LogFormatter):
+                    # Powers of ten are formulas of matplotlib's own.
+                    for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                        tick.label1.set_parse_math(True)
+                        tick.label2.set_parse_math(True)
+        return figure
+
+    return drawn
+
+
+def _plain_labels(labels: FuncFormatter) -> Callable[[float, int | None], str]:
+    return lambda value, place: plain(labels(value, place))
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """Return an empty figure of that size in inches."""
+    figure = Figure(figsize=(width, height))
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def one_panel(width: float, height: float, title: str = "") -> tuple[Figure, Axes]:
+    """Return a figure of that size in inches, and its only panel."""
+    figure = new_figure(width, height, title)
+    return figure, figure.add_subplot()
+
+
+def legend_below(figure: Figure, handles: Iterable[Artist], most_columns: int = 4) -> None:
+    """One legend below all panels, in as few rows of equal length as it takes."""
+    entries = list(handles)
+    columns = math.ceil(len(entries) / math.ceil(len(entries) / most_columns)) if entries else 1
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns)
+
+
+def labelled(panel: Axes) -> list[Artist]:
+    """What a panel shows that has a label, for the legend."""
+    return list(panel.get_legend_handles_labels()[0])
+
+
+def mark(marker: str, colour: str, label: str, edge: str | None = None, size: float = 7) -> Line2D:
+    """A mark for a legend."""
+    return Line2D([], [], linestyle="", marker=marker, markersize=size, color=colour, markeredgecolor=edge, label=label)
+
+
+def numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
+    """The values with NaN, which matplotlib leaves out, where one is missing."""
+    return np.asarray(list(values), dtype=np.float64)
+
+
+def mean_of_present(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over the first axis of what is no NaN; NaN where all of it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(values, axis=0))
+
+
+def scale_axis(panel: Axes, values: Sequence[float]) -> None:
+    """A logarithmic vertical axis where positive values spread widely, near zero linear where some are zero."""
+    positive = [value for value in values if value > 0]
+    if positive and min(values) >= 0 and max(positive) > LOG_RANGE * min(positive):
+        if min(values) > 0:
+            panel.set_yscale("log")
+        else:
+            panel.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
+
+
+def in_words(name: str) -> str:
+    """A name of a condition, a metric or a form in words."""
+    return name.replace("_", " ")
+
+
+def caption(section: str, name: str, **fields: str) -> str:
+    """The caption of a figure from ``templates/captions.toml``, with its fields filled in."""
+    captions = table("captions")
+    text: str = captions[section][name]
+    return text.format(**captions["shared"], **fields)
+
+
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Write a figure as ``<stem>.png`` (130 dots per inch) and ``<stem>.svg``, atomically; return the PNG's path.
+
+    Raises:
+        RunDirectoryError: a file cannot be written.
+    """
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        buffer = io.BytesIO()
+        with matplotlib.style.context(["default", dict(STYLE)]), warnings.catch_warnings():
+            # Of names in scripts that the font has no letters for; they are boxes then.
+            warnings.filterwarnings("ignore", r"Glyph \d+")
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
+        write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue())
+    return stem.with_name(stem.name + ".png")
+
+
+def draw_pictures(
+    study_directory: Path, pictures: Iterable[Picture], *, before_others: bool = True
+) -> list[FigureRecord]:
+    """Draw what there is into ``figures/`` as PNG and SVG, and list the PNGs in ``results/figures.json``.
+
+    Returns the new list.
+
+    Args:
+        study_directory: the study's directory.
+        pictures: in their order; one that raises :class:`NothingToDraw` is left out.
+        before_others: whether they stand before what else is in that list (animations, a study's own pictures), which
+            stays.
+
+    Raises:
+        RunDirectoryError: the list is unreadable, or a file cannot be written.
+    """
+    drawn = []
+    for name, text, draw in pictures:
+        try:
+            figure = draw()
+        except NothingToDraw:
+            continue
+        file = save_figure(figure, study_directory / "figures" / name).name
+        drawn.append(FigureRecord(file=file, caption=text))
+    path = study_directory / "results" / "figures.json"
+    names = {record.file for record in drawn}
+    others = [r for r in (read_list(path, FigureRecord) if path.exists() else []) if r.file not in names]
+    records = [*drawn, *others] if before_others else [*others, *drawn]
+    write_list(path, records)
+    return records
