@@ -3,8 +3,7 @@
 import csv
 from pathlib import Path
 
-from soo_marl.storage.csv_tables import write_csv
-from soo_marl.storage.records import Interval
+from soo_marl.storage.records import Interval, write_csv
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
 
 
