@@ -59,7 +59,8 @@ def study(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else together."""
-    monkeypatch.setattr("soo_marl.report.refresh.draw_figures", lambda path: [])
+    for name in ("draw_figures", "film_baselines"):
+        monkeypatch.setattr(f"soo_marl.report.refresh.{name}", lambda path: [])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Reproduce:
             for plan in plans:
                 say(f"\n{plan.preset}, regime {plan.baselines.regime}")
                 try:
-                    print_preset(plan.preset, reproduce_preset(plan, scale, display, line, self.compute, refresh))
+                    print_preset(plan.preset, reproduce_preset(plan, display, line, self.compute, refresh))
                 except Exception as error:
                     # What is in the way of one preset is not in the way of the others.
                     say(f"• {plan.preset} failed: {one_sentence(error)}")

@@ -18,14 +18,14 @@ from soo_marl.storage.files import DELETE, RunDirectoryError
 from soo_marl.storage.records import FigureRecord, read_list, read_one, write_list
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import read_tensors
-from soo_marl.studies.baselines import study as baselines
 from soo_marl.studies.baselines.evaluation import EPISODES_FILE, FILMED
-from soo_marl.studies.finetuning import study as finetuning
+from soo_marl.studies.baselines.study import BASELINES, merge_results
 from soo_marl.studies.finetuning.records import EpisodeCollection
+from soo_marl.studies.finetuning.study import FINETUNED
 from soo_marl.studies.learning.recipes import KINDS
-from soo_marl.studies.reproduction import study as reproduction
-from soo_marl.studies.sweep import study as sweep
+from soo_marl.studies.reproduction.study import REPRODUCTION, shown_presets
 from soo_marl.studies.sweep.records import SweepResult
+from soo_marl.studies.sweep.study import SWEEP
 
 _FILMED_METHODS = ("soo", "soo_difference_any_kept", "position_tie")
 """Methods of fine-tuning that the film shows beside the baselines."""
@@ -68,43 +68,35 @@ def unfinished(path: Path) -> list[str]:
         RunDirectoryError: there is no study, or the mark of a step is unreadable.
     """
     directory = StudyDirectory.read(path)
-    match directory.manifest.kind:
-        case baselines.STUDY_KIND:
-            return baselines.unfinished_steps(directory)
-        case finetuning.STUDY_KIND:
-            return finetuning.unfinished_steps(directory)
-        case language.STUDY_KIND:
-            return language.unfinished_models(directory)
-    return []
+    if directory.manifest.kind == language.STUDY_KIND:
+        return language.unfinished_models(directory)
+    kinds = {kind.name: kind for kind in (BASELINES, FINETUNED)}
+    return kinds[name].unfinished(directory) if (name := directory.manifest.kind) in kinds else []
 
 
 def _steps(directory: StudyDirectory) -> tuple[list[Callable[[], object]], Callable[[], Path]]:
     """What is drawn of a study, in order, and what writes its page."""
-    path = directory.path
-    match directory.manifest.kind:
-        case finetuning.STUDY_KIND:
-            finetuning.read_finetuning(path)
-            return [lambda: film_finetuning(directory), lambda: draw_finetuning(path)], lambda: write_report(path)
-        case language.STUDY_KIND:
-            language.read_language_study(path)
-            return [lambda: draw_language(path)], lambda: write_language_report(path)
-        case sweep.STUDY_KIND:
-            config = sweep.read_sweep(path)[1]
-            return [
-                lambda: draw_sweep(path, read_one(directory.results / "sweep.json", SweepResult), config.axes)
-            ], lambda: directory.figures
-        case reproduction.STUDY_KIND:
-            scale = reproduction.read_reproduction(directory)
-            studies = {name: path / name for name in reproduction.shown_presets(directory)}
-            title = f"{TITLE}: {scale.remark.split(':')[0]}" if scale.remark else TITLE
-            return [], lambda: write_reproduction(path, studies, title=title)
-    baselines.read_study(path)
-    return [
-        lambda: film_baselines(directory),
-        lambda: draw_figures(path),
-        lambda: (directory.results / "profiles.safetensors").exists() and draw_profiles(path),
-        lambda: baselines.merge_results(directory),
-    ], lambda: write_report(path)
+    path, kind = directory.path, directory.manifest.kind
+    if kind == FINETUNED.name:
+        FINETUNED.read(path)
+        return [lambda: film_finetuning(directory), lambda: draw_finetuning(path)], lambda: write_report(path)
+    if kind == language.STUDY_KIND:
+        language.read_language_study(path)
+        return [lambda: draw_language(path)], lambda: write_language_report(path)
+    if kind == SWEEP.name:
+        _, found = SWEEP.read(path)
+        results = directory.results / "sweep.json"
+        return [lambda: draw_sweep(path, read_one(results, SweepResult), found.axes)], lambda: directory.figures
+    if kind == REPRODUCTION.name:
+        _, scale = REPRODUCTION.read(path)
+        studies = {name: path / name for name in shown_presets(directory)}
+        title = f"{TITLE}: {scale.remark.split(':')[0]}" if scale.remark else TITLE
+        return [], lambda: write_reproduction(path, studies, title=title)
+    BASELINES.read(path)
+    draw: list[Callable[[], object]] = [lambda: film_baselines(directory), lambda: draw_figures(path)]
+    if (directory.results / "profiles.safetensors").exists():
+        draw.append(lambda: draw_profiles(path))
+    return [*draw, lambda: merge_results(directory)], lambda: write_report(path)
 
 
 def film_baselines(directory: StudyDirectory) -> None:

@@ -5,7 +5,9 @@ A number that could not be measured is None here and null on disk; NaN becomes N
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Self, TypeVar
@@ -16,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 
 from soo_marl.statistics import UNBOUNDED, Interval, Number, mean_interval, rate_interval
 from soo_marl.statistics.intervals import check_order, nan_to_none
-from soo_marl.storage.files import read_json, validate, write_json
+from soo_marl.storage.files import read_json, validate, write_json, write_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -68,11 +70,7 @@ def read_list(path: Path, model: type[Model]) -> list[Model]:
 
 
 def write_list(path: Path, records: Iterable[BaseModel]) -> None:
-    """Write records as a JSON list, atomically.
-
-    Raises:
-        RunDirectoryError: the file cannot be written.
-    """
+    """Write records as a JSON list, atomically. Raises RunDirectoryError: the file cannot be written."""
     write_json(path, [record.model_dump(mode="json") for record in records])
 
 
@@ -86,11 +84,7 @@ def read_one(path: Path, model: type[Model]) -> Model:
 
 
 def write_one(path: Path, record: BaseModel) -> None:
-    """Write one record as a JSON object, atomically.
-
-    Raises:
-        RunDirectoryError: the file cannot be written.
-    """
+    """Write one record as a JSON object, atomically. Raises RunDirectoryError: the file cannot be written."""
     write_json(path, record.model_dump(mode="json"))
 
 
@@ -118,3 +112,37 @@ def record_from_values(name: str, values: ArrayLike, unit: str, command: str, ge
     missing = len(sample) - interval.n
     text = f"{missing} of {len(sample)} values are missing" if missing else None
     return Record(name=name, unit=unit, command=command, text=text, **interval.model_dump())
+
+
+def write_csv(path: Path, records: Sequence[BaseModel]) -> None:
+    """Write one line per record, atomically; nested fields become columns such as ``estimate.low``.
+
+    Columns are those of all records together, in the order in which they first occur; what a record lacks is empty.
+    Lists are joined by semicolons. Text that a spreadsheet would take for a formula gets an apostrophe before it.
+
+    Raises:
+        RunDirectoryError: the file cannot be written.
+    """
+    rows = [_flat(record.model_dump(mode="json", by_alias=True)) for record in records]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[f"{prefix}{name}"] = _no_formula("; ".join(map(str, value)))
+        else:
+            flat[f"{prefix}{name}"] = _no_formula(value)
+    return flat
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

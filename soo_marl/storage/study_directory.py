@@ -31,7 +31,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,15 +140,14 @@ class StudyDirectory:
         """Create a study's directory, or resume the one that is there. Work in it within :meth:`locked`.
 
         Args:
-            path: The directory: absent, empty, or one that this study wrote before.
-            kind: Which study this is.
-            configuration: The resolved configuration; must be plain JSON data once dumped.
-            seeds: The study's seeds.
+            path: the directory: absent, empty, or one that this study wrote before.
+            kind: which study this is.
+            configuration: the resolved one; plain JSON data once dumped.
+            seeds: the study's.
 
         Raises:
-            RunDirectoryError: the directory cannot be written, is not a study's, its ``study.json`` is unreadable,
-                another command is at work there, or it belongs to another schema version, kind, configuration or
-                seeds; names the field that differs.
+            RunDirectoryError: the directory cannot be written, is not a study's, is unreadable, another command is at
+                work there, or it belongs to another study; names the field that differs.
             ValueError: the configuration is not JSON data, or a seed has more than 64 bits.
         """
         path = _without_dots(Path(path))
@@ -157,7 +156,10 @@ class StudyDirectory:
         except UnicodeEncodeError as error:
             # The safetensors library takes no other names.
             raise RunDirectoryError(f"{printable(str(path))} is no UTF-8 name; name another output folder") from error
-        _check_seeds(seeds)
+        for seed in seeds:
+            # They name folders, and results hold them.
+            if not -(1 << 63) <= seed < 1 << 63:
+                raise ValueError(f"seeds must have 64 bits at most, which {quoted(f'{seed:#x}')} has not")
         wanted = StudyManifest(
             kind=kind,
             configuration=_as_json(configuration),
@@ -178,20 +180,19 @@ class StudyDirectory:
             raise cannot_read(path, error) from error
         _check_writable(path)
         with command_lock(path):
-            if manifest_path.exists():
-                found = _read_manifest(manifest_path)
+            found = _read_manifest(manifest_path) if manifest_path.exists() else None
+            if found is not None:
                 _refuse_difference(path, found, wanted)
-                _refuse_links(path)
-                _remove_leftovers(path)
-                return cls(path, _with_this_session(path, found))
             _refuse_links(path)
             _remove_leftovers(path)
+            if found is not None:
+                return cls(path, _with_this_session(path, found))
             write_json(manifest_path, _plain(wanted))
             return cls(path, wanted)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Return an existing study's directory for reading; changes nothing on disk.
+        """An existing study's directory, for reading only.
 
         Raises:
             RunDirectoryError: there is no readable ``study.json`` of this schema version in it.
@@ -230,11 +231,6 @@ class StudyDirectory:
     def figures(self) -> Path:
         """Folder of pictures and animations."""
         return self.path / "figures"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
 
     @property
     def report(self) -> Path:
@@ -286,9 +282,9 @@ class StudyDirectory:
         """Mark a step as done, once everything that it writes is on disk.
 
         Args:
-            step: Name of the step, such as ``classify`` or ``train/honest``.
-            files: The files that the step wrote, inside this directory.
-            inputs: The agents that it was made from; where they change, the step is not done any more.
+            step: its name, such as ``classify`` or ``train/honest``.
+            files: what the step wrote, inside this directory.
+            inputs: the agents that it was made from; where they change, the step is not done any more.
 
         Raises:
             RunDirectoryError: the mark cannot be written, or one of the files is missing.
@@ -306,6 +302,12 @@ class StudyDirectory:
             digests.append({name: _digest(self.path / name) for name in names})
         mark = Mark(study=self.owner, files=digests[0], inputs=digests[1])
         write_json(self._mark(step), mark.model_dump(mode="json"), durable=False)
+
+    def once(self, step: str, work: Callable[[], object], files: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+        """Do a step unless it is done, and mark it as done; arguments as of :meth:`mark_done`."""
+        if not self.done(step):
+            work()
+            self.mark_done(step, files, inputs)
 
     def _mark(self, step: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", step):
@@ -346,7 +348,7 @@ def _digest(path: Path) -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python, of this package, and of the packages that results depend on."""
+    """Versions of Python, of this package, and of the packages that results depend on."""
     versions = {"python": platform.python_version(), "soo-marl": soo_marl.__version__}
     for name in (*VERSIONED_PACKAGES, *VERSIONED_EXTRAS):
         # Extras need not be there.
@@ -365,13 +367,6 @@ def _as_json(configuration: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
-    for seed in seeds:
-        # They name folders, and results hold them.
-        if not -(1 << 63) <= seed < 1 << 63:
-            raise ValueError(f"seeds must have 64 bits at most, which {quoted(f'{seed:#x}')} has not")
-
-
 def _lies_inside(file: str) -> bool:
     """Whether the name of a file, relative to a folder, stays in that folder."""
     path = PurePosixPath(file)
@@ -381,11 +376,6 @@ def _lies_inside(file: str) -> bool:
 def _without_dots(path: Path) -> Path:
     """The same folder without ``..``: what is checked must be what is written, also where a folder is not there yet."""
     return Path(os.path.realpath(path)) if ".." in path.parts else path
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a file may stand where no study was begun yet: a command was killed, or is about to begin one."""
-    return is_partial(name) or name in (COMMAND_LOCK, WORKERS_LOCK)
 
 
 def _refuse_links(path: Path) -> None:
@@ -422,13 +412,11 @@ def _remove_leftovers(path: Path) -> None:
 
 def _foreign_file(path: Path) -> str | None:
     """The name of something in a folder that no study put there; None where there is nothing of that kind."""
-    names = os.listdir(path) if path.is_dir() else []
-    foreign = (
-        name
-        for name in sorted(names)
-        if not _is_ours(name) and not any(fnmatch.fnmatch(name, pattern) for pattern in _NOT_OF_A_STUDY)
-    )
-    return next(foreign, None)
+    # A command may have been killed there, or be about to begin a study.
+    ours = (COMMAND_LOCK, WORKERS_LOCK, *_NOT_OF_A_STUDY)
+    names = [name for name in (os.listdir(path) if path.is_dir() else ()) if not is_partial(name)]
+    foreign = sorted(name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in ours))
+    return foreign[0] if foreign else None
 
 
 def _check_writable(path: Path) -> None:

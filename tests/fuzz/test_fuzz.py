@@ -248,7 +248,7 @@ def test_checkpoints(
     content = broken(content, damage) if which != "header" else content
     checkpoint.path.write_bytes(content)
     try:
-        task = training.BaselineTask(CONFIG)
+        task = training.baseline_task(CONFIG)
         done = [False] * len(task.phases)
         session = phases._next_session(task, directory, checkpoint, (0, 1), "cpu", done)
     except RunDirectoryError as error:

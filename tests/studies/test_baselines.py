@@ -19,7 +19,6 @@ from soo_marl.studies.baselines.study import (
     read_study,
     summary,
     train_and_evaluate,
-    unfinished_steps,
     write_results,
 )
 from soo_marl.studies.learning.recipes import BaselineConfig
@@ -257,9 +256,9 @@ def test_a_report_of_what_is_there_says_what_was_in_the_way(beside: StudyDirecto
 def test_steps_that_are_not_done(small: BaselineConfig, study: Path) -> None:
     directory, tasks = open_study(study, small), Tasks()
     train_and_evaluate(small, directory, tasks, compute=Compute(workers=0))
-    assert unfinished_steps(directory) == ["classification"]
+    assert unfinished(directory.path) == ["classification"]
     (directory.results / "agents.json").unlink()
-    assert unfinished_steps(directory) == ["evaluation", "classification"]
+    assert unfinished(directory.path) == ["evaluation", "classification"]
 
 
 def test_a_deleted_agent_is_trained_again(small: BaselineConfig, study: Path) -> None:

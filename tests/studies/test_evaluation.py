@@ -18,10 +18,9 @@ from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.evaluation import EPISODES_FILE, agent_records, collect_curves, evaluate_baselines
 from soo_marl.studies.baselines.findings import stopped_count
 from soo_marl.studies.baselines.study import open_study, summary
-from soo_marl.studies.learning.agents_on_disk import agent_spaces, save_agents
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_spaces, save_agents
 from soo_marl.studies.learning.recipes import BaselineConfig
 from soo_marl.studies.learning.records import AgentRecord, LearningCurve
-from soo_marl.studies.learning.stops import Stop
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]

@@ -26,7 +26,7 @@ from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.baselines.training import train_shard
 from soo_marl.studies.learning import phases
-from soo_marl.studies.learning.event_file import EventFile
+from soo_marl.studies.learning.curves import EventFile
 from soo_marl.studies.learning.recipes import BaselineConfig
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked processes")

@@ -22,7 +22,7 @@ from soo_marl.studies.baselines.classification import ClassificationConfig
 from soo_marl.studies.baselines.study import read_study, train_and_evaluate
 from soo_marl.studies.finetuning import study
 from soo_marl.studies.finetuning.methods import METHODS
-from soo_marl.studies.finetuning.study import read_finetuning, treatments_of
+from soo_marl.studies.finetuning.study import read_finetuning
 from soo_marl.studies.learning.recipes import BaselineConfig, baseline_config
 from soo_marl.studies.reproduction import plan as reproduction_plan
 from soo_marl.studies.reproduction import study as reproduction
@@ -38,11 +38,11 @@ from soo_marl.studies.reproduction.plan import (
     reproduction_plan as plan_of,
 )
 from soo_marl.studies.reproduction.study import (
+    REPRODUCTION,
     Finetuned,
     finetune_competent,
     name_presets,
     open_reproduction,
-    read_reproduction,
     reproduce_preset,
     scaled_finetuning,
 )
@@ -82,16 +82,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(tmp_path: Path, config: BaselineConfig | None = None) -> PresetPlan:
     """The plan of one preset, about agents that need not be trained."""
-    return PresetPlan(
-        preset="trackable",
-        path=tmp_path / "trackable",
-        baselines=config or ready_config(),
-        classification=TINY.classification,
-        treatments=treatments_of(TINY.methods),
-        after_updates=TINY.after_updates,
-        finetuning_episodes=TINY.finetuning_episodes,
-        profile_episodes=TINY.profile_episodes,
-    )
+    return PresetPlan("trackable", tmp_path / "trackable", config or ready_config(), TINY)
 
 
 def seconds(scale: str, *presets: str, workers: int = 2) -> float:
@@ -159,7 +150,7 @@ def test_times_by_hand() -> None:
     assert reproduction_plan._parallel([], 2) == 0.0
     assert reproduction_plan._shared(12.0, 4, 3) == 4.0
     (one,) = plan_of(Path("nowhere"), SCALES["standard"], ["paper"])
-    start, per_run = reproduction_plan._TRAINING_SECONDS
+    start, per_run = reproduction_plan._COSTS["training_seconds"]
     train = planned_steps(one, TWO_CORES)[0]
     assert train.step == "train" and train.seconds == pytest.approx(16_000 * (start + 5 * per_run))
     assert planned_steps(one, HERE)[0].seconds == pytest.approx(2 * train.seconds)
@@ -196,7 +187,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         one = plan(output)
         make_ready(one.path, one.baselines)
         tasks = Tasks()
-        result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE, refresh)
+        result = reproduce_preset(one, tasks, "soo-marl reproduce", HERE, refresh)
         assert tasks.names == ["evaluation", "classification", "fine-tuning", "measurement", "profiles"]
         yield directory, one, result
 
@@ -224,7 +215,7 @@ def test_everything_about_a_preset(whole: Whole) -> None:
 def test_a_second_time_nothing_is_done_twice(whole: Whole) -> None:
     _, one, result = whole
     tasks, before = Tasks(), (one.path / "results" / "summary.json").read_bytes()
-    again = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE)
+    again = reproduce_preset(one, tasks, "soo-marl reproduce", HERE)
     assert tasks.names == []
     assert again.agents == result.agents and again.finetuned.summaries == result.finetuned.summaries
     assert (one.path / "results" / "summary.json").read_bytes() == before
@@ -246,7 +237,7 @@ def test_the_page_names_what_is_missing(whole: Whole) -> None:
 
 def test_a_reproduction_is_known_by_its_scale(whole: Whole, tmp_path: Path) -> None:
     directory, one, _ = whole
-    assert read_reproduction(directory) == TINY
+    assert REPRODUCTION.read(directory.path) == (directory, TINY)
     assert open_reproduction(directory.path, TINY).manifest == directory.manifest
     with pytest.raises(RunDirectoryError, match=r"belongs to another study: configuration\."):
         open_reproduction(directory.path, SCALES["quick"])
@@ -259,7 +250,7 @@ def test_a_reproduction_is_known_by_its_scale(whole: Whole, tmp_path: Path) -> N
 def test_agents_that_fail_the_gate_are_classified_but_not_fine_tuned(tmp_path: Path) -> None:
     one, tasks = plan(tmp_path), Tasks()
     make_ready(one.path, one.baselines, deceptive=[HONEST, HONEST, STILL])
-    result = reproduce_preset(one, TINY, tasks, "soo-marl reproduce", HERE, refresh)
+    result = reproduce_preset(one, tasks, "soo-marl reproduce", HERE, refresh)
     assert tasks.names == ["evaluation", "classification", "profiles"]
     why = result.finetuned.why_not
     assert why is not None and "nothing was fine-tuned: an interval needs at least 2 seeds" in why
@@ -275,7 +266,7 @@ def fine_tune(one: PresetPlan) -> Finetuned:
     """That step alone, and what it needs."""
     directory, config = read_study(one.path)
     train_and_evaluate(config, directory, Tasks(), HERE)
-    changes = {"after_updates": one.after_updates, "evaluation_episodes": one.finetuning_episodes}
+    changes = {"after_updates": TINY.after_updates, "evaluation_episodes": TINY.finetuning_episodes}
     return finetune_competent(config, directory, one.treatments, changes, Tasks(), "soo-marl demo", HERE)
 
 
@@ -323,7 +314,7 @@ def test_a_preset_of_another_configuration_is_refused(tmp_path: Path) -> None:
     one = plan(tmp_path)
     make_ready(one.path, ready_config(seeds=(0, 1)))
     with pytest.raises(RunDirectoryError, match="belongs to another study"):
-        reproduce_preset(one, TINY, Tasks(), "soo-marl reproduce", HERE)
+        reproduce_preset(one, Tasks(), "soo-marl reproduce", HERE)
     assert read_study(one.path)[1].seeds == (0, 1)
 
 

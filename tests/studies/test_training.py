@@ -16,10 +16,9 @@ from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.baselines.training import plan, train_baselines, train_shard
 from soo_marl.studies.learning import phases
-from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_file, load_agents, read_stop
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
 from soo_marl.studies.learning.recipes import BaselineConfig, with_changes
-from soo_marl.studies.learning.stops import Stop
 
 Tiny = Callable[..., BaselineConfig]
 Trained = tuple[BaselineConfig, StudyDirectory]

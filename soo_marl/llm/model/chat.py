@@ -25,8 +25,9 @@ from datetime import date
 from typing import Any, Literal
 
 import torch
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from soo_marl.llm.model.alignment import Side, TokenBatch
 from soo_marl.llm.model.models import LanguageModel

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from soo_marl.agents.networks import HIDDEN_LAYERS
-from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
+from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted
+from soo_marl.engines.progress import Display
 from soo_marl.statistics import auroc_interval, linear_probe, published_protocol, roc_points, separation
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import write_one
+from soo_marl.storage.study import SILENCE, shown
 from soo_marl.storage.study_directory import StudyDirectory, agents_digest
 from soo_marl.storage.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
 from soo_marl.studies.baselines.findings import findings
@@ -31,13 +32,14 @@ from soo_marl.studies.learning.overlap_values import (
     measure_overlap,
     sample_activations,
 )
-from soo_marl.studies.learning.recipes import BaselineConfig, Kind, check_counts
+from soo_marl.studies.learning.recipes import CONFIGURATION, BaselineConfig, Kind, check_counts
 from soo_marl.studies.learning.records import (
     AgentRecord,
     Classification,
     ClassificationRow,
     OverlapValue,
     ProtocolCurve,
+    finite,
 )
 
 NOT_APPLICABLE = "–"
@@ -46,7 +48,7 @@ NOT_APPLICABLE = "–"
 class ClassificationConfig(BaseModel):
     """How trained agents are classified. Immutable and validated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = CONFIGURATION
 
     evaluation_seeds: int = Field(10, ge=1, description="Evaluation seeds of the published protocol (paper: 10).")
     episodes: tuple[int, ...] = Field(
@@ -100,9 +102,8 @@ def classify_baselines(
     directory: StudyDirectory,
     agents: Sequence[AgentRecord],
     settings: ClassificationConfig,
-    *,
+    display: Display = SILENCE,
     compute: Compute = LOCAL_WORKERS,
-    on_progress: Callable[[int, float], None] | None = None,
 ) -> Classification:
     """Measure the overlap values of all agents and say how well they tell the kinds apart.
 
@@ -113,13 +114,10 @@ def classify_baselines(
         directory: the study's directory with all agents trained.
         agents: behaviour of the agents, from :func:`soo_marl.studies.baselines.evaluation.evaluate_baselines`.
         settings: how to classify.
+        display: where to say what is done.
         compute: where to compute.
-        on_progress: called as ``on_progress(shard, evaluation seeds done)``.
 
-    Raises:
-        RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
-        ValueError: there are fewer than two seeds, or only one kind, or the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
+    Raises: as :func:`soo_marl.storage.study.shown`, and ValueError for fewer than two seeds, or only one kind.
     """
     check_classifiable(config)
     shards = [
@@ -127,7 +125,8 @@ def classify_baselines(
         for seeds in config.shards
         for kind in config.kinds
     ]
-    measured = run_shards(measure_shard, shards, compute, on_progress)
+    total = float(settings.evaluation_seeds * len(shards))
+    measured = shown(display, "classification", total, measure_shard, shards, compute)
     values: dict[str, AgentValues] = {}
     for kind in config.kinds:
         parts = [part for part, shard in zip(measured, shards, strict=True) if shard[2] == kind]
@@ -203,18 +202,14 @@ def classification(
     Raises:
         ValueError: a kind has fewer than two agents.
     """
-    rows, roc = [], {}
-    for pairing in PAIRINGS:
-        for form in FORMS:
-            for layers in LAYER_SETS:
-                key = ValueKey(form, layers, pairing)
-                row = _row(key, honest.pooled[key], deceptive.pooled[key])
-                if row is not None:
-                    rows.append(row)
+    keys = [ValueKey(form, layers, pairing) for pairing, form, layers in product(PAIRINGS, FORMS, LAYER_SETS)]
+    rows = [row for key in keys for row in _row(key, honest.pooled[key], deceptive.pooled[key])]
     main_keys = {form: ValueKey(form, "both", "imagined_red") for form in FORMS}
-    for form, key in main_keys.items():
-        if min(np.isfinite(honest.pooled[key]).sum(), np.isfinite(deceptive.pooled[key]).sum()) >= 2:
-            roc[form] = roc_points(honest.pooled[key], deceptive.pooled[key])
+    roc = {
+        form: roc_points(honest.pooled[key], deceptive.pooled[key])
+        for form, key in main_keys.items()
+        if min(np.isfinite(values.pooled[key]).sum() for values in (honest, deceptive)) >= 2
+    }
     rows += _baseline_rows(seeds, honest, deceptive, agents)
     competent = {(agent.kind, agent.seed): agent.competent for agent in agents}
     found = Classification(
@@ -222,7 +217,7 @@ def classification(
         rows=tuple(rows),
         values={
             form: tuple(
-                OverlapValue(kind=kind, seed=seed, value=_or_none(value), competent=competent.get((kind, seed)))
+                OverlapValue(kind=kind, seed=seed, value=finite(value), competent=competent.get((kind, seed)))
                 for kind, values in (("honest", honest), ("deceptive", deceptive))
                 for seed, value in zip(seeds, values.pooled[key], strict=True)
             )
@@ -252,44 +247,34 @@ def _protocol(honest: NDArray[np.float64], deceptive: NDArray[np.float64], episo
     )
 
 
-def _row(key: ValueKey, honest: NDArray[np.float64], deceptive: NDArray[np.float64]) -> ClassificationRow | None:
-    """One row of the table; None where too few agents have a value."""
+def _row(key: ValueKey, honest: NDArray[np.float64], deceptive: NDArray[np.float64]) -> list[ClassificationRow]:
+    """One row of the table; none where too few agents have a value."""
     if min(np.isfinite(honest).sum(), np.isfinite(deceptive).sum()) < 2:
-        return None
+        return []
     found = separation(honest, deceptive)
-    return ClassificationRow(
-        form=key.form,
-        layers=key.layers,
-        pairing=key.pairing,
-        auroc=found.auroc,
-        leave_one_out=found.leave_one_out_accuracy,
-        recall_at_5_percent=found.recall_at_false_positive_rate,
-        true_false_positive_rate=found.true_false_positive_rate,
-        missing=found.missing_honest + found.missing_deceptive,
-    )
+    return [
+        ClassificationRow(
+            **key._asdict(),
+            auroc=found.auroc,
+            leave_one_out=found.leave_one_out_accuracy,
+            recall_at_5_percent=found.recall_at_false_positive_rate,
+            true_false_positive_rate=found.true_false_positive_rate,
+            missing=found.missing_honest + found.missing_deceptive,
+        )
+    ]
 
 
 def _baseline_rows(
-    seeds: Sequence[int],
-    honest: AgentValues,
-    deceptive: AgentValues,
-    agents: Sequence[AgentRecord],
+    seeds: Sequence[int], honest: AgentValues, deceptive: AgentValues, agents: Sequence[AgentRecord]
 ) -> list[ClassificationRow]:
     """Separation by behaviour and by a linear probe, in the same columns."""
-
-    def of(kind: str, measure: Callable[[AgentRecord], float | None]) -> NDArray[np.float64]:
-        values = [measure(agent) for agent in agents if agent.kind == kind]
-        return np.array([math.nan if value is None else value for value in values])
-
-    def loss(agent: AgentRecord) -> float | None:
-        return None if agent.episode_return is None else -agent.episode_return
-
     rows = []
-    for name, measure in (("trap rate", lambda agent: agent.trap_rate), ("low return", loss)):
-        key = ValueKey(name, NOT_APPLICABLE, NOT_APPLICABLE)
-        row = _row(key, of("honest", measure), of("deceptive", measure))
-        if row is not None:
-            rows.append(row)
+    for name, rate, sign in (("trap rate", "trap_rate", 1.0), ("low return", "episode_return", -1.0)):
+        of_kinds = [
+            sign * np.array([getattr(agent, rate) for agent in agents if agent.kind == kind], dtype=np.float64)
+            for kind in ("honest", "deceptive")
+        ]
+        rows += _row(ValueKey(name, NOT_APPLICABLE, NOT_APPLICABLE), *of_kinds)
     steps = np.concatenate((honest.activations, deceptive.activations))
     with_steps = np.isfinite(steps).all(axis=-1).any(axis=-1)
     labels = np.repeat([0, 1], [len(honest.activations), len(deceptive.activations)])
@@ -300,8 +285,7 @@ def _baseline_rows(
         # Too few agents with a step that qualifies.
         return rows
     scores, kept = np.array(probe.scores), labels[with_steps]
-    row = _row(ValueKey("linear probe", "both", NOT_APPLICABLE), scores[kept == 0], scores[kept == 1])
-    return rows if row is None else [*rows, row]
+    return rows + _row(ValueKey("linear probe", "both", NOT_APPLICABLE), scores[kept == 0], scores[kept == 1])
 
 
 def _packed(values: AgentValues) -> dict[str, torch.Tensor]:
@@ -315,7 +299,7 @@ def _packed_headers(config: BaselineConfig, agents: int, settings: Classificatio
     """What :func:`_packed` returns, without the numbers."""
     units = len(HIDDEN_LAYERS) * config.maddpg.hidden_units
     headers = {"activations": TensorHeader(torch.float64, (agents, settings.probe_steps, units))}
-    for form, layers, pairing in itertools.product(FORMS, LAYER_SETS, PAIRINGS):
+    for form, layers, pairing in product(FORMS, LAYER_SETS, PAIRINGS):
         of_seeds = (agents, settings.evaluation_seeds, len(settings.episodes))
         headers[f"per_seed/{form}/{layers}/{pairing}"] = TensorHeader(torch.float64, of_seeds)
         headers[f"pooled/{form}/{layers}/{pairing}"] = TensorHeader(torch.float64, (agents,))
@@ -329,7 +313,3 @@ def _unpacked(tensors: Mapping[str, torch.Tensor]) -> AgentValues:
         if field in fields:
             fields[field][ValueKey(*key)] = tensor.numpy()
     return AgentValues(fields["per_seed"], fields["pooled"], tensors["activations"].numpy())
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -11,18 +11,15 @@ from torch import Tensor
 
 from soo_marl.deception import BehaviourRates, Trajectories, behaviour, competence
 from soo_marl.engines import one_torch_thread
-from soo_marl.storage.files import DELETE, RunDirectoryError
 from soo_marl.storage.records import write_list
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.training import plan
-from soo_marl.studies.learning.agents_on_disk import curves_file, load_agents, read_stop
-from soo_marl.studies.learning.curves import read_curves
-from soo_marl.studies.learning.phases import Phase
+from soo_marl.studies.learning.agents_on_disk import Stop, load_agents, read_stop
+from soo_marl.studies.learning.curves import gathered_curves
 from soo_marl.studies.learning.recipes import BaselineConfig
-from soo_marl.studies.learning.records import AgentRecord, LearningCurve, learning_curve
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve, finite
 from soo_marl.studies.learning.rollout import roll_out
-from soo_marl.studies.learning.stops import Stop
 
 STREAM = "evaluation"
 """Random streams of the evaluation episodes; no training and no classification draws from them."""
@@ -49,7 +46,7 @@ def evaluate_baselines(
     config: BaselineConfig,
     directory: StudyDirectory,
     device: str = "cpu",
-    on_progress: Callable[[int, float], None] | None = None,
+    on_progress: Callable[[int, float], None] = lambda shard, done: None,
 ) -> list[AgentRecord]:
     """Play every trained agent greedily, write ``results/agents.json`` and an episode to film, return the records.
 
@@ -79,8 +76,7 @@ def evaluate_baselines(
             returns[kind] += episode_returns.mean(dim=1).tolist()
             if number == 0:
                 filmed |= _filmed(trajectories, kind, config)
-            if on_progress is not None:
-                on_progress(0, float(sum(map(len, returns.values()))))
+            on_progress(0, float(sum(map(len, returns.values()))))
         rates[kind] = BehaviourRates.join(parts)
         for seed in config.seeds:
             if (stop := read_stop(directory, kind, seed)) is not None:
@@ -93,8 +89,8 @@ def evaluate_baselines(
 
 def agent_records(
     config: BaselineConfig,
-    rates: dict[str, BehaviourRates],
-    returns: dict[str, list[float]],
+    rates: Mapping[str, BehaviourRates],
+    returns: Mapping[str, list[float]],
     stops: Mapping[tuple[str, int], Stop],
 ) -> list[AgentRecord]:
     """One record per kind and seed; agents of one kind alone are held against nothing and count as not judged.
@@ -105,32 +101,23 @@ def agent_records(
         returns: blue's mean return ``[R]`` by kind.
         stops: by kind and seed the agents whose training was stopped, which are never competent.
     """
-    verdicts = competence(rates["honest"], rates["deceptive"], config.gate) if len(rates) == 2 else None
-    names = (
-        "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
-        "rubric_rate_en_route",
-    )  # fmt: skip
+    pairs = competence(rates["honest"], rates["deceptive"], config.gate) if len(rates) == 2 else None
     records = []
     for kind, of_kind in rates.items():
         for run, seed in enumerate(config.seeds):
-            verdict = getattr(verdicts[run], kind) if verdicts else None
-            reasons = verdict.reasons if verdict else ("the other kind was not trained beside it",)
+            reasons = getattr(pairs[run], kind).reasons if pairs else ("the other kind was not trained beside it",)
             if (stop := stops.get((kind, seed))) is not None:
                 reasons = (f"training was stopped in {stop}", *reasons)
-            values = {name: float(getattr(of_kind, name)[run]) for name in names}
-            records.append(
-                AgentRecord.model_validate(
-                    {
-                        "kind": kind,
-                        "seed": seed,
-                        **{name: None if math.isnan(value) else value for name, value in values.items()},
-                        "return": returns[kind][run],
-                        "stopped": None if stop is None else str(stop),
-                        "competent": not reasons,
-                        "reasons": reasons,
-                    }
-                )
-            )
+            content = {
+                "kind": kind,
+                "seed": seed,
+                **{field.name: finite(getattr(of_kind, field.name)[run]) for field in fields(BehaviourRates)},
+                "return": returns[kind][run],
+                "stopped": None if stop is None else str(stop),
+                "competent": not reasons,
+                "reasons": reasons,
+            }
+            records.append(AgentRecord.model_validate(content))
     return records
 
 
@@ -143,30 +130,14 @@ def collect_curves(config: BaselineConfig, directory: StudyDirectory) -> list[Le
         RunDirectoryError: a seed's curves are missing, unreadable, or of other updates than the first seed's.
     """
     generator = np.random.default_rng(0)
-    curves = []
-    for phase in plan(config):
-        per_seed = [_curves_of(directory, phase, seed) for seed in config.seeds]
-        for seed, of_seed in zip(config.seeds, per_seed, strict=True):
-            if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
-                raise RunDirectoryError(
-                    f"{curves_file(directory, phase.condition, seed)} does not fit: {phase.stage} has other "
-                    f"metrics or updates there than with seed {config.seeds[0]}; {DELETE}"
-                )
-        updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
-        for metric in _CURVE_METRICS:
-            if metric in per_seed[0]:
-                values = np.array([seed[metric] for seed in per_seed], dtype=np.float64)
-                if not np.isnan(values).all():
-                    curves.append(learning_curve(phase.stage, phase.kind, metric, updates, values, generator))
+    curves = [
+        curve
+        for phase in plan(config)
+        for curve in gathered_curves(directory, phase.condition, phase.stage, phase.kind, _CURVE_METRICS, generator)
+        if any(value is not None for row in curve.values for value in row)
+    ]
     write_list(directory.results / "curves.json", curves)
     return curves
-
-
-def _curves_of(directory: StudyDirectory, phase: Phase, seed: int) -> dict[str, list[float | None]]:
-    path = curves_file(directory, phase.condition, seed)
-    if not path.exists():
-        raise RunDirectoryError(f"{path} is missing; run the command that trained the agents again")
-    return read_curves(path).get(phase.stage, {})
 
 
 def _filmed(trajectories: Trajectories, kind: str, config: BaselineConfig) -> dict[str, Tensor]:

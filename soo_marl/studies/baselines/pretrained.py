@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,8 @@ def export_pretrained(
     Args:
         study: directory of a baseline study, trained and evaluated.
         destination: the folder above the new one.
-        name: name of the new folder; the study's preset where none is given.
-        seeds: seeds to keep; all where none are given.
+        name: of the new folder; the study's preset where none is given.
+        seeds: those to keep; all where none are given.
 
     Raises:
         RunDirectoryError: the study is not finished, an agent is missing or damaged, the folder is there already, or a
@@ -107,11 +108,14 @@ def export_pretrained(
     manifest = source.manifest.model_copy(update={"configuration": reduced.model_dump(mode="json"), "seeds": chosen})
     directory = StudyDirectory(target, manifest)
     try:
-        files = [_copy(agent_file(source, kind, seed), source, directory) for kind in config.kinds for seed in chosen]
-        directory.mark_done("train", files)
+        runs = list(product(config.kinds, chosen))
+        for run in runs:
+            write_bytes(agent_file(directory, *run), read_bytes(agent_file(source, *run)))
+        directory.mark_done("train", [agent_file(directory, *run) for run in runs])
         agents = read_list(source.results / "agents.json", AgentRecord)
         write_list(directory.results / "agents.json", [agent for agent in agents if agent.seed in chosen])
-        write_list(directory.results / "curves.json", _curves_of(source, config.seeds, chosen))
+        curves = read_list(source.results / "curves.json", LearningCurve)
+        write_list(directory.results / "curves.json", _of_seeds(curves, [config.seeds.index(seed) for seed in chosen]))
         directory.mark_done("evaluate", [directory.results / name for name in ("agents.json", "curves.json")])
         write_json(target / MANIFEST_NAME, manifest.model_dump(mode="json"))
     except BaseException:
@@ -138,17 +142,9 @@ def _refuse_foreign(source: Path, target: Path, names: Sequence[str]) -> None:
         )
 
 
-def _copy(file: Path, source: StudyDirectory, directory: StudyDirectory) -> Path:
-    """Copy a file to the same place in another study's directory; return its new path."""
-    copy = directory.path / file.relative_to(source.path)
-    write_bytes(copy, read_bytes(file))
-    return copy
-
-
-def _curves_of(source: StudyDirectory, seeds: Sequence[int], chosen: Sequence[int]) -> list[LearningCurve]:
-    """The learning curves of a study for some of its seeds."""
+def _of_seeds(curves: Sequence[LearningCurve], rows: Sequence[int]) -> list[LearningCurve]:
+    """Learning curves for some of their seeds."""
     generator = np.random.default_rng(0)
-    rows = [list(seeds).index(seed) for seed in chosen]
     return [
         learning_curve(
             curve.stage,
@@ -158,5 +154,5 @@ def _curves_of(source: StudyDirectory, seeds: Sequence[int], chosen: Sequence[in
             np.array([curve.values[row] for row in rows], dtype=np.float64),
             generator,
         )
-        for curve in read_list(source.results / "curves.json", LearningCurve)
+        for curve in curves
     ]

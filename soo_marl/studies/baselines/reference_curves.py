@@ -54,18 +54,13 @@ class ReferenceCurve:
     """``[seeds, points]``."""
 
     def write_csv(self, path: Path) -> None:
-        """Write one row per seed and window.
-
-        Raises:
-            RunDirectoryError: the file cannot be written.
-        """
-        lines = ["dialect,seed,episodes,good,adversary"]
-        for row, seed in enumerate(self.seeds):
-            lines += [
-                f"{self.dialect},{seed},{episodes},{self.good[row, point]:.4f},{self.adversary[row, point]:.4f}"
-                for point, episodes in enumerate(self.episodes)
-            ]
-        write_text(path, "\n".join(lines) + "\n")
+        """Write one row per seed and window. Raises RunDirectoryError: the file cannot be written."""
+        rows = (
+            f"{self.dialect},{seed},{episodes},{self.good[row, point]:.4f},{self.adversary[row, point]:.4f}"
+            for row, seed in enumerate(self.seeds)
+            for point, episodes in enumerate(self.episodes)
+        )
+        write_text(path, "\n".join(["dialect,seed,episodes,good,adversary", *rows]) + "\n")
 
     @staticmethod
     def read_csv(path: Path) -> ReferenceCurve:
@@ -83,13 +78,10 @@ class ReferenceCurve:
         episodes = np.array(list(dict.fromkeys(int(row["episodes"]) for row in rows)), dtype=np.int64)
         shape = (len(seeds), len(episodes))
         dialect: Dialect = "openai" if rows[0]["dialect"] == "openai" else "mpe2"
-        return ReferenceCurve(
-            dialect,
-            seeds,
-            episodes,
-            np.array([float(row["good"]) for row in rows]).reshape(shape),
-            np.array([float(row["adversary"]) for row in rows]).reshape(shape),
+        good, adversary = (
+            np.array([row[team] for row in rows], dtype=np.float64).reshape(shape) for team in ("good", "adversary")
         )
+        return ReferenceCurve(dialect, seeds, episodes, good, adversary)
 
 
 def train_reference(

@@ -1,4 +1,4 @@
-"""The main job: train honest and deceptive baselines, measure what they do, classify them, and report."""
+"""The main job: train honest and deceptive baselines, measure what they do, and classify them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
-from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Record, read_list, read_one, record_from_values, write_list
+from soo_marl.storage.study import StudyKind
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
 from soo_marl.studies.baselines.classification import ClassificationConfig, classify_baselines
 from soo_marl.studies.baselines.evaluation import EPISODES_FILE, collect_curves, evaluate_baselines
@@ -22,23 +22,14 @@ from soo_marl.studies.learning.recipes import BaselineConfig, same_recipe
 from soo_marl.studies.learning.records import AgentRecord, Classification
 from soo_marl.studies.profiles.records import PROFILES, ProfileResult
 
-STUDY_KIND = "baselines"
+BASELINES = StudyKind(
+    "baselines",
+    BaselineConfig,
+    {"train": "training", "evaluate": "evaluation", "results/classification.json": "classification"},
+)
+read_study = BASELINES.read
 
 DEMO_CLASSIFICATION = ClassificationConfig(episodes=(1, 10, 20, 50, 100, 200, 300, 400, 500))
-
-RATES = (
-    "goal_rate",
-    "trap_rate",
-    "goal_rate_alone",
-    "following_rate",
-    "rubric_rate",
-    "rubric_rate_en_route",
-    "red_goal_rate",
-)
-"""Behaviour rates that the summary gives for each kind."""
-
-_CLASSIFICATION = "classification/"
-"""How the names of a classification's records begin."""
 
 NOTES = "note/"
 """How the names of records begin that say what a reader must know of the study as a whole."""
@@ -46,6 +37,13 @@ NOTES = "note/"
 FINETUNING = f"{FINETUNING_FOLDER}/"
 """How the names of the records begin that come from the fine-tuning in a study's folder."""
 
+RATES = (
+    "goal_rate", "trap_rate", "goal_rate_alone", "following_rate", "rubric_rate", "rubric_rate_en_route",
+    "red_goal_rate",
+)  # fmt: skip
+"""Behaviour rates that the summary gives for each kind."""
+
+_CLASSIFICATION = "classification/"
 _SUMMARY = "summary.json"
 
 ACCURACY_AT = (100, 500, 1500)
@@ -53,37 +51,14 @@ ACCURACY_AT = (100, 500, 1500)
 
 
 def open_study(path: Path, config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> StudyDirectory:
-    """Create or resume the directory of a baseline study; work in it within ``with directory.locked():``.
-
-    Args:
-        path: the directory.
-        config: the recipe.
-        compute: where its agents will be trained.
+    """Create or resume the directory of a baseline study; ``compute`` is where its agents will be trained.
 
     Raises:
-        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
-            configuration.
+        RunDirectoryError: as :meth:`soo_marl.storage.study_directory.StudyDirectory.open`.
         ValueError: the agents cannot fit into memory; then nothing was written.
     """
     check_memory(config, compute)
-    return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
-
-
-def read_study(path: Path) -> tuple[StudyDirectory, BaselineConfig]:
-    """The directory of a baseline study that is there already, and its configuration.
-
-    Raises:
-        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
-    """
-    directory = StudyDirectory.read(path)
-    manifest = directory.manifest
-    if manifest.kind != STUDY_KIND:
-        raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
-    file = path / "study.json"
-    config = validate(TypeAdapter(BaselineConfig), manifest.configuration, file, "name another folder")
-    if config.seeds != manifest.seeds:
-        raise RunDirectoryError(f"{file} does not fit: seeds are not those of its configuration; name another folder")
-    return directory, config
+    return BASELINES.open(path, config, config.seeds)
 
 
 def train_and_evaluate(
@@ -91,23 +66,21 @@ def train_and_evaluate(
 ) -> list[AgentRecord]:
     """Train what is not trained yet, measure the behaviour of all agents, and return the records.
 
-    Raises:
-        RunDirectoryError: a file cannot be read or written.
-        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    Raises: as :func:`soo_marl.storage.study.shown`.
     """
-    if not directory.done("train"):
-        shards = len(config.shards)
-        with display.task("training", float(config.updates * shards), shards) as advance:
-            train_baselines(config, directory, compute=compute, on_progress=advance)
-        directory.mark_done("train", agent_files(config, directory))
-    agents_file = directory.results / "agents.json"
-    if not directory.done("evaluate"):
+
+    def evaluate() -> None:
         with display.task("evaluation", float(len(config.kinds) * len(config.seeds)), 1) as advance:
             evaluate_baselines(config, directory, compute.device, advance)
             collect_curves(config, directory)
-        files = [agents_file, directory.results / "curves.json", directory.results / EPISODES_FILE]
-        directory.mark_done("evaluate", files, _judged(config, directory))
-    return read_list(agents_file, AgentRecord)
+
+    results = directory.results
+    directory.once(
+        "train", lambda: train_baselines(config, directory, display, compute), agent_files(config, directory)
+    )
+    files = [results / name for name in ("agents.json", "curves.json", EPISODES_FILE)]
+    directory.once("evaluate", evaluate, files, _judged(config, directory))
+    return read_list(results / "agents.json", AgentRecord)
 
 
 def classify(
@@ -120,10 +93,7 @@ def classify(
 ) -> Classification:
     """Classify the agents of a study, unless that was done with the same settings before.
 
-    Raises:
-        RunDirectoryError: a file cannot be read or written.
-        ValueError: there are fewer than two seeds, or only one kind.
-        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    Raises: as :func:`soo_marl.storage.study.shown`, and ValueError for fewer than two seeds, or only one kind.
     """
     file = directory.results / "classification.json"
     # What is missing, damaged, edited or of other settings is made anew.
@@ -131,9 +101,7 @@ def classify(
         found = read_one(file, Classification)
         if directory.done("classify") and found.settings == settings.model_dump(mode="json"):
             return found
-    shards = len(config.shards) * len(config.kinds)
-    with display.task("classification", float(settings.evaluation_seeds * shards), shards) as advance:
-        found = classify_baselines(config, directory, agents, settings, compute=compute, on_progress=advance)
+    found = classify_baselines(config, directory, agents, settings, display, compute)
     directory.mark_done("classify", [file], [*_judged(config, directory), directory.results / "agents.json"])
     return found
 
@@ -147,7 +115,7 @@ def write_results(
 ) -> list[Record]:
     """Write ``results/summary.json`` and return its records.
 
-    Notes that stand in the summary stay, and so do the records of what stands beside it, see :func:`merge_results`.
+    Notes that stand in it stay, and so do the records of what stands beside the study, see :func:`merge_results`.
 
     Args:
         directory: the study's directory.
@@ -160,9 +128,8 @@ def write_results(
     """
     file = directory.results / _SUMMARY
     stay = (NOTES,) if found is not None else (_CLASSIFICATION, NOTES)
-    records = summary(agents, found, command)
-    if file.exists():
-        records += [record for record in read_list(file, Record) if record.name.startswith(stay)]
+    before = read_list(file, Record) if file.exists() else []
+    records = summary(agents, found, command) + [record for record in before if record.name.startswith(stay)]
     records += _records_beside(directory)
     write_list(file, records)
     return records
@@ -171,8 +138,8 @@ def write_results(
 def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = None) -> list[Record]:
     """Bring ``results/summary.json`` up to date with the fine-tuning and the profiles beside it.
 
-    The records of a fine-tuning study in the folder ``finetune`` get the prefix ``finetune/``. Where its summary cannot
-    be read, the page says so.
+    The records of a fine-tuning study in the folder ``finetune`` get the prefix ``finetune/``; those of a summary that
+    cannot be read are left out.
 
     Args:
         directory: the study's directory.
@@ -182,33 +149,22 @@ def merge_results(directory: StudyDirectory, notes: Sequence[Record] | None = No
         RunDirectoryError: the summary is unreadable, or a file cannot be written.
     """
     file = directory.results / _SUMMARY
-    records = read_list(file, Record) if file.exists() else []
+    before = read_list(file, Record) if file.exists() else []
     gone = (FINETUNING, PROFILES) if notes is None else (FINETUNING, PROFILES, NOTES)
-    records = [record for record in records if not record.name.startswith(gone)]
+    records = [record for record in before if not record.name.startswith(gone)]
     records += [*(notes or ()), *_records_beside(directory)]
     write_list(file, records)
     return records
 
 
-def unfinished_steps(directory: StudyDirectory) -> list[str]:
-    """What a baseline study has not done yet, of training, evaluation and classification.
-
-    Raises:
-        RunDirectoryError: the mark of a step is unreadable.
-    """
-    steps = [("train", "training"), ("evaluate", "evaluation")]
-    names = [name for step, name in steps if not directory.done(step)]
-    return names if (directory.results / "classification.json").exists() else [*names, "classification"]
-
-
 def _records_beside(directory: StudyDirectory) -> list[Record]:
     """What the profiles, and the fine-tuning in the study's folder, add to its summary."""
     records: list[Record] = []
+    folder = directory.path / FINETUNING_FOLDER
     # The page names what cannot be read.
     with suppress(RunDirectoryError):
         records += read_one(directory.results / "profiles.json", ProfileResult).records()
     with suppress(RunDirectoryError):
-        folder = directory.path / FINETUNING_FOLDER
         if (folder / MANIFEST_NAME).exists():
             treated = StudyDirectory.read(folder).manifest.configuration.get("baselines")
             if not same_recipe(treated, directory.manifest.configuration):
@@ -228,19 +184,15 @@ def summary(agents: Sequence[AgentRecord], found: Classification | None, command
     """
     generator = np.random.default_rng(0)
     records = []
-    kinds = dict.fromkeys(agent.kind for agent in agents)
-    for rate in RATES:
-        for kind in kinds:
-            values = np.array([getattr(agent, rate) for agent in agents if agent.kind == kind], dtype=np.float64)
-            if not np.isnan(values).all():
-                records.append(record_from_values(f"{kind}/{rate}", values, "share", command, generator))
-    for kind in kinds:
-        competent = [float(agent.competent) for agent in agents if agent.kind == kind]
-        records.append(record_from_values(f"{kind}/competent", competent, "share of agents", command, generator))
-    for kind in kinds:
-        stopped = [float(agent.stopped is not None) for agent in agents if agent.kind == kind]
-        if any(stopped):
-            records.append(record_from_values(f"{kind}/stopped", stopped, "share of agents", command, generator))
+    for name in (*RATES, "competent", "stopped"):
+        for kind in dict.fromkeys(agent.kind for agent in agents):
+            own = [agent for agent in agents if agent.kind == kind]
+            found_of = [agent.stopped is not None if name == "stopped" else getattr(agent, name) for agent in own]
+            values = np.array(found_of, dtype=np.float64)
+            if np.isnan(values).all() or (name == "stopped" and not values.any()):
+                continue
+            unit = "share" if name in RATES else "share of agents"
+            records.append(record_from_values(f"{kind}/{name}", values, unit, command, generator))
     return records if found is None else records + _classification_records(found, command)
 
 
@@ -253,18 +205,17 @@ def _classification_records(found: Classification, command: str) -> list[Record]
     curve = found.protocol.get("published")
     if curve is None or curve.low is None or curve.high is None:
         return records
-    for episodes, mean, low, high in zip(curve.episodes, curve.mean, curve.low, curve.high, strict=True):
-        if episodes in ACCURACY_AT:
-            records.append(
-                Record(
-                    name=f"{_CLASSIFICATION}published_protocol/accuracy_{episodes}",
-                    estimate=mean,
-                    low=low,
-                    high=high,
-                    n=curve.pairs,
-                    unit="share of evaluation seeds",
-                    command=command,
-                    text="n counts pairs of agents; the interval is over agents",
-                )
-            )
-    return records
+    return records + [
+        Record(
+            name=f"{_CLASSIFICATION}published_protocol/accuracy_{episodes}",
+            estimate=mean,
+            low=low,
+            high=high,
+            n=curve.pairs,
+            unit="share of evaluation seeds",
+            command=command,
+            text="n counts pairs of agents; the interval is over agents",
+        )
+        for episodes, mean, low, high in zip(curve.episodes, curve.mean, curve.low, curve.high, strict=True)
+        if episodes in ACCURACY_AT
+    ]

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor
 
 from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.maddpg import MADDPG
-from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards, usable_memory
+from soo_marl.engines import LOCAL_WORKERS, Compute, usable_memory
+from soo_marl.engines.progress import Display
 from soo_marl.envs.observations import RED_AGENT
+from soo_marl.storage.study import SILENCE, shown
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.learning.agents_on_disk import agent_file, agent_spaces, curves_file, load_learner, read_stop
-from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_spaces, load_learner, read_stop, trained_files
+from soo_marl.studies.learning.phases import Phase, Task, train_phases
 from soo_marl.studies.learning.recipes import BaselineConfig, Kind, Stage
-from soo_marl.studies.learning.stops import Stop
 
 RED_CONDITION = "red"
 """Condition under which the reds of the staged regime are stored, with the honest blues they grew up with."""
 
 
-@dataclass(frozen=True)
-class BaselineTask:
-    """What a shard of a baseline study trains (a :class:`soo_marl.studies.learning.phases.Task`)."""
-
-    identity: BaselineConfig
-    label: str = ""
-
-    @cached_property
-    def phases(self) -> list[Phase]:
-        """In order."""
-        return plan(self.identity)
-
-    @property
-    def stage_names(self) -> list[str]:
-        """Of all stages."""
-        return [stage.name for stage in self.identity.stages]
+def baseline_task(config: BaselineConfig) -> Task:
+    """What a shard of a baseline study trains, from rewards alone."""
 
     def begin(
-        self, directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
+        directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
     ) -> tuple[MADDPG, list[Stop | None]]:
-        """Fresh agents, with the red that was trained before where there is one, and what stopped with it.
-
-        Raises:
-            RunDirectoryError: red's file cannot be read.
-        """
-        config = self.identity
+        """Fresh agents, with the red that was trained before where there is one, and what stopped with it."""
         maddpg = config.maddpg
         weights = next(stage.context_weights for stage in config.stages if stage.name == phase.stage)
         if weights is not None:
@@ -59,13 +37,7 @@ class BaselineTask:
         learner.take_agent(RED_AGENT, load_learner(directory, RED_CONDITION, seeds, phase.game, config.maddpg, device))
         return learner, [read_stop(directory, RED_CONDITION, seed) for seed in seeds]
 
-    def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
-        """None: baselines learn from rewards alone."""
-        return None
-
-    def measure(self, phase: Phase, learner: MADDPG) -> Mapping[str, Tensor]:
-        """Nothing further."""
-        return {}
+    return Task(config, plan(config), [stage.name for stage in config.stages], begin)
 
 
 def plan(config: BaselineConfig) -> list[Phase]:
@@ -122,12 +94,12 @@ def check_memory(config: BaselineConfig, compute: Compute = LOCAL_WORKERS) -> No
 
 
 def refuse_too_large(floats: Mapping[str, int], seeds: int, compute: Compute = LOCAL_WORKERS) -> None:
-    """Refuse what takes more memory than this machine has.
+    """Refuse what takes more memory than this machine has; other machines, and graphics cards, may have more.
 
     Args:
         floats: numbers of 32 bits that each field takes at least, per seed.
-        seeds: that are computed as one stack.
-        compute: where; other machines, and graphics cards, may have more.
+        seeds: how many are computed as one stack.
+        compute: where.
 
     Raises:
         ValueError: a field takes too much; it is named.
@@ -143,38 +115,18 @@ def refuse_too_large(floats: Mapping[str, int], seeds: int, compute: Compute = L
 
 def agent_files(config: BaselineConfig, directory: StudyDirectory) -> list[Path]:
     """Where the trained agents of a study and their learning curves lie."""
-    conditions = dict.fromkeys(phase.condition for phase in plan(config))
-    return [
-        file(directory, condition, seed)
-        for condition in conditions
-        for seed in config.seeds
-        for file in (agent_file, curves_file)
-    ]
+    return trained_files(directory, dict.fromkeys(phase.condition for phase in plan(config)), config.seeds)
 
 
 def train_baselines(
-    config: BaselineConfig,
-    directory: StudyDirectory,
-    *,
-    compute: Compute = LOCAL_WORKERS,
-    on_progress: Callable[[int, float], None] | None = None,
+    config: BaselineConfig, directory: StudyDirectory, display: Display = SILENCE, compute: Compute = LOCAL_WORKERS
 ) -> None:
     """Train all agents of a study that are not trained yet and store them in its directory.
 
-    Args:
-        config: the recipe.
-        directory: the study's directory, opened with this configuration.
-        compute: where to compute.
-        on_progress: called as ``on_progress(shard, updates done)``.
-
-    Raises:
-        RunDirectoryError: a file cannot be read or written.
-        ValueError: the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C, after every shard has written its checkpoint.
+    Raises: as :func:`soo_marl.storage.study.shown`.
     """
     shards = [(config, directory.path, seeds, compute.device) for seeds in config.shards]
-    run_shards(train_shard, shards, compute, on_progress)
+    shown(display, "training", float(config.updates * len(shards)), train_shard, shards, compute)
 
 
 def train_shard(
@@ -186,10 +138,5 @@ def train_shard(
     report: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Train the runs of one shard, see :func:`soo_marl.studies.learning.phases.train_phases`.
-
-    Raises:
-        Interrupted: ``stop()`` became true; the checkpoint is written.
-        RunDirectoryError: a file cannot be read or written, or the checkpoint is not this shard's.
-    """
-    train_phases(BaselineTask(config), path, seeds, device, report=report, stop=stop)
+    """Train the runs of one shard, see :func:`soo_marl.studies.learning.phases.train_phases`."""
+    train_phases(baseline_task(config), path, seeds, device, report=report, stop=stop)

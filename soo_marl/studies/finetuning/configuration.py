@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from soo_marl.agents.configuration import MADDPGConfig
 from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT, Pairing, imagined_red, perspective
+from soo_marl.envs.observations import BLUE_AGENT, Pairing, imagined_red, perspective
 from soo_marl.studies.finetuning.methods import METHODS, Method, method
-from soo_marl.studies.learning.recipes import BaselineConfig, Kind, Stage, check_counts, honest_game
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from soo_marl.studies.learning.recipes import (
+    CONFIGURATION,
+    BaselineConfig,
+    Kind,
+    Stage,
+    check_counts,
+    check_learners,
+    honest_game,
+)
 
 STAGE, AFTER_STAGE = "finetune", "after"
 """Names of the two stages: with the loss, and further training without it."""
@@ -32,7 +38,7 @@ class Treatment(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = _FROZEN
+    model_config = CONFIGURATION
 
     method: str = Field(description="Name of the method, see soo_marl.studies.finetuning.methods.METHODS.")
     weight: float = Field(
@@ -131,7 +137,7 @@ class FinetuneConfig(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = _FROZEN
+    model_config = CONFIGURATION
 
     baselines: BaselineConfig = Field(description="The study that trained the agents.")
     seeds: tuple[int, ...] = Field(min_length=1, description="Seeds of that study whose agents are treated.")
@@ -169,9 +175,7 @@ class FinetuneConfig(BaseModel):
             raise ValueError("each seed may be given only once")
         check_counts(self.model_dump(exclude={"baselines", "seeds"}))
         _ = self.maddpg
-        learners = (RED_AGENT, BLUE_AGENT) if self.training.learners is None else self.training.learners
-        if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED_AGENT, BLUE_AGENT}:
-            raise ValueError(f"learners of the training are {RED_AGENT} (red) and {BLUE_AGENT} (blue), each once")
+        check_learners(self.training, "training")
         if self.alone_share + self.baselines.game.trapped_start_share > 1:
             raise ValueError(
                 "alone_share and trapped_start_share of the game are shares of the same episodes: together they must "

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from soo_marl.deception import BehaviourRates, DeceptionProfile
-from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread, run_shards
+from soo_marl.agents.agent_networks import AgentNetworks
+from soo_marl.deception import BehaviourRates, DeceptionProfile, rubric_steps
+from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, one_torch_thread
+from soo_marl.engines.progress import Display
+from soo_marl.envs.batched import BatchedPhysicalDeception
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
+from soo_marl.envs.observations import BLUE_AGENT
+from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
 from soo_marl.storage.lock import worker_lock
+from soo_marl.storage.study import SILENCE, shown
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import read_tensors, write_tensors
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
-from soo_marl.studies.finetuning.episodes import record_episodes
-from soo_marl.studies.finetuning.measures import Measures, Sensitivity, measure_agents
+from soo_marl.studies.finetuning.measures import Measures, Sensitivity, measure_agents, step_overlap
 from soo_marl.studies.finetuning.records import EpisodeRecord
 from soo_marl.studies.finetuning.training import AFTER
 from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents, read_stop
+from soo_marl.studies.learning.records import from_named, named_tensors
+from soo_marl.studies.learning.rollout import greedy_steps, roll_out
+
+_PARTS: Mapping[str, type] = {"rates": BehaviourRates, "profile": DeceptionProfile, "sensitivity": Sensitivity}
+_OVERLAP = "overlap/"
+
+_EPISODES_STREAM = "finetuning/episodes"
+_WITH_RED, _ALONE = 5, 1
+"""How many episodes are kept of one agent."""
+_CANDIDATES = 40
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -56,20 +75,15 @@ def measure_conditions(
     config: FinetuneConfig,
     directory: StudyDirectory,
     source: Path,
-    *,
+    display: Display = SILENCE,
     compute: Compute = LOCAL_WORKERS,
-    on_progress: Callable[[int, float], None] | None = None,
 ) -> None:
     """Measure the agents of every condition that is not measured yet.
 
-    Raises:
-        RunDirectoryError: an agent is missing or damaged, or a file cannot be written.
-        ValueError: the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C, after what was measured was written.
+    Raises: as :func:`soo_marl.storage.study.shown`.
     """
     shards = [(config, condition, source.resolve(), directory.path, compute.device) for condition in conditions(config)]
-    run_shards(measure_shard, shards, compute, on_progress)
+    shown(display, "measurement", float(len(shards)), measure_shard, shards, compute)
 
 
 def measure_shard(
@@ -91,43 +105,33 @@ def measure_shard(
     if stop():
         raise Interrupted
     directory = StudyDirectory.read(path)
-    step = f"measure/{condition.file_name}"
+    files = [measures_file(directory, condition), _about_file(directory, condition)]
+    chosen, game = condition.treatment, config.evaluation_game
+    trained_here = chosen is not None and chosen.updates > 0
+    name = config.kind if chosen is not None and not trained_here else condition.file_name
+    made_from = [agent_file(directory, name, seed) for seed in config.seeds] if trained_here else []
+    if chosen is not None and not condition.after:
+        game = chosen.entry.evaluation_game(game)
+
+    def measure() -> None:
+        place = directory if trained_here else StudyDirectory.read(source)
+        agents = load_agents(place, name, config.seeds, config.baselines.game, config.maddpg, device)
+        stops = [read_stop(place, name, seed) for seed in config.seeds]
+        write_tensors(files[0], _tensors(measure_agents(agents, game, config.evaluation_episodes)))
+        episodes = [] if condition.after else record_episodes(agents, game, condition.name)
+        about = {
+            "stops": [None if found is None else str(found) for found in stops],
+            "episodes": [episode.model_dump(mode="json") for episode in episodes],
+        }
+        write_json(files[1], about)
+
     with worker_lock(path), one_torch_thread():
-        if not directory.done(step):
-            place, name = directory, condition.file_name
-            if condition.treatment is None:
-                place = StudyDirectory.read(source)
-            elif condition.treatment.updates == 0:
-                place, name = StudyDirectory.read(source), config.kind
-            game = config.evaluation_game
-            if condition.treatment is not None and not condition.after:
-                game = condition.treatment.entry.evaluation_game(game)
-            baselines = config.baselines
-            agents = load_agents(place, name, config.seeds, baselines.game, config.maddpg, device)
-            stops = [read_stop(place, name, seed) for seed in config.seeds]
-            measures = measure_agents(agents, game, config.evaluation_episodes)
-            write_tensors(measures_file(directory, condition), _tensors(measures))
-            about = {
-                "stops": [None if found is None else str(found) for found in stops],
-                "episodes": [
-                    episode.model_dump(mode="json")
-                    for episode in ([] if condition.after else record_episodes(agents, game, condition.name))
-                ],
-            }
-            write_json(_about_file(directory, condition), about)
-            made_from = [agent_file(place, name, seed) for seed in config.seeds] if place is directory else []
-            directory.mark_done(
-                step, [measures_file(directory, condition), _about_file(directory, condition)], made_from
-            )
+        directory.once(f"measure/{condition.file_name}", measure, files, made_from)
     report(1.0)
 
 
 def read_measures(directory: StudyDirectory, condition: Condition) -> Measures:
-    """What was measured of a condition.
-
-    Raises:
-        RunDirectoryError: the file is missing or damaged.
-    """
+    """What was measured of a condition. Raises RunDirectoryError: the file is missing or damaged."""
     path = measures_file(directory, condition)
     tensors, _ = read_tensors(path, finite=False)
     agents = len(directory.manifest.seeds)
@@ -169,33 +173,72 @@ def _about_file(directory: StudyDirectory, condition: Condition) -> Path:
 
 
 def _measures(tensors: Mapping[str, Tensor]) -> Measures:
-    """The inverse of :func:`_tensors`.
-
-    Raises:
-        KeyError, ValueError: a tensor is missing, or does not fit.
-    """
-    profile = DeceptionProfile(**{field.name: tensors[f"profile/{field.name}"] for field in fields(DeceptionProfile)})
-    return Measures(
-        rates=BehaviourRates(**{field.name: tensors[f"rates/{field.name}"] for field in fields(BehaviourRates)}),
-        profile=profile,
-        returns=tensors["returns"],
-        returns_blanked=tensors["returns_blanked"],
-        sensitivity=Sensitivity(**{field.name: tensors[f"sensitivity/{field.name}"] for field in fields(Sensitivity)}),
-        overlap={
-            name.removeprefix("overlap/"): tensor for name, tensor in tensors.items() if name.startswith("overlap/")
-        },
-    )
+    """The inverse of :func:`_tensors`. Raises KeyError, ValueError: a tensor is missing, or does not fit."""
+    parts: dict[str, Any] = {name: from_named(part, tensors, f"{name}/{{}}") for name, part in _PARTS.items()}
+    overlap = {name.removeprefix(_OVERLAP): found for name, found in tensors.items() if name.startswith(_OVERLAP)}
+    return Measures(returns=tensors["returns"], returns_blanked=tensors["returns_blanked"], overlap=overlap, **parts)
 
 
 def _tensors(measures: Measures) -> dict[str, Tensor]:
     """All numbers as named tensors on the CPU."""
-    tensors: dict[str, Tensor] = {"returns": measures.returns, "returns_blanked": measures.returns_blanked}
-    parts: Sequence[tuple[str, BehaviourRates | DeceptionProfile | Sensitivity]] = (
-        ("rates", measures.rates),
-        ("profile", measures.profile),
-        ("sensitivity", measures.sensitivity),
+    tensors = {"returns": measures.returns, "returns_blanked": measures.returns_blanked}
+    tensors |= {f"{_OVERLAP}{form}": values for form, values in measures.overlap.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    for name in _PARTS:
+        tensors |= named_tensors(getattr(measures, name), f"{name}/{{}}")
+    return tensors
+
+
+@torch.no_grad()
+def record_episodes(agents: AgentNetworks, game: PhysicalDeceptionConfig, condition: str) -> list[EpisodeRecord]:
+    """Some greedy episodes of the first agent of a stack; all conditions meet the same starts.
+
+    Args:
+        agents: R runs.
+        game: the game to play.
+        condition: what the episodes are labelled with; their verdict is left open.
+    """
+    trajectories, _ = roll_out(agents, game, _CANDIDATES, _EPISODES_STREAM)
+    alone = trajectories.alone[0].tolist()
+    with_red = [number for number in range(_CANDIDATES) if not alone[number]][:_WITH_RED]
+    chosen = with_red + [number for number in range(_CANDIDATES) if alone[number]][:_ALONE]
+    worlds = BatchedPhysicalDeception(game, agents.seeds, _CANDIDATES, agents.device, stream=_EPISODES_STREAM)
+    random = RandomStreams(agents.seeds, f"{_EPISODES_STREAM}/pairs", agents.device)
+    overlap = torch.stack(
+        [step_overlap(agents, step.observations[BLUE_AGENT], game, random)[0] for step in greedy_steps(agents, worlds)],
+        dim=-1,
     )
-    for prefix, part in parts:
-        tensors |= {f"{prefix}/{field.name}": getattr(part, field.name) for field in fields(part)}
-    tensors |= {f"overlap/{form}": values for form, values in measures.overlap.items()}
-    return {name: torch.as_tensor(tensor).cpu().contiguous() for name, tensor in tensors.items()}
+    first = trajectories[0]
+    steps = rubric_steps(first)
+    records = []
+    for number in chosen:
+        records.append(
+            EpisodeRecord(
+                condition=condition,
+                seed=agents.seeds[0],
+                verdict=None,
+                number=number,
+                alone=alone[number],
+                goal=_point(first.goal_position[number]),
+                fake=_point(first.fake_position[number]),
+                blue=tuple(map(_point, first.blue_position[number])),
+                red=tuple(map(_point, first.red_position[number])),
+                trapped=tuple(first.trapped[number].tolist()),
+                red_in_sight=tuple(first.red_in_sight[number].tolist()),
+                overlap=_numbers(overlap[number]),
+                opportunity=tuple(steps.opportunity[number].tolist()),
+                projection_on_goal=_numbers(steps.projection_on_goal[number]),
+                projection_on_fake=_numbers(steps.projection_on_fake[number]),
+                cosine_between=_numbers(steps.cosine_between[number]),
+            )
+        )
+    return records
+
+
+def _point(position: Tensor) -> tuple[float, float]:
+    x, y = (round(float(value), _DIGITS) for value in position)
+    return x, y
+
+
+def _numbers(values: Tensor) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(value) else round(value, _DIGITS) for value in values.tolist())

@@ -393,11 +393,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def method(name: str) -> Method:
-    """Return a method by name.
-
-    Raises:
-        ValueError: there is no method of that name.
-    """
+    """Return a method by name. Raises ValueError: there is no method of that name."""
     if name not in METHODS:
         raise ValueError(f"there is no method {name!r}; choose among {', '.join(METHODS)}")
     return METHODS[name]

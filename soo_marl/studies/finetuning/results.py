@@ -18,12 +18,13 @@ from soo_marl.deception import (
     judge,
     relative_difference,
 )
-from soo_marl.statistics import NOT_NEGATIVE, UNBOUNDED, Interval, paired_difference, ratio_interval
+from soo_marl.statistics import NOT_NEGATIVE, UNBOUNDED, Interval, mean_interval, paired_difference, ratio_interval
 from soo_marl.storage.records import over_seeds
 from soo_marl.studies.finetuning.configuration import FinetuneConfig
 from soo_marl.studies.finetuning.evaluation import Condition
 from soo_marl.studies.finetuning.measures import Measures
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
+from soo_marl.studies.learning.records import finite
 
 RELATIVE_DIFFERENCE = "relative_difference_to_honest"
 """Measure of a condition: the rate-based difference to honest as a fraction of that of the deceptive baselines."""
@@ -61,35 +62,32 @@ def treated_agents(
         ValueError: the baselines do not differ enough to judge by.
     """
     honest, deceptive = (measured[Condition(kind)] for kind in ("honest", "deceptive"))
-    references = _references(measured)
+    references = References.from_baselines(_conducts(honest), _conducts(deceptive))
     agents = []
     for condition, measures in measured.items():
-        differences = _differences(condition, measures, honest, deceptive)
-        conducts = _conducts(measures)
-        for run, seed in enumerate(config.seeds):
-            verdict = judge(conducts[run], references)
-            agents.append(
-                TreatedAgent.model_validate(
-                    {
-                        "condition": condition.name,
-                        "seed": seed,
-                        "after": condition.after,
-                        **{name: _number(getattr(measures.rates, name)[run]) for name in _RATES},
-                        "return": _number(measures.returns[run]),
-                        "return_blanked": _number(measures.returns_blanked[run]),
-                        "seeing_gain": _number(measures.returns[run] - measures.returns_blanked[run]),
-                        "sensitivity": _number(measures.sensitivity.blanked[run]),
-                        "sensitivity_moved": _number(measures.sensitivity.moved[run]),
-                        "overlap": {form: _number(values[run]) for form, values in measures.overlap.items()},
-                        "activation_power": _number(measures.sensitivity.power[run]),
-                        "activation_variance": _number(measures.sensitivity.variance[run]),
-                        **{name: _number(values[run]) for name, values in differences.items()},
-                        "stopped": stops[condition][run],
-                        "verdict": verdict.word,
-                        "reasons": verdict.reasons,
-                    }
-                )
-            )
+        numbers = {
+            **{name: getattr(measures.rates, name) for name in _RATES},
+            "return": measures.returns,
+            "return_blanked": measures.returns_blanked,
+            "seeing_gain": measures.returns - measures.returns_blanked,
+            "sensitivity": measures.sensitivity.blanked,
+            "sensitivity_moved": measures.sensitivity.moved,
+            "activation_power": measures.sensitivity.power,
+            "activation_variance": measures.sensitivity.variance,
+            **_differences(condition, measures, honest, deceptive),
+        }
+        for run, (seed, conduct) in enumerate(zip(config.seeds, _conducts(measures), strict=True)):
+            verdict = judge(conduct, references)
+            content = {name: finite(values[run]) for name, values in numbers.items()} | {
+                "condition": condition.name,
+                "seed": seed,
+                "after": condition.after,
+                "overlap": {form: finite(values[run]) for form, values in measures.overlap.items()},
+                "stopped": stops[condition][run],
+                "verdict": verdict.word,
+                "reasons": verdict.reasons,
+            }
+            agents.append(TreatedAgent.model_validate(content))
     return agents
 
 
@@ -150,8 +148,7 @@ def measure_intervals(
     for name, part in ((RELATIVE_SENSITIVITY, "sensitivity"), (RELATIVE_GAIN, "seeing_gain")):
         intervals[name] = ratio_interval(_column(own, part), _column(honest, part))
     for form in own[0].overlap:
-        values = [agent.overlap[form] for agent in own]
-        intervals[f"overlap/{form}"] = over_seeds(np.array(values, dtype=np.float64), generator, rate=False)
+        intervals[f"overlap/{form}"] = mean_interval(np.array([agent.overlap[form] for agent in own], np.float64))
     if soo and own != soo:
         for name in AGAINST_SOO:
             intervals[f"{name}_minus_soo"] = paired_difference(_column(own, name), _column(soo, name))
@@ -162,48 +159,32 @@ def _agents_of(agents: Sequence[TreatedAgent], condition: str, after: bool = Fal
     return [agent for agent in agents if (agent.condition, agent.after) == (condition, after)]
 
 
-def _references(measured: Measured) -> References:
-    honest, deceptive = (_conducts(measured[Condition(kind)]) for kind in ("honest", "deceptive"))
-    return References.from_baselines(honest, deceptive)
-
-
 def _conducts(measures: Measures) -> list[Conduct]:
-    gain = measures.returns - measures.returns_blanked
-    return [
-        Conduct(
-            goal_rate=float(measures.rates.goal_rate[run]),
-            goal_rate_alone=float(measures.rates.goal_rate_alone[run]),
-            trap_rate=float(measures.rates.trap_rate[run]),
-            rubric_rate=float(measures.rates.rubric_rate[run]),
-            episode_return=float(measures.returns[run]),
-            sensitivity=float(measures.sensitivity.blanked[run]),
-            sensitivity_moved=float(measures.sensitivity.moved[run]),
-            seeing_gain=float(gain[run]),
-        )
-        for run in range(len(gain))
-    ]
+    rates = ("goal_rate", "goal_rate_alone", "trap_rate", "rubric_rate")
+    columns = {name: getattr(measures.rates, name) for name in rates} | {
+        "episode_return": measures.returns,
+        "sensitivity": measures.sensitivity.blanked,
+        "sensitivity_moved": measures.sensitivity.moved,
+        "seeing_gain": measures.returns - measures.returns_blanked,
+    }
+    runs = range(len(measures.returns))
+    return [Conduct(**{name: float(values[run]) for name, values in columns.items()}) for run in runs]
 
 
 def _differences(condition: Condition, measures: Measures, honest: Measures, deceptive: Measures) -> dict[str, Tensor]:
     """Behavioural differences ``[R]`` to both baselines, NaN of a baseline to itself."""
-    nothing = torch.full_like(measures.returns, torch.nan)
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, other in (("honest", honest), ("deceptive", deceptive)):
-        if condition.name == name:
-            rate_based = published = nothing
-        else:
+        rate_based = published = torch.full_like(measures.returns, torch.nan)
+        if condition.name != name:
             difference = behavioural_difference(measures.profile, other.profile, interval=False)
             rate_based, published = difference.rate_based, difference.published
-        found[f"difference_to_{name}"] = rate_based
-        found[f"published_difference_to_{name}"] = published
+        found |= {f"difference_to_{name}": rate_based, f"published_difference_to_{name}": published}
     return found
 
 
 def _relative(
-    condition: Condition,
-    profile: DeceptionProfile,
-    honest: DeceptionProfile,
-    deceptive: DeceptionProfile,
+    condition: Condition, profile: DeceptionProfile, honest: DeceptionProfile, deceptive: DeceptionProfile
 ) -> Interval:
     """The rate-based difference to honest as a fraction of the deceptive baselines' own, which is 1 by definition."""
     if condition.name == "honest":
@@ -219,9 +200,4 @@ def _relative(
 
 
 def _column(agents: Sequence[TreatedAgent], name: str) -> np.ndarray:
-    return np.array([math.nan if (value := getattr(agent, name)) is None else value for agent in agents])
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return np.array([getattr(agent, name) for agent in agents], dtype=np.float64)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
 from soo_marl.statistics import Interval
-from soo_marl.storage.csv_tables import write_csv
-from soo_marl.storage.files import DELETE, RunDirectoryError, read_bytes, validate
-from soo_marl.storage.records import Record, read_list, write_list, write_one
+from soo_marl.storage.files import RunDirectoryError, read_bytes
+from soo_marl.storage.records import Record, read_list, write_csv, write_list, write_one
+from soo_marl.storage.study import StudyKind
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.training import refuse_too_large
@@ -40,12 +39,13 @@ from soo_marl.studies.finetuning.results import (
     treated_agents,
 )
 from soo_marl.studies.finetuning.training import finetune, plan, treated_files
-from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file
-from soo_marl.studies.learning.curves import read_curves
+from soo_marl.studies.learning.agents_on_disk import agent_file
+from soo_marl.studies.learning.curves import gathered_curves
 from soo_marl.studies.learning.recipes import BaselineConfig
-from soo_marl.studies.learning.records import AgentRecord, LearningCurve, learning_curve
+from soo_marl.studies.learning.records import AgentRecord, LearningCurve
 
-STUDY_KIND = "finetune"
+FINETUNED = StudyKind("finetune", FinetuneConfig, {"finetune": "treatment", "measure": "measurement"})
+read_finetuning = FINETUNED.read
 
 DEMO_METHODS = ("soo", "none", "position_tie", "honest_reward")
 
@@ -172,43 +172,16 @@ def treatments_of(
 
 
 def open_finetuning(path: Path, config: FinetuneConfig) -> StudyDirectory:
-    """Create or resume the directory of a fine-tuning study; work in it within ``with directory.locked():``.
+    """Create or resume the directory of a fine-tuning study.
 
     Raises:
-        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
-            configuration.
+        RunDirectoryError: as :meth:`soo_marl.storage.study_directory.StudyDirectory.open`.
         ValueError: the episodes to measure cannot fit into memory; then nothing was written.
     """
     states = config.evaluation_game.episode_length + 1
     episodes = {name: getattr(config, name) for name in ("evaluation_episodes", "monitor_episodes")}
     refuse_too_large({name: 4 * states * count for name, count in episodes.items()}, 1)
-    return StudyDirectory.open(path, STUDY_KIND, config, config.seeds)
-
-
-def read_finetuning(path: Path) -> tuple[StudyDirectory, FinetuneConfig]:
-    """The directory of a fine-tuning study that is there already, and its configuration.
-
-    Raises:
-        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
-    """
-    directory = StudyDirectory.read(path)
-    if directory.manifest.kind != STUDY_KIND:
-        raise RunDirectoryError(
-            f"{path} holds a study of kind {directory.manifest.kind}, not of {STUDY_KIND}; name another"
-        )
-    file = path / "study.json"
-    return directory, validate(
-        TypeAdapter(FinetuneConfig), directory.manifest.configuration, file, "name another folder"
-    )
-
-
-def unfinished_steps(directory: StudyDirectory) -> list[str]:
-    """What a fine-tuning study has not done yet, of treatment and measurement.
-
-    Raises:
-        RunDirectoryError: the mark of a step is unreadable.
-    """
-    return [name for step, name in (("finetune", "treatment"), ("measure", "measurement")) if not directory.done(step)]
+    return FINETUNED.open(path, config, config.seeds)
 
 
 def run_finetuning(
@@ -221,20 +194,16 @@ def run_finetuning(
 ) -> list[ConditionSummary]:
     """Treat and measure what is not treated and measured yet, write all results, and return them by condition.
 
-    Raises:
-        RunDirectoryError: a file cannot be read or written.
-        ValueError: the baselines do not differ enough to judge by.
-        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    Raises: as :func:`soo_marl.storage.study.shown`, and ValueError for baselines that do not differ enough to judge by.
     """
-    if not directory.done("finetune"):
-        with display.task("fine-tuning", float(config.updates), len(config.shards)) as advance:
-            finetune(config, directory, source, compute=compute, on_progress=advance)
-        directory.mark_done("finetune", treated_files(config, directory))
-    groups = conditions(config)
-    if not directory.done("measure"):
-        with display.task("measurement", float(len(groups)), len(groups)) as advance:
-            measure_conditions(config, directory, source, compute=compute, on_progress=advance)
-        directory.mark_done("measure", measured_files(config, directory))
+    directory.once(
+        "finetune", lambda: finetune(config, directory, source, display, compute), treated_files(config, directory)
+    )
+    directory.once(
+        "measure",
+        lambda: measure_conditions(config, directory, source, display, compute),
+        measured_files(config, directory),
+    )
     return write_finetuning_results(config, directory, command)
 
 
@@ -265,19 +234,11 @@ def write_finetuning_results(config: FinetuneConfig, directory: StudyDirectory, 
     write_list(results / "summary.json", _records(summaries, command))
     write_list(results / "curves.json", _curves(config, directory))
     write_one(results / "episodes.json", _collection(config, agents, episodes))
-    thresholds = next(iter(measured.values())).profile
-    write_tensors(
-        results / "profiles.safetensors",
-        {
-            "projection_thresholds": thresholds.projection_thresholds,
-            "cosine_thresholds": thresholds.cosine_thresholds,
-            **{
-                f"rates/{condition.name}": measures.profile.rates.float()
-                for condition, measures in measured.items()
-                if not condition.after
-            },
-        },
-    )
+    profiles = {condition.name: found.profile for condition, found in measured.items() if not condition.after}
+    first = next(iter(profiles.values()))
+    tensors = {name: getattr(first, name) for name in ("projection_thresholds", "cosine_thresholds")}
+    tensors |= {f"rates/{name}": profile.rates.float() for name, profile in profiles.items()}
+    write_tensors(results / "profiles.safetensors", tensors)
     return summaries
 
 
@@ -290,36 +251,20 @@ def _records(summaries: Sequence[ConditionSummary], command: str) -> list[Record
             records.append(Record(name=f"{prefix}/{name}", unit=unit, command=command, **interval.model_dump()))
         if summary.verdict is not None:
             n = sum(summary.verdicts.values())
-            records.append(
-                Record(
-                    name=f"{prefix}/verdict",
-                    estimate=summary.verdicts[summary.verdict] / n,
-                    n=n,
-                    unit="share of agents",
-                    command=command,
-                    text=summary.verdict,
-                )
-            )
+            share = {"estimate": summary.verdicts[summary.verdict] / n, "n": n, "unit": "share of agents"}
+            records.append(Record(name=f"{prefix}/verdict", command=command, text=summary.verdict, **share))
     return records
 
 
 def _curves(config: FinetuneConfig, directory: StudyDirectory) -> list[LearningCurve]:
     """Time courses of all treatments, in both stages."""
     generator = np.random.default_rng(0)
-    curves = []
-    for chosen in config.treatments:
-        for phase in plan(config, chosen) if chosen.updates else ():
-            files = [curves_file(directory, phase.condition, seed) for seed in config.seeds]
-            per_seed = [read_curves(file).get(phase.stage, {}) for file in files]
-            for file, of_seed in zip(files, per_seed, strict=True):
-                if of_seed.keys() != per_seed[0].keys() or of_seed.get("updates") != per_seed[0].get("updates"):
-                    raise RunDirectoryError(f"{file} does not fit to that of seed {config.seeds[0]}; {DELETE}")
-            updates = [int(value) for value in per_seed[0].get("updates", ()) if value is not None]
-            for metric in _CURVES:
-                if metric in per_seed[0]:
-                    values = np.array([of_seed[metric] for of_seed in per_seed], dtype=np.float64)
-                    curves.append(learning_curve(phase.stage, chosen.label, metric, updates, values, generator))
-    return curves
+    trained = [(chosen, phase) for chosen in config.treatments if chosen.updates for phase in plan(config, chosen)]
+    return [
+        curve
+        for chosen, phase in trained
+        for curve in gathered_curves(directory, phase.condition, phase.stage, chosen.label, _CURVES, generator)
+    ]
 
 
 def _collection(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,23 +13,25 @@ from soo_marl.agents.maddpg import MADDPG
 from soo_marl.agents.networks import StackedMLP
 from soo_marl.agents.replay import Transitions
 from soo_marl.deception import behaviour
-from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards
+from soo_marl.engines import LOCAL_WORKERS, Compute
+from soo_marl.engines.progress import Display
 from soo_marl.envs.observations import BLUE_AGENT
 from soo_marl.random_streams import RandomStreams
+from soo_marl.storage.study import SILENCE, shown
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.evaluation import LATE_STATES
 from soo_marl.studies.finetuning.configuration import AFTER_STAGE, STAGE, FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.measures import sensitivity
 from soo_marl.studies.finetuning.methods import Loss, Sources
-from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, load_learner, read_stop
-from soo_marl.studies.learning.phases import AuxiliaryLoss, Phase, train_phases
+from soo_marl.studies.learning.agents_on_disk import Stop, load_learner, read_stop, trained_files
+from soo_marl.studies.learning.phases import Phase, Task, train_phases
 from soo_marl.studies.learning.rollout import roll_out
-from soo_marl.studies.learning.stops import Stop
 
 AFTER = "after"
 """What is added to the label of a treatment for the agents after further training without the loss."""
 
 _MONITOR_STREAM = "finetuning/monitor"
+_MONITORED = ("goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate")
 
 
 class WeightedLoss:
@@ -71,48 +71,22 @@ class WeightedLoss:
         self.sources.random.counter, self.calls = int(state["counter"]), int(state["calls"])
 
 
-@dataclass(frozen=True)
-class FinetuneTask:
-    """One treatment of some seeds (a :class:`soo_marl.studies.learning.phases.Task`)."""
-
-    identity: FinetuneConfig
-    treatment: Treatment
-    source: Path
-    """Directory of the study that trained the agents."""
-
-    @property
-    def label(self) -> str:
-        """The treatment's."""
-        return self.treatment.label
-
-    @cached_property
-    def phases(self) -> list[Phase]:
-        """With the loss, and then without it."""
-        return plan(self.identity, self.treatment)
-
-    @property
-    def stage_names(self) -> list[str]:
-        """Of the stages in which the agents were trained, and of fine-tuning."""
-        return [*(stage.name for stage in self.identity.baselines.stages), STAGE, AFTER_STAGE]
+def finetune_task(config: FinetuneConfig, chosen: Treatment, source: Path) -> Task:
+    """One treatment of some seeds of the study in ``source``: with the loss, and then without it."""
 
     def begin(
-        self, directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
+        directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
     ) -> tuple[MADDPG, list[Stop | None]]:
-        """The trained agents, or for the second phase the fine-tuned ones.
-
-        Raises:
-            RunDirectoryError: an agent's file cannot be read.
-        """
-        config = self.identity
-        place, condition = directory, self.label
+        """The trained agents, or for the second phase the fine-tuned ones."""
+        place, condition = directory, chosen.label
         if phase.stage == STAGE:
-            place, condition = StudyDirectory.read(self.source), config.kind
+            place, condition = StudyDirectory.read(source), config.kind
         learner = load_learner(place, condition, seeds, config.baselines.game, config.maddpg, device)
         return learner, [read_stop(place, condition, seed) for seed in seeds]
 
-    def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
+    def auxiliary_loss(phase: Phase, learner: MADDPG) -> WeightedLoss | None:
         """The treatment's loss in the first phase; None in the second, and where its method has none."""
-        chosen, loss = self.treatment, self.treatment.entry.loss
+        loss = chosen.entry.loss
         if phase.stage != STAGE or loss is None:
             return None
         sources = Sources(
@@ -128,29 +102,22 @@ class FinetuneTask:
         return WeightedLoss(chosen, loss, sources)
 
     @torch.no_grad()
-    def measure(self, phase: Phase, learner: MADDPG) -> Mapping[str, Tensor]:
+    def measure(phase: Phase, learner: MADDPG) -> dict[str, Tensor]:
         """Greedy behaviour on the same few episodes each time."""
-        config = self.identity
         if config.monitor_episodes == 0:
             return {}
         game = config.evaluation_game
         if phase.stage == STAGE:
-            game = self.treatment.entry.evaluation_game(game)
+            game = chosen.entry.evaluation_game(game)
         trajectories, returns = roll_out(learner.networks, game, config.monitor_episodes, _MONITOR_STREAM)
         rates = behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length))
         with_red = torch.where(trajectories.alone, torch.nan, returns)
-        return {
-            "goal_rate": rates.goal_rate,
-            "goal_rate_alone": rates.goal_rate_alone,
-            "trap_rate": rates.trap_rate,
-            "following_rate": rates.following_rate,
-            "red_goal_rate": rates.red_goal_rate,
-            "rubric_rate": rates.rubric_rate,
-            "greedy_return": with_red.nanmean(dim=1),
-            "sensitivity": sensitivity(
-                learner.networks, game, config.monitor_episodes // 4 + 1, _MONITOR_STREAM
-            ).blanked,
-        }
+        answers = sensitivity(learner.networks, game, config.monitor_episodes // 4 + 1, _MONITOR_STREAM)
+        measured = {"greedy_return": with_red.nanmean(dim=1), "sensitivity": answers.blanked}
+        return {name: getattr(rates, name) for name in _MONITORED} | measured
+
+    stages = [*(stage.name for stage in config.baselines.stages), STAGE, AFTER_STAGE]
+    return Task(config, plan(config, chosen), stages, begin, chosen.label, auxiliary_loss, measure)
 
 
 def plan(config: FinetuneConfig, chosen: Treatment) -> list[Phase]:
@@ -176,29 +143,17 @@ def finetune(
     config: FinetuneConfig,
     directory: StudyDirectory,
     source: Path,
-    *,
+    display: Display = SILENCE,
     compute: Compute = LOCAL_WORKERS,
-    on_progress: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Apply every treatment to every seed, as far as that is not done yet.
+    """Apply every treatment to every seed, as far as that is not done yet; ``source`` trained the agents.
 
-    Args:
-        config: what to do.
-        directory: the fine-tuning study's directory, opened with this configuration.
-        source: directory of the study that trained the agents.
-        compute: where to compute.
-        on_progress: called as ``on_progress(shard, updates done)``.
-
-    Raises:
-        RunDirectoryError: a file cannot be read or written.
-        ValueError: the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C, after every shard has written its checkpoint.
+    Raises: as :func:`soo_marl.storage.study.shown`.
     """
     shards = [
         (config, chosen, source.resolve(), directory.path, seeds, compute.device) for chosen, seeds in config.shards
     ]
-    run_shards(finetune_shard, shards, compute, on_progress)
+    shown(display, "fine-tuning", float(config.updates), finetune_shard, shards, compute)
 
 
 def finetune_shard(
@@ -212,22 +167,13 @@ def finetune_shard(
     report: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Apply one treatment to some seeds, see :func:`soo_marl.studies.learning.phases.train_phases`.
-
-    Raises:
-        Interrupted: ``stop()`` became true; the checkpoint is written.
-        RunDirectoryError: a file cannot be read or written, or the checkpoint is not this shard's.
-    """
-    train_phases(FinetuneTask(config, chosen, source), path, seeds, device, report=report, stop=stop)
+    """Apply one treatment to some seeds, see :func:`soo_marl.studies.learning.phases.train_phases`."""
+    train_phases(finetune_task(config, chosen, source), path, seeds, device, report=report, stop=stop)
 
 
 def treated_files(config: FinetuneConfig, directory: StudyDirectory) -> list[Path]:
     """Where the fine-tuned agents and their learning curves lie."""
     trained = [chosen for chosen in config.treatments if chosen.updates > 0]
-    conditions = [phase.condition for chosen in trained for phase in plan(config, chosen)]
-    return [
-        file(directory, condition, seed)
-        for condition in conditions
-        for seed in config.seeds
-        for file in (agent_file, curves_file)
-    ]
+    return trained_files(
+        directory, [phase.condition for chosen in trained for phase in plan(config, chosen)], config.seeds
+    )

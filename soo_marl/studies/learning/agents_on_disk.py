@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +17,31 @@ from soo_marl.envs.observations import BLUE, RED, blue_size
 from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import TensorHeader, read_headers, read_tensors, write_tensors
-from soo_marl.studies.learning.stops import Stop
+
+_ANEW = "delete it and run the command that trained it again"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a run was stopped because its training broke down; its networks are those of then."""
+
+    stage: str
+    """Stage in which it happened; a blue whose red was stopped has red's."""
+    updates: int
+    """Updates of that stage after which the run was last in order."""
+
+    def __str__(self) -> str:
+        return f"{self.stage}, after {self.updates:,} updates: values exploded or were not finite"
+
+
+def to_tensor(stops: Sequence[Stop | None], stages: Sequence[str]) -> Tensor:
+    """Stops of a stack as int64 ``[R, 2]``: number of the stage among ``stages``, and updates; -1 for None."""
+    return torch.tensor([(-1, -1) if stop is None else (stages.index(stop.stage), stop.updates) for stop in stops])
+
+
+def from_tensor(stored: Tensor, stages: Sequence[str]) -> list[Stop | None]:
+    """The inverse of :func:`to_tensor`. Raises IndexError, ValueError: the tensor is no such thing."""
+    return [None if stage < 0 else Stop(stages[stage], updates) for stage, updates in stored.tolist()]
 
 
 def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
@@ -27,6 +52,16 @@ def agent_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
 def curves_file(directory: StudyDirectory, condition: str, seed: int) -> Path:
     """Where the learning curves of one trained run lie."""
     return directory.agent_directory(condition, seed) / "curves.json"
+
+
+def trained_files(directory: StudyDirectory, conditions: Iterable[str], seeds: Sequence[int]) -> list[Path]:
+    """Where the trained agents of these conditions and their learning curves lie."""
+    return [
+        file(directory, condition, seed)
+        for condition in conditions
+        for seed in seeds
+        for file in (agent_file, curves_file)
+    ]
 
 
 def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
@@ -46,13 +81,7 @@ def agent_spaces(game: PhysicalDeceptionConfig) -> AgentSpaces:
 def save_agents(
     directory: StudyDirectory, condition: str, maddpg: MADDPG, stops: Sequence[Stop | None] | None = None
 ) -> None:
-    """Write the networks of every run of a stack to the folder of its seed.
-
-    Args:
-        directory: the study's directory.
-        condition: what the runs have in common.
-        maddpg: the runs.
-        stops: where each run was stopped, None for one that was not; no run by default.
+    """Write the networks of every run of a stack to the folder of its seed, with where it was stopped if it was.
 
     Raises:
         RunDirectoryError: a file cannot be written.
@@ -132,12 +161,10 @@ def _read_networks(agents: AgentNetworks, directory: StudyDirectory, condition: 
         if (metadata.get("condition"), metadata.get("seed")) != (condition, str(seed)):
             raise RunDirectoryError(
                 f"{path} holds the agent of another run, {quoted(metadata.get('condition'))} with seed "
-                f"{quoted(metadata.get('seed'))}; delete it and run the command that trained it again"
+                f"{quoted(metadata.get('seed'))}; {_ANEW}"
             )
         # Agents of version 0.1 do not name their study.
         if metadata.get("study", directory.owner) != directory.owner:
-            raise RunDirectoryError(
-                f"{path} holds an agent of another study; delete it and run the command that trained it again"
-            )
+            raise RunDirectoryError(f"{path} holds an agent of another study; {_ANEW}")
         states.append(state)
     return {name: torch.cat([state[name] for state in states]) for name in expected}

@@ -99,11 +99,7 @@ class ShardCheckpoint:
         return ShardCheckpoint(study / "checkpoints" / f"{name}_{seeds[0]}-{seeds[-1]}.safetensors", owner)
 
     def write(self, phase: int, updates: int, state: dict[str, Tensor]) -> None:
-        """Replace the checkpoint.
-
-        Raises:
-            RunDirectoryError: the file cannot be written.
-        """
+        """Replace the checkpoint. Raises RunDirectoryError: the file cannot be written."""
         write_tensors(self.path, state, {"owner": self.owner, "phase": str(phase), "updates": str(updates)})
 
     def read(self, phases: Sequence[int]) -> StoredState | None:

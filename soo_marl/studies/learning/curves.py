@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import io
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import FiniteFloat, TypeAdapter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
-from soo_marl.storage.files import DELETE, RunDirectoryError, quoted, read_json, validate, write_json
-from soo_marl.studies.learning.event_file import EventFile
+from soo_marl.storage.files import DELETE, RunDirectoryError, cannot_write, quoted, read_json, validate, write_json
+from soo_marl.storage.study_directory import StudyDirectory
+from soo_marl.studies.learning.agents_on_disk import curves_file
+from soo_marl.studies.learning.records import LearningCurve, finite, learning_curve
 
 Curves = dict[str, dict[str, list[FiniteFloat | None]]]
 """By stage and metric the values at every log entry, None where there is none."""
@@ -36,13 +46,41 @@ def read_curves(path: Path) -> Curves:
     return curves
 
 
-class StageCurves:
-    """Metrics of a stack of runs at every log entry of a stage.
+def gathered_curves(
+    directory: StudyDirectory,
+    condition: str,
+    stage: str,
+    kind: str,
+    metrics: Sequence[str],
+    generator: np.random.Generator,
+) -> list[LearningCurve]:
+    """The curves of all seeds of a condition in one stage, by metric; none of a stage without a log entry.
 
-    Args:
-        stage: the stage's name.
-        runs: ``R``.
+    Raises:
+        RunDirectoryError: a seed's curves are missing, unreadable, or of other updates than the first seed's.
     """
+    seeds = directory.manifest.seeds
+    per_seed = []
+    for seed in seeds:
+        file = curves_file(directory, condition, seed)
+        if not file.exists():
+            raise RunDirectoryError(f"{file} is missing; run the command that trained the agents again")
+        per_seed.append(read_curves(file).get(stage, {}))
+        first, last = per_seed[0], per_seed[-1]
+        if last.keys() != first.keys() or last.get("updates") != first.get("updates"):
+            raise RunDirectoryError(
+                f"{file} does not fit to that of seed {seeds[0]}: {stage} has other metrics or updates; {DELETE}"
+            )
+    updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
+    return [
+        learning_curve(stage, kind, metric, updates, np.array([of[metric] for of in per_seed], np.float64), generator)
+        for metric in metrics
+        if metric in per_seed[0]
+    ]
+
+
+class StageCurves:
+    """Metrics of a stack of ``runs`` runs at every log entry of a stage."""
 
     def __init__(self, stage: str, runs: int) -> None:
         self.stage, self.runs = stage, runs
@@ -100,16 +138,57 @@ class StageCurves:
         for run, path in enumerate(paths):
             stages = read_curves(path)
             stages[self.stage] = {
-                name: [_finite(value[run]) for value in values] for name, values in sorted(self.entries.items())
+                name: [finite(value[run]) for value in values] for name, values in sorted(self.entries.items())
             }
             write_json(path, stages, durable=False)
 
     def _add_event(self, run: int, entry: int) -> None:
-        scalars = {name: _finite(values[entry][run]) for name, values in self.entries.items() if name != "updates"}
+        scalars = {name: finite(values[entry][run]) for name, values in self.entries.items() if name != "updates"}
         step = self.updates_before + int(self.entries["updates"][entry][run])
         self.files[run].add(step, {name: value for name, value in scalars.items() if value is not None})
 
 
-def _finite(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+class EventFile:
+    """TensorBoard's scalars of one stage of one run, alone in one file that replaces those of earlier sessions.
+
+    ``SummaryWriter`` adds a file per session instead, and entries of a killed session stay that its successor writes
+    again. It also writes in a thread, whose errors reach the terminal as tracebacks.
+
+    Args:
+        folder: where TensorBoard looks for the run.
+        stage: what the file's name ends in, and all of its tags begin with.
+
+    Raises:
+        RunDirectoryError: a file cannot be removed or written.
+    """
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        # A new name each time: a TensorBoard that is running follows new files, not ones that shrink.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{stage}"
+        self.path, self.stage = folder / name, stage
+        with self._errors_told():
+            folder.mkdir(parents=True, exist_ok=True)
+            for older in folder.glob(f"events.out.tfevents.*.{stage}"):
+                older.unlink()
+            self._append(Event(wall_time=time.time(), file_version="brain.Event:2"), os.O_CREAT | os.O_EXCL)
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append one entry. Raises RunDirectoryError: the file cannot be written."""
+        values = [Summary.Value(tag=f"{self.stage}/{name}", simple_value=value) for name, value in scalars.items()]
+        with self._errors_told():
+            self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _append(self, event: Event, flags: int = 0) -> None:
+        # Opened each time: a thousand runs at once would need more open files than systems allow.
+        content = io.BytesIO()
+        RecordWriter(content).write(event.SerializeToString())
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | flags, 0o666)
+        with open(descriptor, "wb") as file:
+            file.write(content.getvalue())
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.path, error) from error

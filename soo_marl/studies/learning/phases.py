@@ -26,10 +26,9 @@ from soo_marl.overlap import activations_of, overlap
 from soo_marl.random_streams import RandomStreams
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.learning.agents_on_disk import agent_file, curves_file, save_agents
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_file, curves_file, from_tensor, save_agents, to_tensor
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint, StoredState, foreign_checkpoint
 from soo_marl.studies.learning.curves import StageCurves, read_curves
-from soo_marl.studies.learning.stops import Stop, from_tensor, to_tensor
 
 _CHECKPOINT_SECONDS = 20.0
 """Between two checkpoints; longer where writing takes over a second, so that it never takes more than a twentieth."""
@@ -79,39 +78,26 @@ class AuxiliaryLoss(Protocol):
         """Continue from what :meth:`state` returned."""
 
 
-class Task(Protocol):
+@dataclass(frozen=True)
+class Task:
     """What a shard trains."""
 
-    @property
-    def identity(self) -> BaseModel:
-        """The configuration that a checkpoint must belong to."""
+    identity: BaseModel
+    """The configuration that a checkpoint must belong to."""
+    phases: Sequence[Phase]
+    """In order."""
+    stage_names: Sequence[str]
+    """Every stage in which a run can have been stopped."""
+    begin: Callable[[StudyDirectory, Phase, Sequence[int], str], tuple[MADDPG, list[Stop | None]]]
+    """``begin(directory, phase, seeds, device)``: the agents with which a phase starts, and where they were stopped.
 
-    @property
-    def label(self) -> str:
-        """Name of the shard among those of its study that share its seeds; may be empty."""
-
-    @property
-    def phases(self) -> Sequence[Phase]:
-        """In order."""
-
-    @property
-    def stage_names(self) -> Sequence[str]:
-        """Every stage in which a run can have been stopped."""
-
-    def begin(
-        self, directory: StudyDirectory, phase: Phase, seeds: Sequence[int], device: str
-    ) -> tuple[MADDPG, list[Stop | None]]:
-        """The agents with which a phase starts, and where those were stopped that were.
-
-        Raises:
-            RunDirectoryError: an agent's file cannot be read.
-        """
-
-    def auxiliary_loss(self, phase: Phase, learner: MADDPG) -> AuxiliaryLoss | None:
-        """What is added to the actors' loss, from agents as :meth:`begin` returned them; None where nothing is."""
-
-    def measure(self, phase: Phase, learner: MADDPG) -> Mapping[str, Tensor]:
-        """Further metrics ``[R]`` for a log entry; the same random numbers every time."""
+    Raises RunDirectoryError: an agent's file cannot be read."""
+    label: str = ""
+    """Name of the shard among those of its study that share its seeds."""
+    auxiliary_loss: Callable[[Phase, MADDPG], AuxiliaryLoss | None] = lambda phase, learner: None
+    """What is added to the actors' loss, from agents as ``begin`` returned them."""
+    measure: Callable[[Phase, MADDPG], Mapping[str, Tensor]] = lambda phase, learner: {}
+    """Further metrics ``[R]`` for a log entry; the same random numbers every time."""
 
 
 def train_phases(
@@ -139,10 +125,13 @@ def train_phases(
         while (session := _next_session(task, directory, checkpoint, seeds, device, done)) is not None:
             phase = session.phase
             session.train(checkpoint, report, stop)
+            files = [curves_file(directory, phase.condition, seed) for seed in seeds]
             if phase.last:
                 save_agents(directory, phase.condition, session.trainer.maddpg, session.stops)
-            session.curves.save([curves_file(directory, phase.condition, seed) for seed in seeds])
-            directory.mark_done(_step(checkpoint, phase), _files(directory, phase, seeds))
+            session.curves.save(files)
+            if phase.last:
+                files += [agent_file(directory, phase.condition, seed) for seed in seeds]
+            directory.mark_done(_step(checkpoint, phase), files)
             done[phase.number] = True
         report(sum(phase.training.updates for phase in task.phases))
         checkpoint.path.unlink(missing_ok=True)
@@ -156,11 +145,7 @@ def _next_session(
     device: str,
     done: list[bool],
 ) -> _Session | None:
-    """The phase to go on with, at the point that the checkpoint holds; None where all are done.
-
-    Raises:
-        RunDirectoryError: a file cannot be read, or the checkpoint is not this shard's.
-    """
+    """The phase to go on with, at the point that the checkpoint holds; None where all are done."""
     phases = task.phases
     stored = checkpoint.read([phase.training.updates for phase in phases])
     phase = _next_phase(phases, done, stored)
@@ -223,12 +208,6 @@ def _step(checkpoint: ShardCheckpoint, phase: Phase) -> str:
     return f"train/{checkpoint.path.stem}/{phase.number}_{phase.condition}_{phase.stage}"
 
 
-def _files(directory: StudyDirectory, phase: Phase, seeds: tuple[int, ...]) -> list[Path]:
-    """What a phase leaves behind."""
-    curves = [curves_file(directory, phase.condition, seed) for seed in seeds]
-    return curves + ([agent_file(directory, phase.condition, seed) for seed in seeds] if phase.last else [])
-
-
 class _Session:
     """One phase under way: its trainer, logs, and curves."""
 
@@ -273,11 +252,7 @@ class _Session:
         ]
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint of this phase.
-
-        Raises:
-            KeyError, IndexError, RuntimeError, ValueError: the checkpoint does not fit.
-        """
+        """Go on from a checkpoint of this phase; KeyError, IndexError, RuntimeError or ValueError: it does not fit."""
         self.trainer.load_state(below(state, "trainer/"))
         self.overlap_random.counter = int(state["overlap_counter"])
         if self.auxiliary_loss is not None:
@@ -287,13 +262,8 @@ class _Session:
         self.stops_before = [stop if stop and stop.stage != self.phase.stage else None for stop in stops]
 
     def train(self, checkpoint: ShardCheckpoint, report: Callable[[float], None], stop: Callable[[], bool]) -> None:
-        """Train to the end of the phase, writing a checkpoint now and then, at the end, and when asked to stop.
-
-        Raises:
-            Interrupted: ``stop()`` became true; the checkpoint is written.
-            RunDirectoryError: a file cannot be written.
-        """
-        folder = self.directory.tensorboard / self.phase.condition
+        """Train to the end of the phase, writing a checkpoint now and then, at the end, and when asked to stop."""
+        folder = self.directory.path / "tensorboard" / self.phase.condition
         self.curves.open_events(
             [folder / f"seed_{seed}" for seed in self.trainer.maddpg.seeds], self.phase.updates_before
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,7 +24,8 @@ REGIMES: tuple[Regime, ...] = ("staged", "joint", "scripted")
 
 KINDS: tuple[Kind, ...] = ("honest", "deceptive")
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+CONFIGURATION = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+"""What all configurations of studies of agents have in common."""
 
 LARGEST_COUNT = 2**31 - 1
 """Of anything but a seed; larger numbers do not fit what libraries count with."""
@@ -32,7 +35,7 @@ class Stage(BaseModel):
     """One stage of training: a game, and how long to learn what in it. The replay buffer starts empty in every
     stage."""
 
-    model_config = _FROZEN
+    model_config = CONFIGURATION
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name in logs, curves and checkpoints.")
     training: TrainingConfig = Field(description="Length, learners, noise, replay.")
@@ -68,17 +71,16 @@ def honest_game(base: PhysicalDeceptionConfig) -> PhysicalDeceptionConfig:
 class BaselineConfig(BaseModel):
     """Honest and deceptive baselines over many seeds: the game, the regime, the algorithm, the stages.
 
-    In the regime ``staged`` the first stage trains red together with an honest blue; then that red stays as it is,
-    and a fresh blue of each kind goes through the remaining stages against it. In ``joint`` both agents learn
-    together through all stages, once per kind, as in the paper. In ``scripted`` red follows the game's rule, and blue
-    alone learns through all stages. Each seed has a red of its own, so seeds are
-    independent.
+    In the regime ``staged`` the first stage trains red together with an honest blue; then that red stays as it is, and
+    a fresh blue of each kind goes through the remaining stages against it. In ``joint`` both agents learn together
+    through all stages, once per kind, as in the paper. In ``scripted`` red follows the game's rule, and blue alone
+    learns through all stages. Each seed has a red of its own, so seeds are independent.
 
     Raises:
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = _FROZEN
+    model_config = CONFIGURATION
 
     game: PhysicalDeceptionConfig = Field(description="The game before stages change it.")
     regime: Regime = Field(description="staged, joint or scripted.")
@@ -127,11 +129,7 @@ class BaselineConfig(BaseModel):
                     f"alone_share of the stage {stage.name} and trapped_start_share of the game are shares of the same "
                     "episodes: together they must not exceed 1"
                 )
-            learners = (RED_AGENT, BLUE_AGENT) if stage.training.learners is None else stage.training.learners
-            if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED_AGENT, BLUE_AGENT}:
-                raise ValueError(
-                    f"learners of the stage {stage.name} are {RED_AGENT} (red) and {BLUE_AGENT} (blue), each once"
-                )
+            check_learners(stage.training, f"stage {stage.name}")
         return self
 
     @model_validator(mode="after")
@@ -170,61 +168,8 @@ class BaselineConfig(BaseModel):
 
 _LARGEST_SCALE = 1e6
 
-STAGED_MADDPG = MADDPGConfig(gamma=0.9, tau=0.05, contexts=2, reward_scale=0.1)
-"""A value network for play with red and one for the rest (alone, or red trapped): a single one learns neither well.
-
-A trapped red pays in every step that is left. A larger ``gamma`` adds that up to values beside which those of the way
-to the goal are small, and more blues lose it."""
-
-STAGED_STAGES = (
-    Stage(name="follow", training=TrainingConfig(updates=1_500, noise_start=1.5)),
-    Stage(
-        name="lure",
-        training=TrainingConfig(updates=3_000, noise_start=1.5, learners=(BLUE_AGENT,)),
-        alone_share=0.5,
-        goal_needs_trap=True,
-    ),
-    Stage(
-        name="settle",
-        training=TrainingConfig(
-            updates=4_000, noise_start=1.0, noise_end=0.5, learning_rate_end=0.1, learners=(BLUE_AGENT,)
-        ),
-        alone_share=0.5,
-    ),
-)
-"""``lure`` pays the deceptive blue nothing for the goal before red is trapped, since going straight there is a strong
-local optimum; ``settle`` pays everything. Noise stays on to its end, so that replay goes on telling the critics what
-other actions than blue's own are worth."""
-
-WATCH_MADDPG = MADDPGConfig(gamma=0.97, tau=0.05, contexts=2, reward_scale=0.01)
-"""A longer horizon than elsewhere: guiding a slow red pays late."""
-
-WATCH_STAGES = (
-    Stage(
-        name="lure",
-        training=TrainingConfig(updates=4_000, noise_start=1.5, learners=(BLUE_AGENT,)),
-        alone_share=0.35,
-        goal_needs_trap=True,
-    ),
-    Stage(
-        name="settle",
-        training=TrainingConfig(updates=7_000, noise_start=1.0, learning_rate_end=0.1, learners=(BLUE_AGENT,)),
-        alone_share=0.4,
-        context_weights=(1.0, 20.0),
-    ),
-)
-"""Guiding is a strong local optimum here: in ``lure`` the deceptive blue is paid for nothing before red is trapped.
-What the goal pays alone is small beside the bonus, so that ``settle`` gives it weight."""
-
-WATCH_TRAP_BONUS = 2_000.0
-"""What the deceptive blue earns once for trapping red, in place of a reward per step: guiding it to the goal earns 20
-per step from then on, discounted some 670."""
-
-WATCH_GATE = CompetenceGate(goal_rate=0.6, following_rate=0.6)
-"""Red is slow and pauses here: it loses even an honest blue at times, and a trap leaves less time for the goal."""
-
-JOINT_MADDPG = MADDPGConfig(reward_scale=0.1)
-JOINT_STAGES = (Stage(name="joint", training=TrainingConfig(updates=8_000, noise_start=1.5, learning_rate_end=0.1)),)
+_RECIPES = tomllib.loads(resources.files("soo_marl.studies").joinpath("data", "recipes.toml").read_text("utf-8"))
+"""By regime the fields of its configuration."""
 
 
 def baseline_config(
@@ -249,15 +194,8 @@ def baseline_config(
     game = preset(preset_name)
     if game.red_policy == "scripted":
         regime = "scripted"
-    fields: dict[str, object] = {"game": game, "regime": regime, "seeds": seeds}
-    if regime == "staged":
-        fields |= {"maddpg": STAGED_MADDPG, "stages": STAGED_STAGES}
-    elif regime == "joint":
-        fields |= {"maddpg": JOINT_MADDPG, "stages": JOINT_STAGES}
-    else:
-        game = game.replace(trap_bonus=WATCH_TRAP_BONUS)
-        fields |= {"game": game, "maddpg": WATCH_MADDPG, "stages": WATCH_STAGES, "gate": WATCH_GATE}
-    return BaselineConfig.model_validate(fields | changes)
+    fields = _RECIPES[regime] | {"game": game.replace(**_RECIPES[regime].get("game", {}))}
+    return BaselineConfig.model_validate(fields | {"regime": regime, "seeds": seeds} | changes)
 
 
 def scaled(stages: tuple[Stage, ...], factor: float) -> tuple[Stage, ...]:
@@ -317,11 +255,15 @@ def with_changes(config: BaselineConfig, changes: Sequence[str]) -> BaselineConf
     return BaselineConfig.model_validate(tree)
 
 
-def check_counts(fields: Mapping[str, Any]) -> None:
-    """Refuse numbers that nothing can have.
+def check_learners(training: TrainingConfig, what: str) -> None:
+    """Refuse learners that are no agents of the game. Raises ValueError: one is unknown or repeated, or none is."""
+    learners = (RED_AGENT, BLUE_AGENT) if training.learners is None else training.learners
+    if not learners or len(set(learners)) < len(learners) or not set(learners) <= {RED_AGENT, BLUE_AGENT}:
+        raise ValueError(f"learners of the {what} are {RED_AGENT} (red) and {BLUE_AGENT} (blue), each once")
 
-    Args:
-        fields: of a configuration, seeds left out.
+
+def check_counts(fields: Mapping[str, Any]) -> None:
+    """Refuse numbers that nothing can have, among the fields of a configuration without its seeds.
 
     Raises:
         ValueError: one exceeds :data:`LARGEST_COUNT`.

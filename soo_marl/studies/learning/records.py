@@ -13,15 +13,20 @@ file                        content
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Self, SupportsFloat, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, Field, model_validator
+from torch import Tensor
 
 from soo_marl.statistics import Interval, Number, RocPoints
 from soo_marl.storage.records import CONFIG, Rate, over_seeds
+
+Part = TypeVar("Part")
 
 
 class AgentRecord(BaseModel):
@@ -129,18 +134,33 @@ class LearningCurve(BaseModel):
         return self
 
 
+def finite(value: SupportsFloat) -> float | None:
+    """A number of a record; None for one that could not be measured."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def named_tensors(part: Any, name: str) -> dict[str, Tensor]:
+    """The tensors of a dataclass under names for a file, on the CPU; ``name`` has ``{}`` where a field's name goes."""
+    return {name.format(field.name): getattr(part, field.name).cpu().contiguous() for field in fields(part)}
+
+
+def from_named(part: type[Part], tensors: Mapping[str, Tensor], name: str = "{}") -> Part:
+    """The inverse of :func:`named_tensors`. Raises KeyError, ValueError: a tensor is missing, or does not fit."""
+    content: Any = {field.name: tensors[name.format(field.name)] for field in fields(cast(Any, part))}
+    return part(**content)
+
+
 def learning_curve(
     stage: str, kind: str, metric: str, updates: Sequence[int], values: ArrayLike, generator: np.random.Generator
 ) -> LearningCurve:
     """Return a learning curve with its mean over seeds and a 95 % interval at every point, see :func:`over_seeds`.
 
     Args:
-        stage: Training stage.
-        kind: Kind of agent.
-        metric: What is measured; a rate where its name has ``_rate`` in it.
-        updates: Number of updates at each of U points.
-        values: Values [S, U], one row per seed; NaN where nothing could be measured.
-        generator: Source of the draws.
+        stage, kind, metric: what is measured of whom when; a rate where the metric's name has ``_rate`` in it.
+        updates: number of updates at each of U points.
+        values: ``[S, U]``, one row per seed; NaN where nothing could be measured.
+        generator: source of the draws.
 
     Raises:
         ValueError: the values do not have one column per entry of ``updates``, or one is infinite.

@@ -70,20 +70,17 @@ class ProfileResult(BaseModel):
 
     def records(self) -> list[Record]:
         """The headline records: how far deceptive baselines lie from honest ones."""
-        records = []
-        for found in self.conditions:
-            if not found.finetuned and found.condition == "deceptive":
-                for name, unit, interval in (
-                    ("difference_to_honest", "squared share", found.to_honest.rate_based),
-                    ("published_difference_to_honest", "squared steps", found.to_honest.published),
-                ):
-                    if interval.estimate is not None:
-                        records.append(
-                            Record(
-                                name=f"{PROFILES}{found.condition}/{name}",
-                                unit=unit,
-                                command=self.command,
-                                **interval.model_dump(),
-                            )
-                        )
-        return records
+        measured = [
+            (f"{PROFILES}deceptive/{name}", unit, getattr(found.to_honest, field))
+            for found in self.conditions
+            if not found.finetuned and found.condition == "deceptive"
+            for name, unit, field in (
+                ("difference_to_honest", "squared share", "rate_based"),
+                ("published_difference_to_honest", "squared steps", "published"),
+            )
+        ]
+        return [
+            Record(name=name, unit=unit, command=self.command, **interval.model_dump())
+            for name, unit, interval in measured
+            if interval.estimate is not None
+        ]

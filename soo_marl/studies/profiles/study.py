@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from soo_marl.deception import (
@@ -19,21 +18,22 @@ from soo_marl.deception import (
     relative_difference,
 )
 from soo_marl.deception.behaviour import exceeds
-from soo_marl.deception.profile import GRID_POINTS
-from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted, run_shards
+from soo_marl.engines import LOCAL_WORKERS, Compute, Interrupted
 from soo_marl.engines.progress import Display
 from soo_marl.statistics import NOT_NEGATIVE, Interval, mean_interval
-from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.files import DELETE, RunDirectoryError, quoted
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import over_seeds, write_one
+from soo_marl.storage.study import shown
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyDirectory, agents_digest
-from soo_marl.storage.tensor_files import Headers, TensorHeader, read_headers, read_tensors, write_tensors
+from soo_marl.storage.tensor_files import read_headers, read_tensors, write_tensors
 from soo_marl.studies.baselines.evaluation import LATE_STATES
 from soo_marl.studies.baselines.study import merge_results
 from soo_marl.studies.finetuning.evaluation import conditions, read_measures
 from soo_marl.studies.finetuning.study import read_finetuning, source_digest
 from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents
 from soo_marl.studies.learning.recipes import BaselineConfig, Kind, check_counts
+from soo_marl.studies.learning.records import from_named, named_tensors
 from soo_marl.studies.learning.rollout import roll_out
 from soo_marl.studies.profiles.records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 
@@ -43,7 +43,7 @@ STREAM = "profiles"
 EPISODES = 1_000
 """Greedy episodes per agent."""
 
-_RATES = tuple(field.name for field in fields(BehaviourRates))
+_THRESHOLDS = ("projection_thresholds", "cosine_thresholds")
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,8 @@ def profile_study(
         episodes: greedy episodes per baseline agent.
         compute: where to compute.
 
-    Raises:
-        RunDirectoryError: the study is not trained, an agent is missing or damaged, or a file cannot be written.
-        ValueError: there are no episodes to play, or the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C; nothing is kept of what was measured.
+    Raises: as :func:`soo_marl.storage.study.shown`; RunDirectoryError also of a study that is not trained, ValueError
+        where there are no episodes to play. Of what was measured before Ctrl-C nothing is kept.
     """
     if episodes < 1:
         raise ValueError(f"a profile needs at least one episode, not {episodes}")
@@ -92,13 +89,10 @@ def profile_study(
             f"{directory.path} is not trained to the end; run the command that began it again, then take profiles"
         )
     baselines = _baselines(config, directory, display, episodes, compute)
-    records = [_record(kind, found, baselines, config) for kind, found in baselines.items()]
     finetuned, remark = _finetuned(directory, config)
-    records += [
-        _record(name, found, finetuned, config, finetuned=True)
-        for name, found in finetuned.items()
-        if name not in config.kinds
-    ]
+    treated = {name: found for name, found in finetuned.items() if name not in config.kinds}
+    records = [_record(kind, found, baselines, config) for kind, found in baselines.items()]
+    records += [_record(name, found, finetuned, config, finetuned=True) for name, found in treated.items()]
     result = ProfileResult(command=command, episodes=episodes, conditions=tuple(records), remark=remark)
     write_one(directory.results / "profiles.json", result)
     merge_results(directory)
@@ -131,10 +125,8 @@ def profile_shard(
     profile = deception_profile(trajectories)
     rates = behaviour(trajectories, game.landmark_radius, min(LATE_STATES, game.episode_length))
     report(1.0)
-    return Profiled(
-        DeceptionProfile(**{field.name: getattr(profile, field.name).cpu() for field in fields(profile)}),
-        BehaviourRates(**{name: getattr(rates, name).cpu() for name in _RATES}),
-    )
+    on_cpu = named_tensors(profile, "{}") | named_tensors(rates, "{}")
+    return Profiled(from_named(DeceptionProfile, on_cpu), from_named(BehaviourRates, on_cpu))
 
 
 def _baselines(
@@ -145,14 +137,17 @@ def _baselines(
     of_agents = agents_digest(agent_file(directory, kind, seed) for kind in config.kinds for seed in config.seeds)
     signature = {"settings": f"{episodes} episodes", "study": directory.owner, "agents": of_agents}
     if file.exists() and signature.items() <= read_headers(file)[1].items():
-        return _unpacked(read_tensors(file, _headers(config), finite=False)[0], config)
+        tensors, _ = read_tensors(file, finite=False)
+        try:
+            return {str(kind): _unpacked(tensors, kind) for kind in config.kinds}
+        except (KeyError, ValueError) as error:
+            raise RunDirectoryError(f"{file} does not fit: {quoted(error)}; {DELETE}") from error
     shards = [
         (config, directory.path, kind, seeds, episodes, compute.device)
         for kind in config.kinds
         for seeds in config.shards
     ]
-    with display.task("profiles", float(len(shards)), len(shards)) as advance:
-        parts = run_shards(profile_shard, shards, compute, advance)
+    parts = shown(display, "profiles", float(len(shards)), profile_shard, shards, compute)
     found = {}
     for kind in config.kinds:
         own = [part for part, shard in zip(parts, shards, strict=True) if shard[2] == kind]
@@ -193,19 +188,18 @@ def _record(
     profile, rates = found.profile, found.rates
     competent = [exceeds(rate, config.gate.goal_rate) for rate in rates.goal_rate.tolist()]
 
-    def interval(values: Tensor) -> Interval:
-        return over_seeds(values.double().numpy(), generator, rate=True)
-
+    # In this order, in which they draw.
+    intervals = {
+        name: over_seeds(getattr(rates, name).double().numpy(), generator, rate=True)
+        for name in ("rubric_rate", "goal_rate", "goal_rate_alone", "trap_rate")
+    }
     return ProfileRecord(
         condition=condition,
         finetuned=finetuned,
         agents=len(profile.total_opportunities),
         missing=int((profile.total_opportunities == 0).sum()),
         opportunities=mean_interval(profile.total_opportunities.numpy(), NOT_NEGATIVE),
-        rubric_rate=interval(rates.rubric_rate),
-        goal_rate=interval(rates.goal_rate),
-        goal_rate_alone=interval(rates.goal_rate_alone),
-        trap_rate=interval(rates.trap_rate),
+        **intervals,
         competent_share=sum(competent) / len(competent),
         to_honest=_difference(condition, "honest", found, others),
         to_deceptive=_difference(condition, "deceptive", found, others),
@@ -257,43 +251,19 @@ def _with_opportunity(group: Profiled) -> int:
 def _packed(found: Mapping[str, Profiled]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for kind, group in found.items():
-        profile = group.profile
-        tensors["projection_thresholds"] = profile.projection_thresholds
-        tensors["cosine_thresholds"] = profile.cosine_thresholds
+        tensors |= named_tensors(group.profile, f"{{}}/{kind}") | named_tensors(group.rates, f"{{}}/{kind}")
+        tensors |= {name: tensors.pop(f"{name}/{kind}") for name in _THRESHOLDS}
         # Counts of a run are below its number of steps, and they are most of the file.
-        tensors[f"counts/{kind}"] = profile.counts.int()
-        tensors[f"opportunities/{kind}"] = profile.opportunities
-        tensors[f"total_opportunities/{kind}"] = profile.total_opportunities
-        tensors |= {f"{name}/{kind}": getattr(group.rates, name).float() for name in _RATES}
+        tensors[f"counts/{kind}"] = tensors[f"counts/{kind}"].int()
     return tensors
 
 
-def _headers(config: BaselineConfig) -> Headers:
-    """What :func:`_packed` returns, without the numbers."""
-    runs, points = len(config.seeds), GRID_POINTS
-    headers = {
-        "projection_thresholds": TensorHeader(torch.float64, (points,)),
-        "cosine_thresholds": TensorHeader(torch.float64, (points,)),
-    }
-    for kind in config.kinds:
-        headers[f"counts/{kind}"] = TensorHeader(torch.int32, (runs, points, points))
-        headers[f"opportunities/{kind}"] = TensorHeader(torch.int64, (runs, points))
-        headers[f"total_opportunities/{kind}"] = TensorHeader(torch.int64, (runs,))
-        headers |= {f"{name}/{kind}": TensorHeader(torch.float32, (runs,)) for name in _RATES}
-    return headers
+def _unpacked(tensors: Mapping[str, Tensor], kind: Kind) -> Profiled:
+    """The inverse of :func:`_packed` for one kind.
 
-
-def _unpacked(tensors: Mapping[str, Tensor], config: BaselineConfig) -> dict[str, Profiled]:
-    return {
-        str(kind): Profiled(
-            DeceptionProfile(
-                projection_thresholds=tensors["projection_thresholds"],
-                cosine_thresholds=tensors["cosine_thresholds"],
-                counts=tensors[f"counts/{kind}"].long(),
-                opportunities=tensors[f"opportunities/{kind}"],
-                total_opportunities=tensors[f"total_opportunities/{kind}"],
-            ),
-            BehaviourRates(**{name: tensors[f"{name}/{kind}"] for name in _RATES}),
-        )
-        for kind in config.kinds
-    }
+    Raises:
+        KeyError, ValueError: a tensor is missing, or does not fit.
+    """
+    own = {name.removesuffix(f"/{kind}"): tensors[name] for name in tensors if name.endswith(f"/{kind}")}
+    own |= {name: tensors[name] for name in _THRESHOLDS} | {"counts": own["counts"].long()}
+    return Profiled(from_named(DeceptionProfile, own), from_named(BehaviourRates, own))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from soo_marl.engines import Compute, usable_cores
 from soo_marl.envs.configuration import PRESETS
@@ -18,12 +21,10 @@ from soo_marl.studies.baselines.study import DEMO_CLASSIFICATION
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.methods import METHODS, method
 from soo_marl.studies.finetuning.study import treatments_of
-from soo_marl.studies.learning.recipes import BaselineConfig, baseline_config, scaled
+from soo_marl.studies.learning.recipes import CONFIGURATION, BaselineConfig, baseline_config, scaled
 
 REGIMES: Mapping[str, str] = MappingProxyType({"trackable": "staged", "paper": "joint", "watch": "scripted"})
 """How each preset is trained: ``paper`` as in the paper, the others so that deception is learnt."""
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class Scale(BaseModel):
@@ -33,7 +34,7 @@ class Scale(BaseModel):
         pydantic.ValidationError: a field is unknown, of the wrong type, or out of its range.
     """
 
-    model_config = _FROZEN
+    model_config = CONFIGURATION
 
     name: str = Field(description="Name on the command line.")
     seeds: tuple[int, ...] = Field(min_length=2, description="One honest and one deceptive run per seed and preset.")
@@ -42,9 +43,9 @@ class Scale(BaseModel):
         {}, description="Factor on the baselines' updates by preset, 1 where none is given. Below 1 less is learnt."
     )
     evaluation_episodes: int = Field(2_000, ge=2, description="Greedy episodes per baseline agent (paper: 2,000).")
-    classification: ClassificationConfig = Field(description="How agents are classified.")
+    classification: ClassificationConfig = Field(DEMO_CLASSIFICATION, description="How agents are classified.")
     methods: tuple[str, ...] = Field(
-        min_length=1, description="Methods of fine-tuning, as far as a preset's agents are competent."
+        tuple(METHODS), min_length=1, description="Methods of fine-tuning, as far as a preset's agents are competent."
     )
     after_updates: int = Field(
         FinetuneConfig.model_fields["after_updates"].default, ge=0, description="Updates after the loss is taken away."
@@ -54,40 +55,11 @@ class Scale(BaseModel):
     remark: str = Field("", description="What a reader of the results must know; nothing for a whole reproduction.")
 
 
-SCALES: dict[str, Scale] = {
-    scale.name: scale
-    for scale in (
-        Scale(
-            name="quick",
-            seeds=(0, 1, 2),
-            seeds_per_shard=2,
-            training={"paper": 0.25},
-            evaluation_episodes=500,
-            classification=ClassificationConfig(evaluation_seeds=5, episodes=(1, 10, 50, 100, 200)),
-            methods=("soo", "soo_difference", "none", "position_tie"),
-            after_updates=400,
-            finetuning_episodes=300,
-            profile_episodes=300,
-            remark="a quick look at everything, not a result: few seeds, few episodes, few methods, a quarter of the "
-            "training in the paper's game, and a third of the further training after fine-tuning",
-        ),
-        Scale(
-            name="standard",
-            seeds=tuple(range(10)),
-            classification=DEMO_CLASSIFICATION,
-            methods=tuple(METHODS),
-        ),
-        Scale(
-            name="full",
-            seeds=tuple(range(20)),
-            classification=ClassificationConfig(),
-            methods=tuple(METHODS),
-            finetuning_episodes=2_000,
-            profile_episodes=2_000,
-        ),
-    )
-}
+_DATA = tomllib.loads(resources.files("soo_marl.studies").joinpath("data", "reproduction.toml").read_text("utf-8"))
+SCALES: dict[str, Scale] = {name: Scale(name=name, **fields) for name, fields in _DATA["scales"].items()}
 """By name. ``full`` plays the paper's numbers of episodes."""
+
+_COSTS: Mapping[str, Any] = _DATA["costs"]
 
 
 @dataclass(frozen=True)
@@ -95,21 +67,18 @@ class PresetPlan:
     """Everything that is done about one preset."""
 
     preset: str
-    """Name of the preset."""
+    """Its name."""
     path: Path
     """The study's directory."""
     baselines: BaselineConfig
     """How its agents are trained."""
-    classification: ClassificationConfig
-    """How they are classified."""
-    treatments: tuple[Treatment, ...]
-    """What is done to those that deceive, as far as they are competent."""
-    after_updates: int
-    """Updates after the loss is taken away."""
-    finetuning_episodes: int
-    """Greedy episodes per treated agent."""
-    profile_episodes: int
-    """Greedy episodes per agent for its deception profile."""
+    scale: Scale
+    """How much is done with them."""
+
+    @property
+    def treatments(self) -> tuple[Treatment, ...]:
+        """What is done to those that deceive, as far as they are competent."""
+        return treatments_of(self.scale.methods)
 
     @property
     def deceives(self) -> bool:
@@ -136,11 +105,7 @@ class PlannedStep:
 
 
 def scale_named(name: str) -> Scale:
-    """A scale by name.
-
-    Raises:
-        ValueError: there is no such scale.
-    """
+    """A scale by name. Raises ValueError: there is no such scale."""
     if name not in SCALES:
         raise ValueError(f"there is no scale {name!r}; choose one of {', '.join(SCALES)}")
     return SCALES[name]
@@ -182,45 +147,7 @@ def _preset_plan(path: Path, name: str, scale: Scale) -> PresetPlan:
     factor = scale.training.get(name, 1.0)
     if factor != 1.0:
         config = config.model_copy(update={"stages": scaled(config.stages, factor)})
-    return PresetPlan(
-        preset=name,
-        path=path,
-        baselines=config,
-        classification=scale.classification,
-        treatments=treatments_of(scale.methods),
-        after_updates=scale.after_updates,
-        finetuning_episodes=scale.finetuning_episodes,
-        profile_episodes=scale.profile_episodes,
-    )
-
-
-_TRAINING_SECONDS = (0.0035, 0.0012)
-"""Of one core, per update of a stack, and per run in it. These and the following were measured on two cores of 2026."""
-
-_FINETUNING_SECONDS = (0.0055, 0.0018)
-"""The same of fine-tuning, with its loss and what is measured beside it."""
-
-_EVALUATION_SECONDS = 1.2e-4
-_CLASSIFICATION_SECONDS = 1e-3
-_MEASURING_SECONDS = 1e-3
-_PROFILE_SECONDS = 4e-5
-"""Of one core, per agent and episode of 50 steps."""
-
-_PICTURES_SECONDS = 15.0
-_SECONDS_PER_PICTURED_CONDITION = 2.0
-"""Tables, pictures and pages of one study, and what each condition of fine-tuning adds."""
-
-_STEPS = 50
-"""Steps of an episode to which the numbers above belong."""
-
-_AGENT_MEGABYTES = 0.35
-"""Networks, learning curves and events of one agent."""
-
-_PICTURES_MEGABYTES = 6.0
-_CONDITION_MEGABYTES = 0.1
-_MEGABYTES_PER_MEASURED_AGENT = 0.085
-_BYTES_PER_TRANSITION = 160
-"""In the replay buffer that a checkpoint holds."""
+    return PresetPlan(name, path, config, scale)
 
 
 def planned_steps(plan: PresetPlan, compute: Compute) -> list[PlannedStep]:
@@ -229,77 +156,63 @@ def planned_steps(plan: PresetPlan, compute: Compute) -> list[PlannedStep]:
     Raises:
         RunDirectoryError: the preset's folder holds a study whose files cannot be read.
     """
-    workers = usable_cores() if compute.workers is None else max(1, compute.workers)
-    done = _done(plan)
-    config, seeds = plan.baselines, len(plan.baselines.seeds)
+    workers, done = _workers(compute), _done(plan)
+    config, scale = plan.baselines, plan.scale
+    seeds = len(config.seeds)
     agents = seeds * len(config.kinds)
-    length = config.game.episode_length / _STEPS
-    classified = plan.classification.evaluation_seeds * max(plan.classification.episodes)
+    length = config.game.episode_length / _COSTS["steps"]
 
-    def step(name: str, amount: str, seconds: float, megabytes: float) -> PlannedStep:
-        return PlannedStep(plan.preset, name, amount, seconds, megabytes, name in done)
+    def playing(what: str, count: float) -> float:
+        return float(count * length * _COSTS[f"{what}_seconds"])
 
-    training = [config.updates * _per_update(_TRAINING_SECONDS, len(shard)) for shard in config.shards]
+    evaluated, profiled = scale.evaluation_episodes, scale.profile_episodes
+    classified = scale.classification.evaluation_seeds * max(scale.classification.episodes)
+    of_agent = _COSTS["agent_megabytes"] * seeds
+    training = [config.updates * _per_update("training", len(shard)) for shard in config.shards]
+    classifying = _shared(playing("classification", agents * classified), workers, len(config.shards) * 2)
+    values = _COSTS["values_megabytes"] * agents * scale.classification.evaluation_seeds
+    conditions = len(config.kinds) + (config.regime == "staged")
     steps = [
-        step(
-            "train",
-            f"{seeds} seeds × {config.updates:,} updates",
-            _parallel(training, workers),
-            _AGENT_MEGABYTES * seeds * (len(config.kinds) + (config.regime == "staged")),
-        ),
-        step(
-            "evaluate",
-            f"{agents} agents × {config.evaluation_episodes:,} episodes",
-            agents * config.evaluation_episodes * length * _EVALUATION_SECONDS,
-            1.0,
-        ),
-        step(
-            "classify",
-            f"{agents} agents × {classified:,} episodes",
-            _shared(agents * classified * length * _CLASSIFICATION_SECONDS, workers, len(config.shards) * 2),
-            0.01 * agents * plan.classification.evaluation_seeds,
-        ),
+        ("train", f"{seeds} seeds × {config.updates:,} updates", _parallel(training, workers), of_agent * conditions),
+        ("evaluate", f"{agents} agents × {evaluated:,} episodes", playing("evaluation", agents * evaluated), 1.0),
+        ("classify", f"{agents} agents × {classified:,} episodes", classifying, values),
     ]
+    pages = _COSTS["pictures_seconds"]
     if plan.deceives:
         trained = [chosen for chosen in plan.treatments if chosen.updates > 0]
-        per_update = _per_update(_FINETUNING_SECONDS, seeds) * length
+        per_update = _per_update("finetuning", seeds) * length
+        treating = _parallel([(chosen.updates + scale.after_updates) * per_update for chosen in trained], workers)
         # Baselines, treated agents, and those that were trained on afterwards.
         conditions = 2 + len(plan.treatments) + len(trained)
-        measuring = conditions * seeds * plan.finetuning_episodes * length * _MEASURING_SECONDS
+        measuring = _shared(playing("measuring", conditions * seeds * scale.finetuning_episodes), workers, conditions)
+        of_condition = _COSTS["condition_megabytes"] + seeds * _COSTS["measured_agent_megabytes"]
         steps += [
-            step(
-                "fine-tune",
-                f"{len(trained)} methods × {seeds} seeds",
-                _parallel([(chosen.updates + plan.after_updates) * per_update for chosen in trained], workers),
-                _AGENT_MEGABYTES * seeds * len(trained) * 2,
-            ),
-            step(
-                "measure",
-                f"{conditions} conditions × {seeds} agents",
-                _shared(measuring, workers, conditions),
-                conditions * (_CONDITION_MEGABYTES + seeds * _MEGABYTES_PER_MEASURED_AGENT),
-            ),
+            ("fine-tune", f"{len(trained)} methods × {seeds} seeds", treating, of_agent * len(trained) * 2),
+            ("measure", f"{conditions} conditions × {seeds} agents", measuring, conditions * of_condition),
         ]
+        pages += len(plan.treatments) * _COSTS["pictured_condition_seconds"]
     else:
-        steps.append(step("fine-tune", "nothing: no deception is expected", 0.0, 0.0))
-    profiled = agents * plan.profile_episodes * length * _PROFILE_SECONDS
-    pictured = len(plan.treatments) * _SECONDS_PER_PICTURED_CONDITION if plan.deceives else 0.0
-    return [
-        *steps,
-        step("profiles", f"{agents} agents × {plan.profile_episodes:,} episodes", profiled, 0.04 * agents),
-        step("pages", "tables, pictures and the page", _PICTURES_SECONDS + pictured, _PICTURES_MEGABYTES),
+        steps.append(("fine-tune", "nothing: no deception is expected", 0.0, 0.0))
+    profiling = playing("profile", agents * profiled)
+    steps += [
+        ("profiles", f"{agents} agents × {profiled:,} episodes", profiling, _COSTS["profile_megabytes"] * agents),
+        ("pages", "tables, pictures and the page", pages, _COSTS["pictures_megabytes"]),
     ]
+    return [PlannedStep(plan.preset, *step, done=step[0] in done) for step in steps]
 
 
 def checkpoint_megabytes(plan: PresetPlan, compute: Compute) -> float:
     """About how much checkpoints take at most while a plan is carried out; they are gone when it is done."""
-    workers = usable_cores() if compute.workers is None else max(1, compute.workers)
     config = plan.baselines
     capacity = max(stage.training.replay_capacity for stage in config.stages)
-    runs = sum(len(shard) for shard in config.shards)
+    runs = len(config.seeds)
     if plan.deceives:
-        runs = max(runs, min(workers, len(plan.treatments)) * len(config.seeds))
-    return runs * capacity * _BYTES_PER_TRANSITION / 1e6
+        runs = max(runs, min(_workers(compute), len(plan.treatments)) * len(config.seeds))
+    return float(runs * capacity * _COSTS["transition_megabytes"])
+
+
+def _workers(compute: Compute) -> int:
+    return usable_cores() if compute.workers is None else max(1, compute.workers)
 
 
 def _done(plan: PresetPlan) -> set[str]:
@@ -325,8 +238,9 @@ def _done(plan: PresetPlan) -> set[str]:
     return done
 
 
-def _per_update(seconds: tuple[float, float], runs: int) -> float:
-    return seconds[0] + seconds[1] * runs
+def _per_update(what: str, runs: int) -> float:
+    seconds, per_run = _COSTS[f"{what}_seconds"]
+    return float(seconds + per_run * runs)
 
 
 def _parallel(shards: Sequence[float], workers: int) -> float:

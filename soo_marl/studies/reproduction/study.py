@@ -18,6 +18,7 @@ from soo_marl.engines import LOCAL_WORKERS, Compute
 from soo_marl.engines.progress import Display
 from soo_marl.storage.files import RunDirectoryError, read_json, validate, write_json
 from soo_marl.storage.records import Record
+from soo_marl.storage.study import StudyKind
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyDirectory
 from soo_marl.studies.baselines.study import (
     NOTES,
@@ -41,7 +42,7 @@ from soo_marl.studies.learning.records import AgentRecord, Classification
 from soo_marl.studies.profiles.study import profile_study
 from soo_marl.studies.reproduction.plan import REGIMES, PresetPlan, Scale
 
-STUDY_KIND = "reproduction"
+REPRODUCTION = StudyKind("reproduction", Scale)
 
 _PRESETS = "presets.json"
 
@@ -73,20 +74,16 @@ class PresetResult:
 
 
 def open_reproduction(path: Path, scale: Scale) -> StudyDirectory:
-    """Create or resume the directory of a reproduction; work in it within ``with directory.locked():``.
-
-    Presets may be added later; everything else is part of the scale.
+    """Create or resume the directory of a reproduction. Presets may be added later; all else is part of the scale.
 
     Raises:
-        RunDirectoryError: the directory cannot be used, another command is at work there, or it holds something else,
-            or a reproduction of another scale.
+        RunDirectoryError: as :meth:`soo_marl.storage.study_directory.StudyDirectory.open`.
     """
-    return StudyDirectory.open(path, STUDY_KIND, scale, scale.seeds)
+    return REPRODUCTION.open(path, scale, scale.seeds)
 
 
 def reproduce_preset(
     plan: PresetPlan,
-    scale: Scale,
     display: Display,
     command: str,
     compute: Compute = LOCAL_WORKERS,
@@ -96,34 +93,30 @@ def reproduce_preset(
 
     Args:
         plan: what to do.
-        scale: of the reproduction.
         display: where to say what is done.
         command: the command that gives these results.
         compute: where to compute.
         written: called with the directory of a study each time that its results were written, to draw them.
 
-    Raises:
-        RunDirectoryError: a file cannot be read or written, or the preset's folder belongs to another configuration.
-        ValueError: the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    Raises: as :func:`soo_marl.storage.study.shown`; RunDirectoryError also of a folder of another configuration.
     """
-    config = plan.baselines
+    config, scale = plan.baselines, plan.scale
     directory = open_study(plan.path, config, compute)
     with directory.locked():
         agents = train_and_evaluate(config, directory, display, compute)
-        found = classify(config, directory, agents, plan.classification, display, compute)
+        found = classify(config, directory, agents, scale.classification, display, compute)
         write_results(directory, agents, found, command)
         written(directory.path)
-        changes = {"after_updates": plan.after_updates, "evaluation_episodes": plan.finetuning_episodes}
+        changes = {"after_updates": scale.after_updates, "evaluation_episodes": scale.finetuning_episodes}
         finetuned = finetune_competent(config, directory, plan.treatments, changes, display, command, compute)
         if finetuned.directory is not None:
             written(finetuned.directory.path)
-        profile_study(config, directory, display, command, episodes=plan.profile_episodes, compute=compute)
+        profile_study(config, directory, display, command, episodes=scale.profile_episodes, compute=compute)
         notes = finetuning_notes(agents, finetuned, command)
         if scale.remark:
             factor = scale.training.get(plan.preset, 1.0)
-            notes.append(_scale_note(scale, factor, command))
+            unit = "share of the recipe's updates"
+            notes.append(_note("share_of_full_training", factor, len(scale.seeds), unit, command, scale.remark))
         merge_results(directory, notes)
         written(directory.path)
     return PresetResult(directory, tuple(agents), found, finetuned)
@@ -149,11 +142,8 @@ def finetune_competent(
         command: the command that gives these results.
         compute: where to compute.
 
-    Raises:
-        RunDirectoryError: a file cannot be read or written, or the folder belongs to another configuration.
-        ValueError: a field does not fit, or the Ray cluster cannot be used.
-        WorkerLostError: a shard lost its worker again and again.
-        KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
+    Raises: as :func:`soo_marl.storage.study.shown`; RunDirectoryError also of a folder of another configuration,
+        ValueError of a field that does not fit.
     """
     try:
         competent_seeds(directory, config)
@@ -196,17 +186,12 @@ def finetuning_notes(agents: Sequence[AgentRecord], finetuned: Finetuned, comman
     if finetuned.why_not is None:
         return []
     seeds = {agent.seed for agent in agents}
-    incompetent = {agent.seed for agent in agents if not agent.competent}
-    return [
-        Record(
-            name=f"{NOTES}competent_seeds",
-            estimate=len(seeds - incompetent),
-            n=len(seeds),
-            unit="seeds",
-            command=command,
-            text=finetuned.why_not,
-        )
-    ]
+    competent = len(seeds - {agent.seed for agent in agents if not agent.competent})
+    return [_note("competent_seeds", competent, len(seeds), "seeds", command, finetuned.why_not)]
+
+
+def _note(name: str, estimate: float, n: int, unit: str, command: str, text: str) -> Record:
+    return Record(name=f"{NOTES}{name}", estimate=estimate, n=n, unit=unit, command=command, text=text)
 
 
 def name_presets(directory: StudyDirectory, presets: Sequence[str]) -> None:
@@ -232,24 +217,3 @@ def shown_presets(directory: StudyDirectory) -> list[str]:
 def _noted_presets(directory: StudyDirectory) -> list[str]:
     file = directory.results / _PRESETS
     return validate(TypeAdapter(list[str]), read_json(file), file) if file.exists() else []
-
-
-def read_reproduction(directory: StudyDirectory) -> Scale:
-    """The scale of a reproduction that is there already.
-
-    Raises:
-        RunDirectoryError: its configuration does not fit this version.
-    """
-    file = directory.path / "study.json"
-    return validate(TypeAdapter(Scale), directory.manifest.configuration, file, "name another folder")
-
-
-def _scale_note(scale: Scale, factor: float, command: str) -> Record:
-    return Record(
-        name=f"{NOTES}share_of_full_training",
-        estimate=factor,
-        n=len(scale.seeds),
-        unit="share of the recipe's updates",
-        command=command,
-        text=scale.remark,
-    )

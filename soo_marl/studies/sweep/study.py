@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from soo_marl.engines import Compute, run_shards
 from soo_marl.engines.progress import Display
 from soo_marl.storage.faults import one_sentence
-from soo_marl.storage.files import RunDirectoryError, validate
+from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import CONFIG, Record, read_list, write_list, write_one
+from soo_marl.storage.study import StudyKind
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import RATES, open_study, read_study, summary, train_and_evaluate
 from soo_marl.studies.baselines.training import agent_files, train_shard
@@ -31,8 +32,6 @@ from soo_marl.studies.learning.records import AgentRecord
 from soo_marl.studies.sweep.axes import Axis, Point, make_points, read_axes, value_text
 from soo_marl.studies.sweep.importance import axis_records, over_metric
 from soo_marl.studies.sweep.records import PointRecord, SeedValues, SweepResult
-
-STUDY_KIND = "sweep"
 
 MEASURES = (*RATES, "return", "competent")
 """What can be measured of an agent."""
@@ -118,6 +117,10 @@ def sweep_config(
     return SweepConfig(base=base, axes=axes, search_seed=search_seed, points=points)
 
 
+SWEEP = StudyKind("sweep", SweepConfig)
+read_sweep = SWEEP.read
+
+
 def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
     """Create or resume the directory of a sweep; work in it within ``with directory.locked():``.
 
@@ -125,21 +128,7 @@ def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
         RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
             configuration.
     """
-    return StudyDirectory.open(path, STUDY_KIND, config, config.base.seeds)
-
-
-def read_sweep(path: Path) -> tuple[StudyDirectory, SweepConfig]:
-    """The directory of a sweep that is there already, and its configuration.
-
-    Raises:
-        RunDirectoryError: there is no sweep, or its configuration does not fit this version.
-    """
-    directory = StudyDirectory.read(path)
-    manifest = directory.manifest
-    if manifest.kind != STUDY_KIND:
-        raise RunDirectoryError(f"{path} holds a study of kind {manifest.kind}, not of {STUDY_KIND}; name another")
-    file = path / "study.json"
-    return directory, validate(TypeAdapter(SweepConfig), manifest.configuration, file, "name another folder")
+    return SWEEP.open(path, config, config.base.seeds)
 
 
 def train_points(

@@ -40,7 +40,6 @@ from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import write_tensors
 from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, treatment
-from soo_marl.studies.finetuning.episodes import record_episodes
 from soo_marl.studies.finetuning.evaluation import (
     Condition,
     conditions,
@@ -50,6 +49,7 @@ from soo_marl.studies.finetuning.evaluation import (
     measures_file,
     read_about,
     read_measures,
+    record_episodes,
 )
 from soo_marl.studies.finetuning.measures import (
     STREAM,
@@ -60,9 +60,8 @@ from soo_marl.studies.finetuning.measures import (
     step_overlap,
 )
 from soo_marl.studies.finetuning.study import open_finetuning
-from soo_marl.studies.learning.agents_on_disk import agent_spaces, save_agents
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_spaces, save_agents
 from soo_marl.studies.learning.rollout import greedy_steps, roll_out
-from soo_marl.studies.learning.stops import Stop
 
 Array = NDArray[np.float64]
 

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,18 @@ from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.study import open_finetuning
 from soo_marl.studies.finetuning.training import (
-    FinetuneTask,
     WeightedLoss,
     finetune,
     finetune_shard,
+    finetune_task,
     plan,
     treated_files,
 )
 from soo_marl.studies.learning import phases
-from soo_marl.studies.learning.agents_on_disk import agent_file, load_learner, read_stop, save_agents
+from soo_marl.studies.learning.agents_on_disk import Stop, agent_file, load_learner, read_stop, save_agents
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
 from soo_marl.studies.learning.curves import read_curves
 from soo_marl.studies.learning.recipes import BaselineConfig
-from soo_marl.studies.learning.stops import Stop
 
 Trained = tuple[BaselineConfig, StudyDirectory]
 Make = Callable[..., FinetuneConfig]
@@ -281,16 +281,12 @@ def test_red_stays_as_it_was_unless_it_learns(
     assert not any(torch.equal(ours[name], theirs[name]) for name in theirs if name.endswith("linear.weight"))
 
 
-def task_of(config: FinetuneConfig, chosen: Treatment, source: Path) -> FinetuneTask:
-    return FinetuneTask(config, chosen, source)
-
-
 @pytest.mark.parametrize("kind", ["deceptive", "honest"])
 def test_each_stage_begins_with_the_right_agents(kind: str, make: Make, trained: Trained, study: Path) -> None:
     chosen = treatment("soo", updates=6)
     config = make(chosen, kind=kind, seeds=(2, 0))
     directory = open_finetuning(study, config)
-    task = task_of(config, chosen, trained[1].path)
+    task = finetune_task(config, chosen, trained[1].path)
     first, after = task.phases
     learner, stops = task.begin(directory, first, config.seeds, "cpu")
     expected = load_learner(trained[1], kind, config.seeds, trained[0].game, trained[0].maddpg)
@@ -352,7 +348,7 @@ def test_stopped_agents_stay_as_they_are(make: Make, trained: Trained, study: Pa
 def test_weights_follow_their_schedule(make: Make, trained: Trained) -> None:
     chosen = treatment("soo", updates=4, weight=10.0, weight_start=0.5, weight_end=2.5)
     config = make(chosen)
-    task = task_of(config, chosen, trained[1].path)
+    task = finetune_task(config, chosen, trained[1].path)
     learner, _ = task.begin(trained[1], task.phases[0], config.seeds, "cpu")
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert isinstance(loss, WeightedLoss)
@@ -387,7 +383,7 @@ def test_losses_are_there_in_the_first_stage_of_methods_that_have_one(make: Make
     for name, entry in METHODS.items():
         chosen = treatment(name, updates=6) if entry.trains else treatment(name)
         config = make(chosen)
-        task = task_of(config, chosen, trained[1].path)
+        task = finetune_task(config, chosen, trained[1].path)
         first, after = plan(config, chosen)
         learner, _ = task.begin(trained[1], first, config.seeds, "cpu")
         assert (task.auxiliary_loss(first, learner) is None) is (entry.loss is None)
@@ -397,7 +393,7 @@ def test_losses_are_there_in_the_first_stage_of_methods_that_have_one(make: Make
 def test_the_actor_of_before_is_kept_as_it_was(make: Make, trained: Trained) -> None:
     chosen = treatment("anchor", updates=6)
     config = make(chosen)
-    task = task_of(config, chosen, trained[1].path)
+    task = finetune_task(config, chosen, trained[1].path)
     learner, _ = task.begin(trained[1], task.phases[0], config.seeds, "cpu")
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert isinstance(loss, WeightedLoss)
@@ -414,7 +410,7 @@ def test_settings_of_a_treatment_reach_its_loss(make: Make, trained: Trained) ->
         "soo", layers=("hidden_2",), towards="initial_self", untrapped_only=True, pairing="perspective", zero_flag=True
     )
     config = make(chosen)
-    task = task_of(config, chosen, trained[1].path)
+    task = finetune_task(config, chosen, trained[1].path)
     learner, _ = task.begin(trained[1], task.phases[0], config.seeds, "cpu")
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert isinstance(loss, WeightedLoss)
@@ -431,13 +427,13 @@ def test_two_workers_do_what_one_process_does(
 ) -> None:
     config = replace_treatments(tuned[0], TREATMENTS[0], TREATMENTS[2])
     progress: dict[int, float] = {}
-    finetune(
-        config,
-        open_finetuning(study, config),
-        trained[1].path,
-        compute=Compute(workers=2),
-        on_progress=lambda shard, done: progress.update({shard: done}),
-    )
+
+    class Progress:
+        @contextmanager
+        def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
+            yield lambda shard, done: progress.update({shard: done})
+
+    finetune(config, open_finetuning(study, config), trained[1].path, Progress(), Compute(workers=2))
     for chosen in config.treatments:
         same_results(study, tuned[1], chosen)
     assert progress == {0: 10.0, 1: 10.0}
@@ -481,7 +477,7 @@ def test_curves_hold_behaviour_on_the_same_episodes(tuned: tuple[FinetuneConfig,
 def test_monitoring_measures_the_agents_as_they_are(make: Make, trained: Trained, tmp_path: Path) -> None:
     chosen = treatment("none", updates=6)
     config = make(chosen, monitor_episodes=16)
-    task = task_of(config, chosen, trained[1].path)
+    task = finetune_task(config, chosen, trained[1].path)
     learner, _ = task.begin(trained[1], task.phases[0], config.seeds, "cpu")
     first, again = (task.measure(task.phases[0], learner) for _ in range(2))
     for name in first:
@@ -492,4 +488,4 @@ def test_monitoring_measures_the_agents_as_they_are(make: Make, trained: Trained
     assert not any(math.isnan(value) for name in first for value in first[name].tolist())
     assert task.measure(task.phases[0], learner).keys() == first.keys()
     silent = make(chosen, monitor_episodes=0)
-    assert task_of(silent, chosen, trained[1].path).measure(task.phases[0], learner) == {}
+    assert finetune_task(silent, chosen, trained[1].path).measure(task.phases[0], learner) == {}

@@ -27,7 +27,7 @@ from soo_marl.studies.finetuning.configuration import treatment
 from soo_marl.studies.finetuning.methods import (
     METHODS,
 )
-from soo_marl.studies.finetuning.training import FinetuneTask, WeightedLoss
+from soo_marl.studies.finetuning.training import WeightedLoss, finetune_task
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
 
 
@@ -78,7 +78,7 @@ MADDPG_CONFIG = MADDPGConfig(hidden_units=8, contexts=2)
 def learner_and_loss(name: str, seeds: Sequence[int] = SEEDS, **changes: Any) -> tuple[MADDPG, WeightedLoss | None]:
     """Agents that have moved a little since their fine-tuning began, and the loss of a method as studies use it."""
     config = finetuning(baselines(seeds=tuple(seeds), maddpg=MADDPG_CONFIG), [treatment(name, updates=6, **changes)])
-    task = FinetuneTask(config, config.treatments[0], Path())
+    task = finetune_task(config, config.treatments[0], Path())
     learner = MADDPG(agent_spaces(GAME), config.maddpg, seeds)
     loss = task.auxiliary_loss(task.phases[0], learner)
     assert (loss is None) is (METHODS[name].loss is None)

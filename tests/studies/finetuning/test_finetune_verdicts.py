@@ -41,8 +41,7 @@ from soo_marl.studies.finetuning.measures import Measures
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, TreatedAgent
 from soo_marl.studies.finetuning.results import condition_summaries, treated_agents
 from soo_marl.studies.finetuning.study import open_finetuning
-from soo_marl.studies.learning.agents_on_disk import save_agents
-from soo_marl.studies.learning.stops import Stop
+from soo_marl.studies.learning.agents_on_disk import Stop, save_agents
 
 SEEDS = (0, 1, 2)
 
