@@ -134,9 +134,11 @@ def test_arguments_that_nobody_knows(arguments: list[str], run: Run) -> None:
     assert stderr and "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], *([command, "--help"] for command in COMMANDS)])
-def test_help_is_no_error(arguments: list[str], run: Run) -> None:
-    assert run(*arguments) == (0, "")
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["llm", "-h"], *([*command.split(), "--help"] for command in COMMANDS)]
+)
+def test_help_is_no_error(arguments: str, run: Run) -> None:
+    assert run(*arguments.split()) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_train_baselines_then_everything_else(tmp_path: Path) -> None:
     assert "MB" in done.stdout and (tmp_path / "package" / "trackable" / "honest" / "seed_1").is_dir()
     done = run("finetune_soo.py", study, "--methods", "soo")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("finetune: an interval needs at least 2 seeds whose agents play well enough")
+    assert done.stderr.startswith("finetune_soo: an interval needs at least 2 seeds whose agents play well enough")
 
 
 def test_the_plan_of_a_reproduction(tmp_path: Path) -> None:

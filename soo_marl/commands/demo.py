@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soo_marl.commands.shared import recipe
+from pydantic import BaseModel
+
+from soo_marl.commands.shared import Baselines, Output, ScaleFactor, Seeds, Where, following, given, options_of
+from soo_marl.commands.tables.baselines import print_study
 from soo_marl.commands.tables.finetuning import print_conditions
-from soo_marl.commands.tables.terminal import ProgressDisplay, print_study
-from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.commands.tables.terminal import ProgressDisplay
+from soo_marl.engines import LOCAL_WORKERS, check_machine
 from soo_marl.report.refresh import refresh
 from soo_marl.studies.baselines.classification import ClassificationConfig, check_classifiable
 from soo_marl.studies.baselines.study import (
@@ -25,26 +28,19 @@ from soo_marl.studies.reproduction.study import finetune_competent, finetuning_n
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job: train, evaluate, classify, fine-tune and report, in one go."""
+    """Its options, and what is done with them."""
 
-    output: Path = Path("runs/demo")
-    """Study directory; one that is there already is continued."""
-    seeds: tuple[int, ...] = tuple(range(10))
-    """One honest and one deceptive run per seed."""
-    scale: float = 1.0
-    """Factor on the number of updates, for quick looks."""
-    evaluation_seeds: int = DEMO_CLASSIFICATION.evaluation_seeds
-    """Evaluation seeds of the published protocol."""
-    episodes: tuple[int, ...] = DEMO_CLASSIFICATION.episodes
-    """Episodes per evaluation seed at which accuracy is given, ascending."""
-    compute: Compute = LOCAL_WORKERS
-    """Where to compute."""
+    output: Output = Path("runs/demo")
+    seeds: Seeds = tuple(range(10))
+    scale: ScaleFactor = 1.0
+    protocol: BaseModel = options_of(ClassificationConfig, "evaluation_seeds", episodes=DEMO_CLASSIFICATION.episodes)
+    compute: Where = LOCAL_WORKERS
 
-    def run(self, line: str) -> None:
-        """Carry out the command; ``line`` is how it was given."""
-        config = recipe(seeds=self.seeds, scale=self.scale)
+    def run(self, line: str) -> str:
+        """Carry out the command that was given as ``line``; returns the one that follows."""
+        config = Baselines(seeds=self.seeds, scale=self.scale).config()
         check_classifiable(config)
-        settings = ClassificationConfig(evaluation_seeds=self.evaluation_seeds, episodes=self.episodes)
+        settings = ClassificationConfig(**given(self.protocol))
         treatments, changes = scaled_finetuning(DEMO_METHODS, self.scale)
         check_machine(self.compute)
         directory = open_study(self.output, config, self.compute)
@@ -63,3 +59,4 @@ class Demo:
         if finetuned.directory is not None:
             print_conditions(finetuned.summaries, finetuned.directory)
         print_study(agents, found, records, directory)
+        return following(directory.path)

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from soo_marl.commands.shared import StudyArgument, chosen_study
+from soo_marl.commands import llm
+from soo_marl.commands.shared import Agents, CopyOutput, command_line, following
 from soo_marl.commands.tables.terminal import say
+from soo_marl.llm.study.study import STUDY_KIND
 from soo_marl.report.refresh import refresh, unfinished
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import MANIFEST_NAME, StudyDirectory
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report page of a study, or of a whole reproduction, from its results, as far as they are there."""
+    """Its options, and what is done with them."""
 
-    study: StudyArgument = None
-    """Directory of a study of any kind, or of a reproduction."""
-    pretrained: str | None = None
-    """Preset whose trained agents come with the package, in place of a study."""
-    output: Path | None = None
-    """Where the copy of pretrained agents goes; runs/pretrained/PRESET where none is given."""
+    agents: Agents = Agents()
+    output: CopyOutput = None
 
-    def run(self, line: str) -> None:
-        """Carry out the command."""
-        path, problems = chosen_study(self.study, self.pretrained, self.output), list[str]()
+    def run(self, line: str) -> str:
+        """Carry out the command; returns the one that follows."""
+        path, problems = self.agents.path(self.output), list[str]()
         page = refresh(path, problems)
         for problem in problems:
             say(f"Left out: {problem}")
         if missing := unfinished(path):
             say(f"Not done yet: {', '.join(missing)}; the page shows what is there")
         say(f"Report: {page}")
+        if StudyDirectory.read(path).manifest.kind == STUDY_KIND:
+            return llm.following(path)
+        for study in (path, path.parent, *(file.parent for file in sorted(path.rglob(MANIFEST_NAME)))):
+            with suppress(RunDirectoryError):
+                return following(study)
+        return command_line("reproduce", "--scale", "quick")

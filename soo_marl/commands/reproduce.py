@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from soo_marl.commands.shared import Output, Where, following, option
 from soo_marl.commands.tables.reproduction import print_plan, print_preset
 from soo_marl.commands.tables.terminal import ProgressDisplay, say
-from soo_marl.engines import LOCAL_WORKERS, Compute, check_machine
+from soo_marl.engines import LOCAL_WORKERS, check_machine
 from soo_marl.report.refresh import refresh
 from soo_marl.storage.faults import one_sentence
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.studies.reproduction.plan import (
     REGIMES,
+    SCALES,
     checkpoint_megabytes,
     planned_steps,
     reproduction_plan,
@@ -23,22 +26,18 @@ from soo_marl.studies.reproduction.study import name_presets, open_reproduction,
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Reproduce the paper: train, classify, fine-tune with every method and control, take profiles, write one page."""
+    """Its options, and what is done with them."""
 
-    output: Path = Path("runs/reproduce")
-    """Folder of the reproduction; one that is there already is continued."""
-    scale: str = "standard"
-    """quick: minutes, a look at everything; standard: 10 seeds, an hour or two; full: 20 seeds and the paper's numbers
-    of episodes."""
-    presets: tuple[str, ...] = tuple(REGIMES)
-    """Presets of the game, in order."""
-    dry_run: bool = False
-    """Say what would be done and about how long it takes, and do nothing."""
-    compute: Compute = LOCAL_WORKERS
-    """Where to compute."""
+    output: Output = Path("runs/reproduce")
+    scale: Annotated[str, option("quick: a look, in minutes; standard: an hour or two; full: 20 seeds.", SCALES)] = (
+        "standard"
+    )
+    presets: Annotated[tuple[str, ...], option("Presets of the game, in order.", REGIMES)] = tuple(REGIMES)
+    dry_run: bool = False  # Say what would be done and about how long it takes, and do nothing.
+    compute: Where = LOCAL_WORKERS
 
-    def run(self, line: str) -> None:
-        """Carry out the command; ``line`` is how it was given."""
+    def run(self, line: str) -> str:
+        """Carry out the command that was given as ``line``; returns the one that follows."""
         scale = scale_named(self.scale)
         plans = reproduction_plan(self.output, scale, self.presets)
         if self.output.exists() and not self.output.is_dir():
@@ -49,7 +48,7 @@ class Reproduce:
             max(checkpoint_megabytes(plan, self.compute) for plan in plans),
         )
         if self.dry_run:
-            return
+            return line.replace(" --dry-run", "")
         directory, display = open_reproduction(self.output, scale), ProgressDisplay()
         with directory.locked():
             # At once and after each preset, so that a page is there whenever this is stopped.
@@ -71,3 +70,4 @@ class Reproduce:
                 f"not everything could be done of: {', '.join(failed)}; the reasons stand above, and the same command "
                 "goes on"
             )
+        return following(plans[0].path)

@@ -8,6 +8,7 @@ from command_lines import Run, contents, records_of, refuse
 from ready_study import ready_config
 
 from soo_marl.cli import main
+from soo_marl.commands.shared import Baselines
 from soo_marl.studies.learning.recipes import BaselineConfig
 
 READY = ["--workers", "0", "--evaluation-seeds", "1", "--episodes", "1", "20"]
@@ -17,11 +18,11 @@ READY = ["--workers", "0", "--evaluation-seeds", "1", "--episodes", "1", "20"]
 def shorter_demo(monkeypatch: pytest.MonkeyPatch, config: BaselineConfig, scales: list[float]) -> None:
     """Let the demo train such agents, notes its scale, and fine-tune them for a moment."""
 
-    def recipe(seeds: tuple[int, ...], scale: float) -> BaselineConfig:
-        scales.append(scale)
+    def shorter(baselines: Baselines) -> BaselineConfig:
+        scales.append(baselines.scale)
         return config
 
-    monkeypatch.setattr("soo_marl.commands.demo.recipe", recipe)
+    monkeypatch.setattr(Baselines, "config", shorter)
     monkeypatch.setattr("soo_marl.commands.demo.DEMO_METHODS", ("soo", "blank"))
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from soo_marl.commands.output import unbreakable_output
+from soo_marl.commands.tables.output import unbreakable_output
 
 WORK = """
 import sys
 from pathlib import Path
-from soo_marl.commands.output import unbreakable_output
+from soo_marl.commands.tables.output import unbreakable_output
 with unbreakable_output():
     for number in range(20_000):
         print("line", number)

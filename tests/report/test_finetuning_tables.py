@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from soo_marl.commands.tables import terminal
+from soo_marl.commands.tables.baselines import print_study
 from soo_marl.commands.tables.finetuning import print_conditions
 from soo_marl.commands.tables.profiles import print_profiles
 from soo_marl.commands.tables.reproduction import print_plan
-from soo_marl.commands.tables.terminal import print_study
 from soo_marl.storage.records import Interval, Record, write_list
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.finetuning.methods import METHODS

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from soo_marl.commands.tables import terminal
-from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out, print_agents, print_study
+from soo_marl.commands.tables.baselines import print_agents, print_records, print_study
+from soo_marl.commands.tables.terminal import ProgressDisplay, carry_out
 from soo_marl.engines import WorkerLostError
 from soo_marl.storage.faults import one_sentence
 from soo_marl.storage.files import RunDirectoryError, printable
@@ -121,7 +122,7 @@ def test_names_are_shown_as_they_are_and_do_nothing(
 
 def test_a_table_in_a_log_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a_long_name/" * 30
-    terminal.print_records([Record(name=name, estimate=0.5, low=0.4, high=0.6, n=3, unit="share", command="")])
+    print_records([Record(name=name, estimate=0.5, low=0.4, high=0.6, n=3, unit="share", command="")])
     assert any(name in line and line.rstrip().endswith("3") for line in capsys.readouterr().out.splitlines())
 
 

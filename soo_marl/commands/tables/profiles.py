@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from soo_marl.commands.tables.terminal import add_row, new_table, say, show
+from rich.table import Column
+
+from soo_marl.commands.tables.terminal import numbers, say, say_places, show, table
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.baselines.findings import interval_text, number_text
-from soo_marl.studies.profiles.records import ProfileResult
+from soo_marl.studies.baselines.findings import NO_VALUE, interval_text, number_text
+from soo_marl.studies.profiles.records import ProfileRecord, ProfileResult
 
 
 def print_profiles(result: ProfileResult, directory: StudyDirectory) -> None:
     """One line per condition: how it plays, and how far its profiles lie from those of honest agents."""
-    table = new_table("Deception profiles: difference to honest agents (95 % intervals)")
-    table.add_column("condition", overflow="fold")
-    for title in ("agents", "goal", "shares", "fraction", "counts"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for found in result.conditions:
-        difference = found.to_honest
-        share = "–" if found.competent_share is None else f"{round(found.competent_share * found.agents)}"
-        published = difference.published.estimate
-        add_row(
-            table,
-            found.condition,
-            f"{share}/{found.agents}",
-            number_text(found.goal_rate.estimate),
-            "–" if difference.rate_based.estimate is None else f"{difference.rate_based.estimate:.4f}",
-            interval_text(difference.relative),
-            "–" if published is None else f"{published:,.0f}",
-        )
-    show(table)
+    columns = [Column("condition", overflow="fold"), *numbers("agents", "goal", "shares", "fraction", "counts")]
+    title = "Deception profiles: difference to honest agents (95 % intervals)"
+    show(table(title, columns, map(_cells, result.conditions)))
     say(
         "agents: how many reach the goal often enough, of all. shares: mean squared difference between shares of "
         "opportunities; fraction: the same as a fraction of that between deceptive and honest agents, for honest "
         "ones how far they lie from one another. counts: mean squared difference between counts, as published. A "
-        "policy that does nothing looks near to honest: read the goal rate beside it.\n"
+        "policy that does nothing looks near to honest: read the goal rate beside it."
     )
     if result.remark is not None:
-        say(f"{result.remark}\n")
-    say(f"Report:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results / 'profiles.json'}")
+        say(f"\n{result.remark}")
+    say_places(directory)
+
+
+def _cells(found: ProfileRecord) -> list[str]:
+    difference = found.to_honest
+    competent = NO_VALUE if found.competent_share is None else f"{round(found.competent_share * found.agents)}"
+    rate_based, published = difference.rate_based.estimate, difference.published.estimate
+    return [
+        found.condition,
+        f"{competent}/{found.agents}",
+        number_text(found.goal_rate.estimate),
+        NO_VALUE if rate_based is None else f"{rate_based:.4f}",
+        interval_text(difference.relative),
+        NO_VALUE if published is None else f"{published:,.0f}",
+    ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.table import Column
+
 from soo_marl.commands.tables.finetuning import print_conditions
-from soo_marl.commands.tables.terminal import add_row, duration_text, new_table, print_findings, say, show
+from soo_marl.commands.tables.terminal import duration_text, numbers, say, say_points, show, table, words
 from soo_marl.studies.reproduction.plan import PlannedStep
 from soo_marl.studies.reproduction.study import PresetResult
 
@@ -17,22 +19,17 @@ def print_plan(steps: Sequence[PlannedStep], checkpoints: float) -> None:
         steps: all steps, in order.
         checkpoints: MB that checkpoints take at most, while it goes on.
     """
-    table = new_table("Plan: about how long each step takes, and what it leaves on the disk")
-    for title in ("preset", "step", "amount"):
-        table.add_column(title, no_wrap=title != "amount")
-    for title in ("time", "disk"):
-        table.add_column(title, justify="right", no_wrap=True)
-    before = ""
+    rows, before = [], ""
     for step in steps:
         name = step.preset if step.preset != before else ""
         time = "done" if step.done else duration_text(step.seconds)
-        add_row(table, name, step.step, step.amount, time, f"{step.megabytes:,.0f} MB")
+        rows.append([name, step.step, step.amount, time, f"{step.megabytes:,.0f} MB"])
         before = step.preset
     seconds = sum(step.seconds for step in steps if not step.done)
     megabytes = sum(step.megabytes for step in steps)
-    table.add_section()
-    add_row(table, "all", "", "", duration_text(seconds), f"{megabytes:,.0f} MB")
-    show(table)
+    rows += [[""], ["all", "", "", duration_text(seconds), f"{megabytes:,.0f} MB"]]
+    columns = [*words("preset", "step"), Column("amount"), *numbers("time", "disk")]
+    show(table("Plan: about how long each step takes, and what it leaves on the disk", columns, rows))
     say(
         "Times are those of cores with nothing else to do, measured on two cores of 2026. Agents that do not play well "
         "enough are not fine-tuned, which then takes no time. Checkpoints take up to "
@@ -43,7 +40,7 @@ def print_plan(steps: Sequence[PlannedStep], checkpoints: float) -> None:
 def print_preset(name: str, result: PresetResult) -> None:
     """What a classification found, and what fine-tuning did, or why there was none."""
     say(f"\n{name}")
-    print_findings(result.classification)
+    say_points(result.classification.findings)
     finetuned = result.finetuned
     if finetuned.directory is None:
         say(f"• {finetuned.why_not}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from soo_marl.commands.tables.terminal import add_row, new_table, say, show
+from soo_marl.commands.tables.terminal import numbers, say, say_points, show, table
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.findings import NO_VALUE, interval_text, number_text
 from soo_marl.studies.sweep.axes import value_text
-from soo_marl.studies.sweep.records import SweepResult
+from soo_marl.studies.sweep.records import AxisRecord, SweepResult
 
 _NARROW = 9
 """Characters of a column, enough for every number and for most words of a heading."""
@@ -35,56 +35,42 @@ def print_sweep(result: SweepResult, directory: StudyDirectory) -> None:
             show(axes_table(result, metric))
     if result.unfinished:
         say(f"{result.unfinished} of {len(result.points) + result.unfinished} points are not finished.")
-    for number, reason in result.failed.items():
-        say(f"• Point {number} failed: {reason}", wrap=True)
+    say_points(f"Point {number} failed: {reason}" for number, reason in result.failed.items())
     say(f"\nFigures: {directory.figures}\nRecords: {directory.results}\nPoints:  {directory.path / 'points'}")
 
 
 def points_table(result: SweepResult) -> Table:
     """One row per point: the values of the axes, the first metric with its interval, the others without."""
-    table = new_table(f"Points by {result.metrics[0]}, mean over {len(result.seeds)} seeds")
     names = short_names(list(result.points[0].values))
-    many = len(names) > _MOST_COLUMNS
-    table.add_column("point", justify="right", no_wrap=True)
-    if many:
-        table.add_column("values", overflow="fold")
+    together = len(names) > _MOST_COLUMNS
+    axes = [Column("values", overflow="fold")] if together else map(_narrow, names)
     # An interval in one piece; what is too wide for the terminal is folded elsewhere.
-    for name in [*([] if many else names), *result.metrics]:
-        whole = name == result.metrics[0]
-        width = None if whole else _NARROW
-        heading = name.replace("_", " ").replace("/", " ")
-        table.add_column(heading, justify="right", no_wrap=whole, overflow="fold", max_width=width)
+    metrics = [*numbers(_spaced(result.metrics[0])), *map(_narrow, result.metrics[1:])]
+    rows = []
     for point in result.points[:MOST_ROWS]:
         first, *others = (point.metrics[metric].mean for metric in result.metrics)
         values = [value_text(value) for value in point.values.values()]
-        if many:
+        if together:
             values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
-        add_row(
-            table, str(point.number), *values, interval_text(first), *(number_text(mean.estimate) for mean in others)
-        )
-    return table
+        rows.append([str(point.number), *values, interval_text(first), *(number_text(m.estimate) for m in others)])
+    title = f"Points by {result.metrics[0]}, mean over {len(result.seeds)} seeds"
+    return table(title, [*numbers("point"), *axes, *metrics], rows)
 
 
 def axes_table(result: SweepResult, metric: str) -> Table:
     """One row per axis: what it explains of a metric, and where along it the mean is highest."""
-    table = new_table(f"What mattered for {metric}, each axis alone")
-    table.add_column("axis", overflow="fold")
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("matters", min_width=9)
-    table.add_column("highest at", overflow="fold")
-    table.add_column("mean", justify="right", no_wrap=True)
+    rows = []
     for record in result.axes:
         groups = [group for group in record.groups if group.mean.estimate is not None]
         if record.metric == metric and groups:
             best = max(groups, key=lambda group: group.mean.estimate or 0.0)
             # Where nothing is shown, the highest mean would only be luck.
             place = (best.label, number_text(best.mean.estimate)) if record.matters else ("", "")
-            told, p_text = "yes" if record.matters else "not shown", f"{record.p_value or 0.0:.2g}"
-            if record.p_value is None:
-                told, p_text = "too few runs", NO_VALUE
-            add_row(table, record.field, number_text(record.share), p_text, told, *place)
-    return table
+            p_text = NO_VALUE if record.p_value is None else f"{record.p_value:.2g}"
+            rows.append([record.field, number_text(record.share), p_text, _told(record), *place])
+    fields, places = Column("axis", overflow="fold"), Column("highest at", overflow="fold")
+    columns = [fields, *numbers("share", "p"), Column("matters", min_width=9), places, *numbers("mean")]
+    return table(f"What mattered for {metric}, each axis alone", columns, rows)
 
 
 def short_names(fields: Sequence[str]) -> list[str]:
@@ -96,3 +82,17 @@ def short_names(fields: Sequence[str]) -> list[str]:
         alone = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in fields) == 1)
         names.append(next(alone, field))
     return names
+
+
+def _told(record: AxisRecord) -> str:
+    if record.p_value is None:
+        return "too few runs"
+    return "yes" if record.matters else "not shown"
+
+
+def _narrow(name: str) -> Column:
+    return Column(_spaced(name), justify="right", overflow="fold", max_width=_NARROW)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ").replace("/", " ")

@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from soo_marl.commands.output import unbreakable_output
+from soo_marl.commands.tables.output import unbreakable_output
 from soo_marl.storage.faults import EXPECTED, is_of_memory, one_sentence
 from soo_marl.storage.files import plain, printable
-from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.baselines.findings import interval_text, number_text
-from soo_marl.studies.baselines.study import FINETUNING, NOTES
-from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow
 
 console = Console(markup=False, highlight=False, emoji=False)
 errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
 if not console.is_terminal:
     console.width = 10_000
-
-_MOST_AGENTS = 100
-"""A table of more rows than this nobody reads."""
-
-_PAIRINGS = ("imagined_red", "perspective")
 
 _SECONDS_BETWEEN_LINES = 20.0
 """Of a log, while a task goes on."""
@@ -46,58 +37,48 @@ class ProgressDisplay:
     @contextmanager
     def task(self, name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
         """Show a task while it runs; yields ``advance(shard, units of work done by it)``."""
+        done = dict.fromkeys(range(shards), 0.0)
         moves = console.is_terminal and not console.is_dumb_terminal
-        with _bar(name, total, shards) if moves else _lines(name, total, shards) as advance:
+        with (_bar if moves else _lines)(name, total, done) as show_progress:
+
+            def advance(shard: int, units: float) -> None:
+                done[shard] = units
+                show_progress(shard)
+
             yield advance
 
 
 @contextmanager
-def _bar(name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
-    done = dict.fromkeys(range(shards), 0.0)
-    columns = (
-        TextColumn("{task.description:<14}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+def _bar(name: str, total: float, done: dict[int, float]) -> Iterator[Callable[[int], None]]:
+    title = TextColumn("{task.description:<14}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(printable(name), total=total)
-
-        def advance(shard: int, units: float) -> None:
-            done[shard] = units
-            progress.update(bar, completed=sum(done.values()))
-
-        yield advance
+        yield lambda shard: progress.update(bar, completed=sum(done.values()))
         progress.update(bar, completed=total)
 
 
 @contextmanager
-def _lines(name: str, total: float, shards: int) -> Iterator[Callable[[int, float], None]]:
-    done = dict.fromkeys(range(shards), 0.0)
+def _lines(name: str, total: float, done: dict[int, float]) -> Iterator[Callable[[int], None]]:
     found: dict[int, float] = {}
     """What each shard had done when it began, left by an earlier command."""
     began, over = time.monotonic(), threading.Event()
 
-    def advance(shard: int, units: float) -> None:
-        found.setdefault(shard, units)
-        done[shard] = units
-
-    def line() -> str:
-        so_far, now_done = sum(done.values()), sum(done.values()) - sum(found.values())
-        seconds = time.monotonic() - began
-        left = f", about {duration_text(seconds * (total - so_far) / now_done)} left" if now_done > 0 else ""
-        return f"{name}: {so_far:,.0f}/{total:,.0f} after {duration_text(seconds)}{left}"
+    def show_progress(shard: int) -> None:
+        found.setdefault(shard, done[shard])
 
     def go_on_telling() -> None:
         while not over.wait(_SECONDS_BETWEEN_LINES):
-            say(line())
+            so_far, seconds = sum(done.values()), time.monotonic() - began
+            now_done = so_far - sum(found.values())
+            left = f", about {duration_text(seconds * (total - so_far) / now_done)} left" if now_done > 0 else ""
+            say(f"{name}: {so_far:,.0f}/{total:,.0f} after {duration_text(seconds)}{left}")
 
     say(f"{name}: begins, {total:,.0f} to do")
     telling = threading.Thread(target=go_on_telling, daemon=True)
     telling.start()
     try:
-        yield advance
+        yield show_progress
     finally:
         over.set()
         telling.join()
@@ -144,100 +125,41 @@ def say(text: str, wrap: bool = False) -> None:
     console.print(plain(text), soft_wrap=not wrap)
 
 
-def new_table(title: str) -> Table:
-    """A table in our style; fill it with :func:`add_row`, show it with :func:`show`."""
-    return Table(title=printable(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+def say_points(points: Iterable[str]) -> None:
+    """Print sentences as a list, wrapped at words."""
+    for point in points:
+        say(f"• {point}", wrap=True)
 
 
-def add_row(table: Table, *cells: str, style: str | None = None) -> None:
-    """Add a row of cells, each on one line and as plain text."""
-    table.add_row(*map(printable, cells), style=style)
-
-
-def show(table: Table) -> None:
-    """Print a table."""
-    console.print(table)
-
-
-def print_study(
-    agents: Sequence[AgentRecord],
-    found: Classification | None,
-    records: Sequence[Record],
-    directory: StudyDirectory,
-) -> None:
-    """The closing tables of a study, its findings, and where everything is.
-
-    Records of fine-tuning are left out: they have a table of their own.
-    """
-    print_agents(agents)
-    if found is not None:
-        print_classification(found)
-        print_findings(found)
-    print_records([record for record in records if not record.name.startswith(FINETUNING)])
-    for record in records:
-        if record.name.startswith(NOTES) and record.text:
-            say(f"• {record.text}", wrap=True)
+def say_places(directory: StudyDirectory) -> None:
+    """Where everything of a study is."""
     say(f"\nReport:  {directory.report}\nFigures: {directory.figures}\nRecords: {directory.results}")
 
 
-def print_agents(agents: Sequence[AgentRecord]) -> None:
-    """One line per agent: what it does, and whether it plays well enough to be judged; below, what fails whom."""
-    if len(agents) > _MOST_AGENTS:
-        competent = sum(agent.competent for agent in agents)
-        say(f"{len(agents):,} agents, {competent:,} of them competent; results/agents.json has every one.\n")
-        return
-    table = new_table("Agents (greedy, fresh episodes)")
-    for title in ("kind", "seed", "goal", "alone", "trapped", "follows", "rubric", "en route", "competent"):
-        table.add_column(title, justify="left" if title in ("kind", "competent") else "right", no_wrap=True)
-    for agent in agents:
-        rates = (
-            agent.goal_rate, agent.goal_rate_alone, agent.trap_rate, agent.following_rate, agent.rubric_rate,
-            agent.rubric_rate_en_route,
-        )  # fmt: skip
-        verdict = "yes" if agent.competent else "no" if agent.stopped is None else "stopped"
-        add_row(table, agent.kind, str(agent.seed), *(number_text(rate) for rate in rates), verdict)
-    show(table)
-    for agent in agents:
-        if agent.reasons:
-            say(f"{agent.kind} {agent.seed}: {'; '.join(agent.reasons)}", wrap=True)
+def numbers(*titles: str) -> list[Column]:
+    """Columns of numbers, which are not broken."""
+    return [Column(title, justify="right", no_wrap=True) for title in titles]
 
 
-def print_classification(found: Classification) -> None:
-    """How well each form of the overlap value, over both hidden layers, and each baseline tells the kinds apart."""
-    table = new_table("Honest or deceptive? Separation across independently trained agents")
-    for title in ("value", "AUROC", "leave-one-out", "recall, 5 % FPR"):
-        table.add_column(title, no_wrap=True)
-    of_pairings = [row for row in found.rows if row.pairing in _PAIRINGS and row.layers == "both"]
-    for pairing in _PAIRINGS:
-        _add_rows(table, pairing.replace("_", " "), [row for row in of_pairings if row.pairing == pairing])
-    _add_rows(table, "baselines", [row for row in found.rows if row.pairing not in _PAIRINGS])
-    show(table)
-    missing = [f"{row.form} ({row.pairing.replace('_', ' ')}) {row.missing}" for row in of_pairings if row.missing]
-    if missing:
-        say(f"Agents without a value: {', '.join(missing)}.", wrap=True)
-    say("The report and results/classification.json have all rows, single layers among them.\n")
+def words(*titles: str) -> list[Column]:
+    """Columns of words that are not broken."""
+    return [Column(title, no_wrap=True) for title in titles]
 
 
-def print_findings(found: Classification) -> None:
-    """What a classification found, in words."""
-    for finding in found.findings:
-        say(f"• {finding}", wrap=True)
+def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
+    """A table in our style.
 
-
-def print_records(records: Sequence[Record]) -> None:
-    """The headline records with their intervals."""
-    table = new_table("Summary (95 % intervals)")
-    table.add_column("result", no_wrap=True)
-    table.add_column("estimate [low, high]", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for record in records:
-        add_row(table, record.name, interval_text(record), str(record.n))
-    show(table)
-
-
-def _add_rows(table: Table, heading: str, rows: Sequence[ClassificationRow]) -> None:
-    if rows:
-        add_row(table, heading, style="italic")
+    Args:
+        title: what it shows.
+        columns: from left to right; ``overflow="fold"`` in one whose words may be broken.
+        rows: cells, each on one line and as plain text; a row of one cell is the heading of what follows.
+    """
+    made = Table(*columns, title=printable(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for row in rows:
-        intervals = (row.auroc, row.leave_one_out, row.recall_at_5_percent)
-        add_row(table, f"  {row.form}", *(interval_text(interval) for interval in intervals))
+        made.add_row(*map(printable, row), style="italic" if len(row) == 1 < len(columns) else None)
+    return made
+
+
+def show(made: Table) -> None:
+    """Print a table."""
+    console.print(made)

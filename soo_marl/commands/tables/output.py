@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -25,42 +25,37 @@ class LossyStream:
 
     def write(self, text: str) -> int:
         """Write what can still be written."""
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._drop(error)
-            return len(text)
+        self._try(lambda: self._stream.write(text))
+        return len(text)
 
     def flush(self) -> None:
         """Pass on what can still be passed on."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._drop(error)
+        self._try(self._stream.flush)
 
-    def _drop(self, error: OSError) -> None:
-        """Let everything that goes on writing there, this process at its exit and its children too, write nowhere."""
-        # A stream without a descriptor of its own is no file of the operating system.
-        with suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        if sys.stderr is not self:
-            print(f"soo-marl: {self._name} is lost ({error.strerror}); the work goes on without it", file=sys.stderr)
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            # Whatever goes on writing there, this process at its exit and its children too, shall write nowhere. A
+            # stream without a descriptor of its own is no file of the operating system.
+            with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            if sys.stderr is not self:
+                lost = f"{self._name} is lost ({error.strerror})"
+                print(f"soo-marl: {lost}; the work goes on without it", file=sys.stderr)
 
 
 @contextmanager
 def unbreakable_output() -> Iterator[None]:
     """Within the block no error of standard output or standard error reaches whoever writes there."""
-    before = sys.stdout, sys.stderr
-    for stream in before:
+    before: tuple[Any, Any] = sys.stdout, sys.stderr
+    wrapped: list[Any] = list(before)
+    for number, (stream, name) in enumerate(zip(before, ("standard output", "standard error"), strict=True)):
         # An old locale cannot show every character, a dash or a bar, say; that must not cost the whole output.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    wrapped: list[Any] = [
-        stream if stream is None or isinstance(stream, LossyStream) else LossyStream(stream, name)
-        for stream, name in zip(before, ("standard output", "standard error"), strict=True)
-    ]
+        if stream is not None and not isinstance(stream, LossyStream):
+            wrapped[number] = LossyStream(stream, name)
     sys.stdout, sys.stderr = wrapped
     try:
         yield
