@@ -13,7 +13,7 @@ from soo_marl.storage.records import Interval, Record, write_list
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary
-from soo_marl.studies.profiles.records import ProfileDifference, ProfileRecord, ProfileResult
+from soo_marl.studies.learning.profile_records import ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.reproduction.plan import PlannedStep
 
 SHARE = Interval(estimate=0.123, low=0.1, high=0.2, n=10)

@@ -21,9 +21,9 @@ from soo_marl.studies.baselines.study import (
     train_and_evaluate,
     write_results,
 )
+from soo_marl.studies.learning.profile_records import ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.learning.recipes import BaselineConfig
 from soo_marl.studies.learning.records import AgentRecord, Classification, ClassificationRow, ProtocolCurve
-from soo_marl.studies.profiles.records import ProfileDifference, ProfileRecord, ProfileResult
 
 Tiny = Callable[..., BaselineConfig]
 FEW = ClassificationConfig(evaluation_seeds=1, episodes=(1, 2), probe_steps=10)

@@ -28,10 +28,10 @@ from soo_marl.studies.baselines.study import open_study
 from soo_marl.studies.finetuning.records import ConditionSummary
 from soo_marl.studies.finetuning.study import treatments_of
 from soo_marl.studies.learning.agents_on_disk import load_agents
+from soo_marl.studies.learning.profile_records import ProfileRecord, ProfileResult
 from soo_marl.studies.learning.recipes import BaselineConfig
 from soo_marl.studies.learning.rollout import roll_out
 from soo_marl.studies.profiles import study as module
-from soo_marl.studies.profiles.records import ProfileRecord, ProfileResult
 from soo_marl.studies.profiles.study import STREAM, profile_study
 from soo_marl.studies.reproduction.study import finetune_competent
 

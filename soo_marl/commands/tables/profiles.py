@@ -7,7 +7,7 @@ from rich.table import Column
 from soo_marl.commands.tables.terminal import numbers, say, say_places, show, table
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.findings import NO_VALUE, interval_text, number_text
-from soo_marl.studies.profiles.records import ProfileRecord, ProfileResult
+from soo_marl.studies.learning.profile_records import ProfileRecord, ProfileResult
 
 
 def print_profiles(result: ProfileResult, directory: StudyDirectory) -> None:

@@ -18,9 +18,9 @@ from soo_marl.studies.baselines.classification import ClassificationConfig, clas
 from soo_marl.studies.baselines.evaluation import EPISODES_FILE, collect_curves, evaluate_baselines
 from soo_marl.studies.baselines.training import agent_files, check_memory, train_baselines
 from soo_marl.studies.learning.agents_on_disk import agent_file
+from soo_marl.studies.learning.profile_records import PROFILES, ProfileResult
 from soo_marl.studies.learning.recipes import BaselineConfig, same_recipe
 from soo_marl.studies.learning.records import AgentRecord, Classification
-from soo_marl.studies.profiles.records import PROFILES, ProfileResult
 
 BASELINES = StudyKind(
     "baselines",

@@ -32,10 +32,10 @@ from soo_marl.studies.baselines.study import merge_results
 from soo_marl.studies.finetuning.evaluation import conditions, read_measures
 from soo_marl.studies.finetuning.study import read_finetuning, source_digest
 from soo_marl.studies.learning.agents_on_disk import agent_file, load_agents
+from soo_marl.studies.learning.profile_records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 from soo_marl.studies.learning.recipes import BaselineConfig, Kind, check_counts
 from soo_marl.studies.learning.records import from_named, named_tensors
 from soo_marl.studies.learning.rollout import roll_out
-from soo_marl.studies.profiles.records import NOT_MEASURED, ProfileDifference, ProfileRecord, ProfileResult
 
 STREAM = "profiles"
 """Random streams of the episodes that profiles are taken over; nothing else draws from them."""
