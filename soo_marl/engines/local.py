@@ -117,9 +117,6 @@ def interrupts_kept_from_children() -> Iterator[None]:
     It reaches every process of the terminal's group, and one that comes while a worker still loads its modules would
     end it with a traceback.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     # Started by the first worker otherwise, it would let SIGINT through again before that worker is there.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
