@@ -122,9 +122,7 @@ def sweep_config(
 def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
     """Create or resume the directory of a sweep; work in it within ``with directory.locked():``.
 
-    Raises:
-        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
-            configuration.
+    Raises as :meth:`soo_marl.storage.study_directory.StudyDirectory.open`.
     """
     return StudyDirectory.open(path, STUDY_KIND, config, config.base.seeds)
 
@@ -140,13 +138,8 @@ def train_points(
         WorkerLostError: no worker can be started.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    shards, updates = [], 0
-    numbers: list[int] = []
+    shards, numbers, updates = [], list[int](), 0
     failed: dict[int, str] = {}
-
-    def fail(shard: int, error: Exception) -> None:
-        failed.setdefault(numbers[shard], one_sentence(error))
-
     for point in config.points:
         study = point.config(config.base)
         try:
@@ -159,6 +152,10 @@ def train_points(
             shards += [(study, opened.path, seeds, compute.device, command) for seeds in study.shards]
             numbers += [point.number] * len(study.shards)
             updates += study.updates * len(study.shards)
+
+    def fail(shard: int, error: Exception) -> None:
+        failed.setdefault(numbers[shard], one_sentence(error))
+
     if shards:
         with display.task("training", float(updates), len(shards)) as advance:
             run_shards(train_and_measure_shard, shards, compute, advance, fail)
@@ -312,5 +309,4 @@ class _Silence:
     """A display that shows nothing."""
 
     def task(self, name: str, total: float, shards: int) -> AbstractContextManager[Callable[[int, float], None]]:
-        """Show nothing; yields a function that does nothing."""
         return nullcontext(lambda shard, units: None)
