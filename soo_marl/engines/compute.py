@@ -40,38 +40,32 @@ def usable_cores(root: Path = Path("/")) -> int:
     ``proc`` and ``sys`` lie in ``root``.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for group in _control_groups(root):
-        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-            # Absent, or "max", or -1: no limit.
-            with suppress(OSError, ValueError):
-                quota, period = (int(word) for name in names for word in (group / name).read_text().split())
-                if quota > 0 and period > 0:
-                    cores = min(cores, math.ceil(quota / period))
-    return cores
+    limits = [*_limits(root, "cpu.max"), *_limits(root, "cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    quotas = [quota / period for quota, period in limits if quota > 0 and period > 0]
+    return min([cores, *map(math.ceil, quotas)])
 
 
 def usable_memory(root: Path = Path("/")) -> int:
     """Bytes of memory that this machine has, or a container's limit where that is less; ``root`` as above."""
-    limit = 1 << 62
+    there = 1 << 62
     with suppress(OSError, ValueError, AttributeError):
-        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for group in _control_groups(root):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with suppress(OSError, ValueError):
-                limit = min(limit, int((group / name).read_text()))
-    return limit
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [*_limits(root, "memory.max"), *_limits(root, "memory.limit_in_bytes")]
+    return min([there, *(limit for (limit,) in limits)])
 
 
-def _control_groups(root: Path) -> list[Path]:
-    """Folders of the control groups (version 1 and 2) that this process belongs to, with those around them."""
-    folders: list[Path] = []
+def _limits(root: Path, *names: str) -> list[list[int]]:
+    """The numbers in these files of every control group (version 1 and 2) around this process; "max" is no limit."""
+    limits = []
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             mount = root / "sys/fs/cgroup" / controllers
             folder = mount / group.lstrip("/")
-            folders += [place for place in (folder, *folder.parents) if place.is_relative_to(mount)]
-    return folders
+            for place in (place for place in (folder, *folder.parents) if place.is_relative_to(mount)):
+                with suppress(OSError, ValueError):
+                    limits.append([int(word) for name in names for word in (place / name).read_text().split()])
+    return limits
 
 
 def check_settings(compute: Compute) -> None:

@@ -45,15 +45,13 @@ class LocalCrew:
         """Those that have said nothing yet."""
 
     def has_room(self) -> bool:
-        """Whether one more attempt can begin."""
         return len(self._attempts) < self._workers
 
     def start(self, attempt: int, call: bytes) -> None:
-        """Have a call carried out; one to a dead worker is lost, and its pipe tells so when it is read."""
         idle = next((connection for connection in self._processes if connection not in self._attempts), None)
         worker = idle or self._new_worker()
         self._attempts[worker] = attempt
-        with suppress(OSError):
+        with suppress(OSError):  # of a dead worker, which its pipe tells of when it is read
             worker.send_bytes(call)
 
     def _new_worker(self) -> Connection:
@@ -68,7 +66,6 @@ class LocalCrew:
         return ours
 
     def messages(self) -> Iterator[tuple[int, float | Outcome | Lost | WorkerLostError]]:
-        """What attempts say, one by one."""
         for worker in wait(list(self._attempts), _MOMENT):
             assert isinstance(worker, Connection)
             try:
@@ -92,7 +89,6 @@ class LocalCrew:
         return Lost(signal.Signals(-code).name if code < 0 else f"exit status {code}")
 
     def stop(self) -> None:
-        """Ask all attempts to stop, and wait until they have."""
         for worker in self._attempts:
             with suppress(OSError):
                 worker.send_bytes(_STOP)
@@ -101,7 +97,6 @@ class LocalCrew:
                 pass
 
     def dismiss(self) -> None:
-        """Let the workers go; those still at work, after a second Ctrl-C, are killed."""
         for worker, process in self._processes.items():
             if worker in self._attempts:
                 process.kill()
@@ -117,9 +112,6 @@ def interrupts_kept_from_children() -> Iterator[None]:
     It reaches every process of the terminal's group, and one that comes while a worker still loads its modules would
     end it with a traceback.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     # Started by the first worker otherwise, it would let SIGINT through again before that worker is there.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -51,16 +51,14 @@ class RayCrew:
         return int(ray.cluster_resources().get(self._resource, 0))
 
     def has_room(self) -> bool:
-        """Whether one more attempt can begin; more than can run would only keep others waiting when all must stop."""
-        units = self._units()  # nodes come and go
+        # Nodes come and go. More attempts than can run would only keep others waiting when all must stop.
+        units = self._units()
         return len(self._attempts) < min(units, self._limit or units)
 
     def start(self, attempt: int, call: bytes) -> None:
-        """Have a call carried out."""
         self._attempts[self._task.remote(call, os.getcwd(), self._board, attempt)] = attempt
 
     def messages(self) -> Iterator[tuple[int, float | Outcome | Lost | WorkerLostError]]:
-        """What attempts say, one by one."""
         ended: list[Any] = []
         if self._attempts:
             ended = ray.wait(list(self._attempts), timeout=_MOMENT)[0]
@@ -72,14 +70,12 @@ class RayCrew:
             yield self._attempts.pop(task), _end(task)
 
     def stop(self) -> None:
-        """Ask all attempts to stop, and wait until they have."""
         while self._attempts:
             self._board.stop.remote()  # again: an actor that died meanwhile was started anew
             for _ in self.messages():
                 pass
 
     def dismiss(self) -> None:
-        """Kill what is still at work, after a second Ctrl-C."""
         for task in self._attempts:
             ray.cancel(task, force=True)
         ray.kill(self._board)

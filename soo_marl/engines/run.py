@@ -57,7 +57,8 @@ def run_shards(
     elsewhere while the others go on, so the function must take up what it had stored.
 
     Args:
-        function: a module-level function, since other processes must find it.
+        function: a module-level function, since other processes must find it; with one torch thread, if its module
+            loads torch.
         shards: the arguments of each call.
         compute: where to compute; the device is the function's own matter.
         on_progress: called in this process as ``on_progress(shard index, units of work done)``.

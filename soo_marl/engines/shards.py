@@ -5,7 +5,6 @@ Calls and outcomes travel between processes as pickles, through pipes and Ray al
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import traceback
@@ -95,12 +94,12 @@ class Outcome:
 
 
 def answer(call: bytes, report: Callable[[float], None], stop: Callable[[], bool]) -> Outcome:
-    """Carry out a pickled call, a function and its arguments, in a worker and with one torch thread."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should only the function itself load it
+    """Carry out a pickled call, a function and its arguments, in a worker."""
     try:
         function, arguments = pickle.loads(call)
         if stop():
             raise Interrupted
+        # Torch takes seconds to load, which a function whose module does without need not wait for.
         with one_torch_thread() if "torch" in sys.modules else nullcontext():
             return Outcome(pickle.dumps(function(*arguments, report=report, stop=stop)))
     except Exception as error:

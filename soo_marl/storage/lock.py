@@ -6,13 +6,11 @@ Two locks of the operating system (``flock``), which the kernel releases when a 
 * ``.workers.lock``: every worker process shares it while it works on a shard. Workers whose command was killed live on
   until they have written their checkpoint, which takes moments; the next command waits for them.
 
-The lock files stay, empty but for the holder's name. Nobody needs a lock to read. (The package filelock has no shared
-lock of this kind, and makes up for a missing ``flock`` with files that a killed process leaves behind.)
-
-Commands on different machines see each other's locks where the network file system passes them on: NFS with its lock
-service, CephFS, Lustre mounted with ``flock``. Where it keeps them on each machine (NFS with ``nolock``, Lustre with
-``localflock``), commands on different machines do not see each other. Where it has none at all, a warning says so and
-the command goes on.
+The lock files stay, empty but for the holder's name. Nobody needs a lock to read. Commands on different machines see
+each other's locks where the network file system passes them on (NFS with its lock service, CephFS, Lustre mounted with
+``flock``), and not where it keeps them on each machine (NFS with ``nolock``, Lustre with ``localflock``). Where it has
+none at all, a warning says so and the command goes on. (The package filelock has no shared lock of this kind, and makes
+up for a missing ``flock`` with files that a killed process leaves behind.)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import shard_work
 import torch
+import torch_work
 
 from soo_marl.engines import Compute, Interrupted, WorkerLostError, run_shards, threads_per_shard
 
@@ -22,9 +23,13 @@ Until = Callable[[Callable[[], bool]], None]
 def test_results_come_in_order_and_progress_is_passed_on(engine: Compute) -> None:
     progress: dict[int, float] = {}
     results = run_shards(shard_work.square, [(1, 0.6), (2, 0.0), (3, 0.3)], engine, progress.__setitem__)
-    assert [(square, threads) for square, _, threads in results] == [(1, 1), (4, 1), (9, 1)]
-    assert os.getpid() not in {process for _, process, _ in results}
+    assert [square for square, _ in results] == [1, 4, 9]
+    assert os.getpid() not in {process for _, process in results}
     assert progress.items() <= {0: 1.0, 1: 2.0, 2: 3.0}.items() and progress
+
+
+def test_workers_use_one_torch_thread_and_single_precision(engine: Compute) -> None:
+    assert run_shards(torch_work.threads, [()], engine) == [(1, torch.float32)]
 
 
 def test_nothing_to_do(engine: Compute) -> None:
@@ -48,7 +53,7 @@ def test_a_failure_that_somebody_wants_to_hear_of_stops_nobody(
     shards = [("fail", "value"), ("square", 2, 0.0), ("fail", "strange"), ("square", 3, 0.0)]
     if here:
         results = run_shards(shard_work.either, shards, HERE, None, heard.__setitem__)
-        assert results == [None, (4, os.getpid(), 1), None, (9, os.getpid(), 1)]
+        assert results == [None, (4, os.getpid()), None, (9, os.getpid())]
     else:
         results = run_shards(shard_work.either, [*shards, ("die",)], Compute(workers=2), None, heard.__setitem__)
         assert [result and result[0] for result in results] == [None, 4, None, 9, None]
@@ -164,7 +169,7 @@ def is_gone(process: int) -> bool:
 def test_without_workers_everything_happens_here() -> None:
     progress: list[tuple[int, float]] = []
     results = run_shards(shard_work.square, [(1, 0), (2, 0)], HERE, lambda *event: progress.append(event))
-    assert results == [(1, os.getpid(), 1), (4, os.getpid(), 1)]
+    assert results == [(1, os.getpid()), (4, os.getpid())]
     assert progress == [(0, 1.0), (1, 2.0)]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import shard_work
-import torch
 from pydantic import ValidationError
 
 from soo_marl.engines.shards import LOSSES, Attempts, WorkerLostError, answer, packed_error, unpacked_error
@@ -40,12 +39,6 @@ def test_a_later_start_allows_as_many_losses_again() -> None:
         lose(attempts, 9.0, 200.0)
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an answer changes is put back."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def answered(function: Callable[..., Any], *arguments: Any) -> Any:
     """What arrives of a call in a worker."""
     call = pickle.dumps((function, arguments))
@@ -69,13 +62,7 @@ def test_errors_survive_the_way(kind: str, error: type[Exception], message: str)
 
 
 def test_results_survive_the_way() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert answered(shard_work.square, 3, 0.0) == (9, os.getpid(), 1)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    assert answered(shard_work.square, 3, 0.0) == (9, os.getpid())
 
 
 def test_errors_that_cannot_travel_keep_their_message() -> None:

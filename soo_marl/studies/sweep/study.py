@@ -124,9 +124,7 @@ read_sweep = SWEEP.read
 def open_sweep(path: Path, config: SweepConfig) -> StudyDirectory:
     """Create or resume the directory of a sweep; work in it within ``with directory.locked():``.
 
-    Raises:
-        RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
-            configuration.
+    Raises as :meth:`soo_marl.storage.study_directory.StudyDirectory.open`.
     """
     return SWEEP.open(path, config, config.base.seeds)
 
@@ -142,13 +140,8 @@ def train_points(
         WorkerLostError: no worker can be started.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    shards, updates = [], 0
-    numbers: list[int] = []
+    shards, numbers, updates = [], list[int](), 0
     failed: dict[int, str] = {}
-
-    def fail(shard: int, error: Exception) -> None:
-        failed.setdefault(numbers[shard], one_sentence(error))
-
     for point in config.points:
         study = point.config(config.base)
         try:
@@ -161,6 +154,10 @@ def train_points(
             shards += [(study, opened.path, seeds, compute.device, command) for seeds in study.shards]
             numbers += [point.number] * len(study.shards)
             updates += study.updates * len(study.shards)
+
+    def fail(shard: int, error: Exception) -> None:
+        failed.setdefault(numbers[shard], one_sentence(error))
+
     if shards:
         with display.task("training", float(updates), len(shards)) as advance:
             run_shards(train_and_measure_shard, shards, compute, advance, fail)
@@ -313,5 +310,4 @@ class _Silence:
     """A display that shows nothing."""
 
     def task(self, name: str, total: float, shards: int) -> AbstractContextManager[Callable[[int, float], None]]:
-        """Show nothing; yields a function that does nothing."""
         return nullcontext(lambda shard, units: None)
