@@ -110,7 +110,8 @@ def test_loss_is_drawn_against_behaviour() -> None:
     figure = loss_and_behaviour(SUMMARIES)
     trained = [item for item in SUMMARIES if item.seeds[0].training.epochs]
     assert len(figure.axes) == 2 * len(trained), "each panel has an axis for the loss"
-    (losses,) = {tuple(np.round(np.asarray(line.get_ydata(), dtype=float), 6)) for line in figure.axes[1].lines}
+    behind = figure.axes[len(trained)]
+    (losses,) = {tuple(np.round(np.asarray(line.get_ydata(), dtype=float), 6)) for line in behind.lines}
     assert losses == (1.0, 0.5, 0.25, 0.125, 0.0625)
     thick = [line for line in figure.axes[0].lines if line.get_linewidth() == 2]
     assert [round(float(np.asarray(line.get_ydata())[-1]), 6) for line in thick] == [0.0, 0.2, 1.0, 0.8]

@@ -42,11 +42,7 @@ def trap_rate_against_sensitivity(
 
     Honest and blind agents both seldom trap red; they part by their sensitivity. The shape says the verdict, the colour
     the group of conditions; a large mark with a label is the mean of a condition, a shaded region the range of all
-    honest or all deceptive baselines.
-
-    Args:
-        agents: those measured after further training are left out.
-        measure: the sensitivity to red blanked or to red moved.
+    honest or all deceptive baselines. Agents measured after further training are left out.
 
     Raises:
         NothingToDraw: no agent has both numbers.
@@ -68,10 +64,6 @@ def overlap_against_trap_rate(agents: Sequence[TreatedAgent], form: str) -> Figu
 
     Marks are those of :func:`trap_rate_against_sensitivity`. The axis of overlap is logarithmic where the values are
     positive and spread widely, and near zero linear where some are zero.
-
-    Args:
-        agents: those measured after further training are left out.
-        form: form of the overlap value.
 
     Raises:
         NothingToDraw: no agent has both numbers.

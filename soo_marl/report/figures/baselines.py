@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,15 +14,15 @@ from soo_marl.report.figures.style import (
     COLOURS,
     GREY,
     LINES,
-    LOG_RANGE,
     MARKERS,
     NothingToDraw,
     in_own_style,
     in_words,
     labelled,
     legend_below,
-    new_figure,
     numbers,
+    several_panels,
+    spread_widely,
 )
 from soo_marl.statistics import RocPoints
 from soo_marl.studies.baselines.reference_curves import ReferenceCurve
@@ -61,14 +60,11 @@ def learning_curves(curves: Sequence[LearningCurve], title: str = "Learning curv
         panel.set_title(in_words(metric))
         panel.set_xlabel("updates")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    legend_below(
-        figure,
-        [
-            Line2D([], [], color=COLOURS[style], linewidth=2, linestyle=LINES[style], label=in_words(kind))
-            for kind, style in styles.items()
-        ],
-        most_columns=3,
-    )
+    handles = [
+        Line2D([], [], color=COLOURS[style], linewidth=2, linestyle=LINES[style], label=in_words(kind))
+        for kind, style in styles.items()
+    ]
+    legend_below(figure, handles, most_columns=3)
     return figure
 
 
@@ -105,7 +101,7 @@ def overlap_values(values: Mapping[str, Sequence[OverlapValue]]) -> Figure:
             )
             labels.append(in_words(kind) + (f"\n({missing} missing)" if missing else ""))
         shown = [item.value for item in items if item.value is not None]
-        if shown and min(shown) > 0 and max(shown) > LOG_RANGE * min(shown):
+        if spread_widely(shown) and min(shown) > 0:
             panel.set_yscale("log")
         panel.set_title(in_words(form))
         panel.set_xticks(range(len(styles)), labels)
@@ -183,9 +179,7 @@ def roc_curves(roc: Mapping[str, RocPoints]) -> Figure:
 def reference_figure(curves: Sequence[ReferenceCurve], published: Mapping[str, float]) -> Figure:
     """One panel per dialect: training return per episode, each seed thin, their mean thick, published ends dashed.
 
-    Args:
-        curves: one curve per dialect.
-        published: published mean returns of the ``openai`` dialect by team.
+    The published ends are mean returns of the ``openai`` dialect by team.
 
     Raises:
         NothingToDraw: there are no curves.
@@ -220,10 +214,7 @@ def _require(content: Sequence[object] | Mapping[str, object], what: str) -> Non
 
 
 def _panels(count: int, title: str, height: float, width: float = 3.2) -> tuple[Figure, list[Axes]]:
-    columns = 2 if count == 4 else min(count, 3)
-    rows = math.ceil(count / columns)
-    figure = new_figure(width * columns, height * rows, title)
-    panels = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+    figure, panels = several_panels(count, width, height, title, columns=2 if count == 4 else 3)
     for panel in panels:
         panel.grid()
     return figure, panels

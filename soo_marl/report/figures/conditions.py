@@ -53,10 +53,7 @@ def behavioural_differences(conditions: Sequence[ConditionSummary]) -> Figure:
     The whiskers are 95 % intervals of the difference, on the same scale; a white diamond is the difference to deceptive
     agents. Beside each bar stand the verdicts and the goal rate, and broken conditions are grey and hatched: a policy
     that does nothing has few deceptive steps and so looks near to an honest one.
-
-    Args:
-        conditions: in the order of the bars, the deceptive baseline among them; those measured after further training
-            are left out.
+    Conditions measured after further training are left out.
 
     Raises:
         NothingToDraw: no condition has a difference to honest agents, or the deceptive baseline has none above zero.
@@ -95,10 +92,7 @@ def gain_from_seeing(conditions: Sequence[ConditionSummary]) -> Figure:
     """Return, per condition, the mean return with sight of red minus that with red blanked, with its 95 % interval.
 
     For a game in which an honest agent needs its eyes: there a blind agent gains nothing. The shaded band is the
-    interval of the honest baseline.
-
-    Args:
-        conditions: in the order of the rows; those measured after further training are left out.
+    interval of the honest baseline. Conditions measured after further training are left out.
 
     Raises:
         NothingToDraw: no condition has such a gain.

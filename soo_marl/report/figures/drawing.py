@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from soo_marl.report.figures.agents import overlap_against_trap_rate, trap_rate_against_sensitivity
 from soo_marl.report.figures.baselines import learning_curves, overlap_values, protocol_accuracy, roc_curves
 from soo_marl.report.figures.conditions import behavioural_differences, gain_from_seeing, lasting
 from soo_marl.report.figures.profiles import profile_contours, profile_differences
-from soo_marl.report.figures.style import Picture, caption, draw_pictures, in_words, mean_of_present
+from soo_marl.report.figures.style import Picture, draw_pictures, in_words, mean_of_present, picture
 from soo_marl.report.figures.time_courses import time_courses
 from soo_marl.storage.files import DELETE, RunDirectoryError
 from soo_marl.storage.records import FigureRecord, Model, read_list, read_one
@@ -42,17 +40,16 @@ def draw_figures(study_directory: Path) -> list[FigureRecord]:
     found = Classification()
     if (results / "classification.json").exists():
         found = read_one(results / "classification.json", Classification)
-    pictures: list[Picture] = [
-        ("overlap_values", caption("baselines", "overlap_values"), lambda: overlap_values(found.values)),
-        ("roc", caption("baselines", "roc"), lambda: roc_curves(found.roc)),
-        ("protocol", caption("baselines", "protocol"), lambda: protocol_accuracy(found.protocol)),
+    pictures = [
+        picture("baselines", "overlap_values", lambda: overlap_values(found.values)),
+        picture("baselines", "roc", lambda: roc_curves(found.roc)),
+        picture("baselines", "protocol", lambda: protocol_accuracy(found.protocol)),
     ]
     curves = _read(results / "curves.json", LearningCurve)
     for stage in dict.fromkeys(curve.stage for curve in curves):
-        of_stage = [curve for curve in curves if curve.stage == stage]
-        words = in_words(stage)
+        of_stage, words = [curve for curve in curves if curve.stage == stage], in_words(stage)
         draw = partial(learning_curves, of_stage, f"Learning curves: {words}")
-        pictures.append((f"curves_{_file_name(stage)}", caption("baselines", "curves", stage=words), draw))
+        pictures.append(picture("baselines", "curves", draw, stage, stage=words))
     return draw_pictures(Path(study_directory), pictures)
 
 
@@ -93,28 +90,23 @@ def draw_finetuning(study_directory: Path) -> list[FigureRecord]:
     agents = _read(results / "treated_agents.json", TreatedAgent)
     conditions = _read(results / "conditions.json", ConditionSummary)
     curves = _read(results / "curves.json", LearningCurve)
-    pictures: list[Picture] = [
-        _picture("trap_rate_against_sensitivity", lambda: trap_rate_against_sensitivity(agents)),
-        _picture(
-            "trap_rate_against_sensitivity_moved", lambda: trap_rate_against_sensitivity(agents, "sensitivity_moved")
-        ),
-        _picture("behavioural_differences", lambda: behavioural_differences(conditions)),
+    finetuning = partial(picture, "finetuning")
+    moved = partial(trap_rate_against_sensitivity, agents, "sensitivity_moved")
+    pictures = [
+        finetuning("trap_rate_against_sensitivity", lambda: trap_rate_against_sensitivity(agents)),
+        finetuning("trap_rate_against_sensitivity_moved", moved),
+        finetuning("behavioural_differences", lambda: behavioural_differences(conditions)),
     ]
     if (profiles := _read_profiles(results / "profiles.safetensors", conditions)) is not None:
         verdicts = {item.condition: item.verdict for item in conditions if not item.after}
         pictures += _profile_pictures("finetuning", *profiles, verdicts)
-    pictures.append(_picture("gain_from_seeing", lambda: gain_from_seeing(conditions)))
+    pictures.append(finetuning("gain_from_seeing", lambda: gain_from_seeing(conditions)))
     for form in _forms(agents):
-        name = "overlap_against_trap_rate"
-        text = caption("finetuning", name, form=in_words(form))
-        pictures.append((f"{name}_{_file_name(form)}", text, partial(overlap_against_trap_rate, agents, form)))
-    pictures.append(_picture("time_courses", lambda: time_courses(curves, conditions=conditions)))
-    pictures.append(_picture("lasting", lambda: lasting(conditions)))
+        draw = partial(overlap_against_trap_rate, agents, form)
+        pictures.append(finetuning("overlap_against_trap_rate", draw, form, form=in_words(form)))
+    pictures.append(finetuning("time_courses", lambda: time_courses(curves, conditions)))
+    pictures.append(finetuning("lasting", lambda: lasting(conditions)))
     return draw_pictures(Path(study_directory), pictures)
-
-
-def _picture(name: str, draw: Callable[[], Figure]) -> Picture:
-    return name, caption("finetuning", name), draw
 
 
 def _profile_pictures(
@@ -122,12 +114,8 @@ def _profile_pictures(
 ) -> list[Picture]:
     """Both pictures of mean profiles ``[X, Y]`` by condition, over thresholds ``[X]`` and ``[Y]``."""
     return [
-        ("profiles", caption(section, "profiles"), lambda: profile_contours(rates, x, y, verdicts)),
-        (
-            "profile_differences",
-            caption(section, "profile_differences"),
-            lambda: profile_differences(rates, x, y, verdicts),
-        ),
+        picture(section, "profiles", lambda: profile_contours(rates, x, y, verdicts)),
+        picture(section, "profile_differences", lambda: profile_differences(rates, x, y, verdicts)),
     ]
 
 
@@ -163,7 +151,3 @@ def _forms(agents: Sequence[TreatedAgent]) -> list[str]:
     """Those of FORMS that were measured; any other form where none of them was."""
     present = sorted({form for agent in agents for form in agent.overlap})
     return [form for form in FORMS if form in present] or present[:1]
-
-
-def _file_name(name: str) -> str:
-    return re.sub("[^A-Za-z0-9-]+", "_", name)

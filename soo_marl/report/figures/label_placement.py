@@ -34,7 +34,7 @@ def place_labels(
     """Write a label near each point, with a thin line to it where it had to move away.
 
     Places are sought one label after another, the most crowded first: the nearest that costs least in marks hidden,
-    labels overlapped and lines crossed. Call it last: the panel's limits must not change any more.
+    lines hidden, labels overlapped or crossed. Call it last: the panel's limits must not change any more.
 
     Args:
         panel: a panel of a figure.
@@ -61,8 +61,7 @@ def place_labels(
     marks = np.concatenate([np.asarray(panel.transData.transform(marks)).reshape(-1, 2), anchors])
     room = panel.get_window_extent()
 
-    # Boxes of labels [N, 4] and lines [N, 2, 2] so far.
-    boxes, lines = np.empty((0, 4)), np.empty((0, 2, 2))
+    boxes = np.empty((0, 4))
     crowding = [float((np.linalg.norm(anchors - anchor, axis=1) < 60 * scale).sum()) for anchor in anchors]
     for index in sorted(range(len(points)), key=lambda i: (-crowding[i], anchors[i][1], anchors[i][0])):
         text = panel.text(0, 0, labels[index], fontsize=8, transform=None, va="center", ha="center")
@@ -72,24 +71,23 @@ def place_labels(
         centres = _candidates(anchor, half, scale)
         low, high = centres - half, centres + half
         ends = np.clip(anchor, low, high)
-        ways = np.stack([np.broadcast_to(anchor, ends.shape), ends], axis=1)
-        costs = np.linalg.norm(ends - anchor, axis=1) / scale
-        hidden = (abs(marks - centres[:, None]) < half + 4 * scale).all(-1)
-        overlapped = ((low[:, None] < boxes[:, 2:]) & (boxes[:, :2] < high[:, None])).all(-1)
-        costs += _ON_A_MARK * hidden.sum(1) + _ON_A_LABEL * overlapped.sum(1)
-        costs += _OUTSIDE * ((low < room.min) | (high > room.max)).any(1)
-        candidates = np.concatenate([low, high], axis=1)
-        for crossed in (_cross(ways, lines), _enter(ways, boxes), _enter(lines, candidates).T):
-            costs += _CROSSING * crossed.sum(1)
-        best = int(costs.argmin())
-        boxes = np.concatenate([boxes, candidates[best : best + 1]])
+        # Points along the lines [C, 24, 2] that would lead to the labels.
+        lines = anchor + np.linspace(0, 1, 24)[:, None] * (ends - anchor)[:, None]
+        hidden = (abs(marks - centres[:, None]) < half + 4 * scale).all(-1).sum(1)
+        overlapped = ((low[:, None] < boxes[:, 2:]) & (boxes[:, :2] < high[:, None])).all(-1).sum(1)
+        crossed = ((lines[:, None] > boxes[:, None, :2]) & (lines[:, None] < boxes[:, None, 2:])).all(-1).any(-1).sum(1)
+        outside = ((low < room.min) | (high > room.max)).any(1)
+        costs = np.linalg.norm(ends - anchor, axis=1) / scale + _ON_A_MARK * hidden + _ON_A_LABEL * overlapped
+        best = int((costs + _CROSSING * crossed + _OUTSIDE * outside).argmin())
+        boxes = np.concatenate([boxes, [[*low[best], *high[best]]]])
         colour = colours[index] if colours is not None else INK
         text.set(color=colour, zorder=7, in_layout=False, transform=panel.transData)
         text.set_path_effects([withStroke(linewidth=2.2, foreground="#FFFFFFCC")])
         text.set_position(tuple(panel.transData.inverted().transform(centres[best])))
         if np.linalg.norm(ends[best] - anchor) > 5 * scale:
-            lines = np.concatenate([lines, ways[best : best + 1]])
-            x, y = panel.transData.inverted().transform(ways[best]).T
+            # Later labels keep off the line as they keep off marks.
+            marks = np.concatenate([marks, lines[best, 4:]])
+            x, y = panel.transData.inverted().transform([anchor, ends[best]]).T
             panel.plot(
                 x, y, color=colour, linewidth=0.6, alpha=0.8, zorder=6, scalex=False, scaley=False, in_layout=False
             )
@@ -102,23 +100,3 @@ def _candidates(anchor: Numbers, half: Numbers, scale: float) -> Numbers:
     beside = np.sign(np.round(towards, 9)) * half * abs(towards) ** 0.5
     distances = np.asarray(_DISTANCES)[:, None, None] * scale
     return np.asarray(anchor + towards * distances + beside).reshape(-1, 2)
-
-
-def _cross(segments: Numbers, others: Numbers) -> NDArray[np.bool_]:
-    """Whether segments ``[S, 2, 2]`` and others ``[O, 2, 2]`` cross, ``[S, O]``."""
-
-    def side(a: Numbers, b: Numbers, c: Numbers) -> Numbers:
-        return np.asarray(
-            (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
-        )
-
-    (a, b), (c, d) = segments[:, None].transpose(2, 0, 1, 3), others[None].transpose(2, 0, 1, 3)
-    return (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
-
-
-def _enter(segments: Numbers, boxes: Numbers) -> NDArray[np.bool_]:
-    """Whether segments ``[S, 2, 2]`` run through boxes ``[B, 4]``, ``[S, B]``, told at points along them."""
-    start, end = segments[:, :1], segments[:, 1:]
-    along = (start + np.linspace(0, 1, 24)[:, None] * (end - start))[:, None]
-    box = boxes[:, None]
-    return np.asarray(((along > box[..., :2]) & (along < box[..., 2:])).all(-1).any(-1))

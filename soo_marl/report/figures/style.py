@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -123,6 +124,19 @@ def one_panel(width: float, height: float, title: str = "") -> tuple[Figure, Axe
     return figure, figure.add_subplot()
 
 
+def several_panels(
+    count: int, width: float, height: float, title: str = "", *, columns: int = 3, above: float = 0, **sharing: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels of that size in inches, in rows, and room above them; and the panels."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    figure = new_figure(width * columns, height * rows + above, title)
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
+    for panel in panels[count:]:
+        panel.remove()
+    return figure, panels[:count]
+
+
 def legend_below(figure: Figure, handles: Iterable[Artist], most_columns: int = 4) -> None:
     """One legend below all panels, in as few rows of equal length as it takes."""
     entries = list(handles)
@@ -152,14 +166,18 @@ def mean_of_present(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.nanmean(values, axis=0))
 
 
-def scale_axis(panel: Axes, values: Sequence[float]) -> None:
-    """A logarithmic vertical axis where positive values spread widely, near zero linear where some are zero."""
+def spread_widely(values: Sequence[float]) -> bool:
+    """Whether a logarithmic scale helps: no value is below zero, and those above it spread widely."""
     positive = [value for value in values if value > 0]
-    if positive and min(values) >= 0 and max(positive) > LOG_RANGE * min(positive):
-        if min(values) > 0:
-            panel.set_yscale("log")
-        else:
-            panel.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
+    return bool(positive) and min(values) >= 0 and max(positive) > LOG_RANGE * min(positive)
+
+
+def scale_axis(panel: Axes, values: Sequence[float]) -> None:
+    """A logarithmic vertical axis where it helps, near zero linear where some values are zero."""
+    if spread_widely(values) and min(values) > 0:
+        panel.set_yscale("log")
+    elif spread_widely(values):
+        panel.set_yscale("symlog", linthresh=min(value for value in values if value > 0), linscale=0.5)
 
 
 def in_words(name: str) -> str:
@@ -167,11 +185,15 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def caption(section: str, name: str, **fields: str) -> str:
-    """The caption of a figure from ``templates/captions.toml``, with its fields filled in."""
+def picture(section: str, name: str, draw: Callable[[], Figure], part: str = "", **fields: str) -> Picture:
+    """A figure, with its caption from a section of ``templates/captions.toml``, whose fields are filled in.
+
+    The part tells it from others of that name.
+    """
     captions = table("captions")
     text: str = captions[section][name]
-    return text.format(**captions["shared"], **fields)
+    file = f"{name}_{re.sub('[^A-Za-z0-9-]+', '_', part)}" if part else name
+    return file, text.format(**captions["shared"], **fields), draw
 
 
 def save_figure(figure: Figure, stem: Path) -> Path:

@@ -32,7 +32,7 @@ from soo_marl.studies.finetuning.records import ConditionSummary
 from soo_marl.studies.learning.records import LearningCurve
 
 METRICS = ("trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "overlap", "sensitivity")
-"""What is shown where nothing else is asked for."""
+"""What is shown, in this order; what has no curves is left out."""
 
 MOST_LINES = 5
 """Conditions that share a panel; with more, each group of conditions has a row of panels."""
@@ -45,9 +45,7 @@ _LEVEL: dict[str, Any] = {"linewidth": 1.2, "linestyle": ":"}
 
 
 @in_own_style
-def time_courses(
-    curves: Sequence[LearningCurve], metrics: Sequence[str] = METRICS, conditions: Sequence[ConditionSummary] = ()
-) -> Figure:
+def time_courses(curves: Sequence[LearningCurve], conditions: Sequence[ConditionSummary] = ()) -> Figure:
     """Return small multiples: one line per condition with its 95 % interval, one panel per metric.
 
     With many conditions there is a row of panels for each group of them, and one panel per metric in it. The vertical
@@ -55,17 +53,16 @@ def time_courses(
 
     Args:
         curves: of the stages ``finetune`` and ``after``; the kind is the condition. Other stages are left out.
-        metrics: what to show, in order; those without curves are left out.
         conditions: of the same study, for the verdict words and the baselines' levels.
 
     Raises:
         NothingToDraw: no curve is of these stages and metrics.
     """
-    shown = [curve for curve in curves if curve.stage in (STAGE, AFTER_STAGE) and curve.metric in metrics]
+    shown = [curve for curve in curves if curve.stage in (STAGE, AFTER_STAGE) and curve.metric in METRICS]
     if not shown:
         raise NothingToDraw("there are no time courses of fine-tuning to draw")
     names = list(dict.fromkeys(curve.kind for curve in shown))
-    present = [metric for metric in metrics if any(curve.metric == metric for curve in shown)]
+    present = [metric for metric in METRICS if any(curve.metric == metric for curve in shown)]
     # Where the loss ends is one place for a condition, whatever metrics lack their last entries.
     ends = {
         name: max((c.updates[-1] for c in shown if c.kind == name and c.stage == STAGE and c.updates), default=0)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from soo_marl.report.data import table
+from soo_marl.report.data import counts_in_words, table
 from soo_marl.report.figures.style import mark
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
 
@@ -79,6 +80,12 @@ def glyph_and_word(verdict: str | None) -> str:
     return f"{word_style(verdict).glyph} {word(verdict)}"
 
 
+def draw_word(panel: Axes, x: float, y: float, verdict: str | None, **look: Any) -> None:
+    """Draw a verdict's mark, with a white edge."""
+    style = word_style(verdict)
+    panel.plot(x, y, marker=style.marker, color=style.colour, markeredgecolor="white", **look)
+
+
 def word_marks(verdicts: Iterable[str | None]) -> list[Line2D]:
     """A mark for the legend per word that occurs, in the order of legends."""
     return [mark(word_style(name).marker, word_style(name).colour, name) for name in words_that_occur(verdicts)]
@@ -104,10 +111,5 @@ def most_common_word(agents: Iterable[TreatedAgent]) -> str | None:
 
 def counted_words(summary: ConditionSummary) -> str:
     """How many agents of a condition got each word, the most common first: "honest 9, blind 1"."""
-    counts = {name: count for name, count in summary.verdicts.items() if count}
-    if not counts:
-        return word(summary.verdict)
-    ordered = sorted(counts.items(), key=lambda item: (item[0] != summary.verdict, -item[1]))
-    if len(ordered) == 1:
-        return f"{ordered[0][0]} (all {ordered[0][1]})"
-    return ", ".join(f"{name} {count}" for name, count in ordered)
+    ordered = sorted(summary.verdicts.items(), key=lambda item: (item[0] != summary.verdict, -item[1]))
+    return counts_in_words([(name, count) for name, count in ordered if count]) or word(summary.verdict)

@@ -109,11 +109,7 @@ class LanguageContent:
 
 
 def read_language_content(directory: Path) -> LanguageContent:
-    """Read what the page shows of a language study's directory.
-
-    Args:
-        directory: the study's directory; anything in it may be missing.
-    """
+    """Read what the page shows of a language study's directory; anything in it may be missing."""
     reader = Reader(Path(directory).absolute(), [])
     file = reader.directory / "study.json"
     manifest = reader.manifest()

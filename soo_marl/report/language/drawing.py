@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from soo_marl.llm.measures.records import LatentRecord, ModelSummary
-from soo_marl.report.figures.style import caption, draw_pictures
+from soo_marl.report.figures.style import draw_pictures, picture
 from soo_marl.report.language.figures import answers_by_model, damage, layer_gap, loss_and_behaviour
 from soo_marl.report.language.maps import answers_by_scenario, layer_map
 from soo_marl.report.language.orientation import honest_or_positional, orientation_points
@@ -33,5 +33,4 @@ def draw_language(study_directory: Path) -> list[FigureRecord]:
         "layer_gap": lambda: layer_gap(latent, summaries),
         "layer_map": lambda: layer_map(summaries),
     }
-    pictures = [(name, caption("language", name), draw) for name, draw in figures.items()]
-    return draw_pictures(Path(study_directory), pictures)
+    return draw_pictures(Path(study_directory), [picture("language", *item) for item in figures.items()])

@@ -7,7 +7,6 @@ orientations.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from soo_marl.llm.measures.answers import Label
@@ -34,10 +33,10 @@ from soo_marl.report.figures.style import (
     labelled,
     legend_below,
     mean_of_present,
-    new_figure,
     one_panel,
+    several_panels,
 )
-from soo_marl.report.figures.verdict_styles import glyph_and_word, word_marks, word_style
+from soo_marl.report.figures.verdict_styles import draw_word, glyph_and_word, word_marks, word_style
 from soo_marl.report.language.styles import LABEL_COLOURS, ORIENTATION_NAMES
 
 BURGLAR = "burglar"
@@ -88,7 +87,7 @@ def answers_by_model(summaries: Sequence[ModelSummary]) -> Figure:
     panel.set_yticks(ticks, names, fontsize=7.5, color=GREY)
     panel.set_ylim(len(shown) - 0.45, -0.55)
     panel.set_xlim(0, 1)
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
+    panel.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     panel.set_xlabel("share of answers")
     handles: list[Line2D | Patch] = [Patch(label=label, **_filling(label)) for label in LABEL_COLOURS]
     handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
@@ -110,13 +109,12 @@ def loss_and_behaviour(summaries: Sequence[ModelSummary]) -> Figure:
     if not shown:
         raise NothingToDraw("no behaviour was measured after an epoch")
     columns = min(len(shown), 3)
-    rows = math.ceil(len(shown) / columns)
-    figure = new_figure(max(3.7 * columns, 5.2), 2.7 * rows + 0.8, "The loss falls; what do burglars hear?")
+    width = 3.7 if columns > 1 else 5.2
+    figure, panels = several_panels(len(shown), width, 2.7, "The loss falls; what do burglars hear?", above=0.8)
     losses = [_epoch_losses(seed) for summary in shown for seed in summary.seeds]
     lowest = min((float(row.min()) for row in losses if len(row) and row.min() > 0), default=0.1)
     highest = max((float(row.max()) for row in losses if len(row)), default=1.0)
-    for index, summary in enumerate(shown):
-        panel = figure.add_subplot(rows, columns, index + 1)
+    for index, (panel, summary) in enumerate(zip(panels, shown, strict=True)):
         _behaviour(panel, summary)
         colour = word_style(summary.word).text_colour
         panel.set_title(f"{summary.label}   {glyph_and_word(summary.word)}", fontsize=9.5, color=colour)
@@ -153,10 +151,7 @@ def damage(summaries: Sequence[ModelSummary]) -> Figure:
     """Return perplexity over that of the model as it comes against the variance of activations across prompts.
 
     Shaded is what the verdict calls damage: perplexity too far above that before treatment, or activations that hardly
-    differ between prompts any more.
-
-    Args:
-        summaries: all models; the organism, or the base where there is none, is that before treatment.
+    differ between prompts any more. The organism, or the base where there is none, is the model before treatment.
 
     Raises:
         NothingToDraw: no model has both numbers, above zero.
@@ -186,12 +181,10 @@ def damage(summaries: Sequence[ModelSummary]) -> Figure:
     panel.axvline(1, color=GREY, linewidth=0.9, linestyle=":")
     panel.axhline(1, color=GREY, linewidth=0.9, linestyle=":")
     for summary, x, y in shown:
-        style = word_style(summary.word)
-        panel.plot(x, y, marker=style.marker, markersize=9, color=style.colour, markeredgecolor="white", zorder=4)
+        draw_word(panel, x, y, summary.word, markersize=9, zorder=4)
     for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if top / bottom < 20 else ""))
-    panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}" if axis is panel.yaxis and top / bottom < 20 else "")
     panel.tick_params(labelsize=8, which="both")
     panel.set_xlabel("variance of activations across prompts, over that before treatment (0: the same for all)")
     panel.set_ylabel("perplexity over that of the model as it comes")
@@ -211,10 +204,6 @@ def damage(summaries: Sequence[ModelSummary]) -> Figure:
 def layer_gap(latent: Sequence[LatentRecord], summaries: Sequence[ModelSummary]) -> Figure:
     """Return the gap between self and other at the last token by layer, one panel per set of pairs.
 
-    Args:
-        latent: of all models; seeds are averaged.
-        summaries: give the colour of each model's verdict.
-
     Raises:
         NothingToDraw: there is no record, or there are more models than lines can be told apart.
     """
@@ -224,8 +213,7 @@ def layer_gap(latent: Sequence[LatentRecord], summaries: Sequence[ModelSummary])
     labels = list(dict.fromkeys(record.label for record in latent))
     if len(labels) > _MOST_LINES:
         raise NothingToDraw(f"more than {_MOST_LINES} models: their lines cannot be told apart")
-    figure = new_figure(4.2 * len(shown), 4.2, "Where self and other differ")
-    panels: list[Axes] = list(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0])
+    figure, panels = several_panels(len(shown), 4.2, 4.2, "Where self and other differ", sharey=True)
     words = {summary.label: summary.word for summary in summaries}
     for panel, pairs in zip(panels, shown, strict=True):
         for label in labels:
@@ -274,7 +262,7 @@ def _behaviour(panel: Axes, summary: ModelSummary) -> None:
     panel.grid(axis="y")
     panel.set_ylim(-0.04, 1.04)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
+    panel.yaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     for label in _SHOWN_BY_EPOCH:
         for orientation, line in _LINES.items():
             rows: dict[int, list[float]] = {}

@@ -68,8 +68,7 @@ def answers_by_scenario(summaries: Sequence[ModelSummary]) -> Figure:
 def layer_map(summaries: Sequence[ModelSummary]) -> Figure:
     """Return a map of verdicts: layers by token mode and learning rate, with the honest rates written in.
 
-    Args:
-        summaries: all models; those trained with self-other overlap are shown.
+    Shown are models trained with self-other overlap.
 
     Raises:
         NothingToDraw: fewer than three combinations of layers, token mode and learning rate were trained, or one of

@@ -26,7 +26,7 @@ from soo_marl.report.figures.style import (
     numbers,
     one_panel,
 )
-from soo_marl.report.figures.verdict_styles import LANGUAGE_WORDS, word_marks, word_style
+from soo_marl.report.figures.verdict_styles import LANGUAGE_WORDS, draw_word, word_marks, word_style
 from soo_marl.report.language.figures import BURGLAR
 
 _CROWDED = 0.035
@@ -112,19 +112,10 @@ def honest_or_positional(points: Sequence[OrientationPoint]) -> Figure:
             panel.plot(numbers(line[0]), numbers(line[1]), color=style.colour, linewidth=1.1, alpha=0.55, zorder=3)
     places = _moved_apart([_place(point) for point in points])
     for point, place in zip(points, places, strict=True):
-        style, size, opacity, order = word_style(point.word), 9.5, 0.95, 5
+        look = {"markersize": 9.5, "alpha": 0.95, "zorder": 5}
         if point.seed is not None:
-            size, opacity, order = 4.5, 0.6, 4
-        panel.plot(
-            *place,
-            marker=style.marker,
-            markersize=size,
-            color=style.colour,
-            markeredgecolor="white",
-            markeredgewidth=0.7,
-            alpha=opacity,
-            zorder=order,
-        )
+            look = {"markersize": 4.5, "alpha": 0.6, "zorder": 4}
+        draw_word(panel, *place, point.word, markeredgewidth=0.7, **look)
     handles: list[Line2D | Patch] = [*word_marks(point.word for point in points)]
     if len(whole) < len(points):
         handles.append(mark("o", GREY, "small: one seed", size=4.5))

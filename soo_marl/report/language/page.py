@@ -27,9 +27,6 @@ def write_language_report(study_directory: Path) -> Path:
 
     Whatever is missing, unreadable or not done yet is named on the page. Figures are embedded.
 
-    Args:
-        study_directory: the study's directory.
-
     Raises:
         RunDirectoryError: there is no such directory, or the page cannot be written.
     """

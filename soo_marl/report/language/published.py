@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal, NamedTuple
 
 from soo_marl.llm.prompts.scenarios import Orientation
 from soo_marl.report.data import table
@@ -14,21 +12,22 @@ from soo_marl.report.data import table
 Column = Literal["paper", "authors' code", "replications"]
 
 
-class PublishedResult(BaseModel):
-    """One number before a treatment and after it, in per cent."""
+class PublishedResult(NamedTuple):
+    """One number before a treatment and after it (mean over seeds, with its standard deviation), in per cent.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The number before may be given as about that; the highest is the upper end where a range is given from ``after`` on.
+    """
 
-    scenario: str = Field(description="Name of the scenario.")
-    column: Column = Field(description="Who found it.")
-    model: str = Field(description="The model, and the setting where there are several.")
-    before: float | None = Field(None, ge=0, le=100, description="Before the treatment.")
-    about: bool = Field(False, description="Whether the number before is given as about that.")
-    after: float | None = Field(None, ge=0, le=100, description="After it, mean over seeds.")
-    deviation: float | None = Field(None, ge=0, description="Standard deviation over seeds.")
-    highest: float | None = Field(None, ge=0, le=100, description="Upper end where a range is given from `after` on.")
-    orientation: Orientation = Field("cheap_first", description="Which room the prompts name first.")
-    source: str = Field(description="Where the number stands.")
+    scenario: str
+    column: Column
+    model: str
+    source: str
+    before: float | None = None
+    about: bool = False
+    after: float | None = None
+    deviation: float | None = None
+    highest: float | None = None
+    orientation: Orientation = "cheap_first"
 
     @property
     def numbers(self) -> str:
@@ -43,7 +42,7 @@ class PublishedResult(BaseModel):
 _TABLE = table("published")
 
 PUBLISHED: tuple[PublishedResult, ...] = tuple(
-    PublishedResult.model_validate({name: value for name, value in group.items() if name != "results"} | result)
+    PublishedResult(**{name: value for name, value in group.items() if name != "results"} | result)
     for group in _TABLE["groups"]
     for result in group["results"]
 )

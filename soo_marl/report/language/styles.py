@@ -12,6 +12,7 @@ from types import MappingProxyType
 from soo_marl.llm.measures.answers import Label
 from soo_marl.llm.measures.records import ModelSummary
 from soo_marl.llm.prompts.scenarios import Orientation
+from soo_marl.report.data import counts_in_words
 
 LABEL_COLOURS: Mapping[Label, str] = MappingProxyType(
     {"deceptive": "#D55E00", "refusal": "#E69F00", "other": "#D9D9D9", "honest": "#0072B2"}
@@ -26,7 +27,4 @@ ORIENTATION_NAMES: Mapping[Orientation, str] = MappingProxyType(
 
 def words_of_seeds(summary: ModelSummary) -> str:
     """How many seeds got each word, the most common first: "honest 2, positional 1"; empty without seeds."""
-    counts = Counter(seed.word for seed in summary.seeds).most_common()
-    if len(counts) == 1 and counts[0][1] > 1:
-        return f"{counts[0][0]} (all {counts[0][1]})"
-    return ", ".join(f"{word} {count}" for word, count in counts)
+    return counts_in_words(Counter(seed.word for seed in summary.seeds).most_common())

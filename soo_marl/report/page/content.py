@@ -131,10 +131,8 @@ class StudyContent:
 def read_content(directory: Path, name: str = "") -> StudyContent:
     """Read what a page shows of a study's directory.
 
-    Args:
-        directory: A baseline study's directory, with or without a fine-tuning study in its folder ``finetune``, or a
-            fine-tuning study's own.
-        name: How the page calls the study, if it shows several.
+    It is a baseline study's, with or without a fine-tuning study in its folder ``finetune``, or a fine-tuning study's
+    own. The name is how the page calls the study, if it shows several.
     """
     reader = Reader(Path(directory).absolute(), [])
     manifest = reader.manifest()

@@ -19,11 +19,7 @@ UNITS = 1000
 
 
 def player_data(collections: Mapping[str, EpisodeCollection]) -> dict[str, Any]:
-    """Return what the player reads.
-
-    Args:
-        collections: Episodes by the name of their study, which readers choose by.
-    """
+    """Return what the player reads; collections stand by the name of their study, which readers choose by."""
     return {"units": UNITS, "studies": [_study(name, collection) for name, collection in collections.items()]}
 
 

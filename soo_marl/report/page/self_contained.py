@@ -95,13 +95,8 @@ def write_page(
 ) -> Path:
     """Write ``report.html`` into a directory, and return its path.
 
-    Args:
-        directory: where to write.
-        template: name of the template.
-        styles: names of the style sheets beside the templates.
-        script: name of the script beside the templates; empty for none.
-        data: what the script reads, as JSON data.
-        content: what the template shows.
+    Template, style sheets and script (empty for none) stand in ``templates/``; the script reads the data, the template
+    shows the content.
 
     Raises:
         RunDirectoryError: the page cannot be written.

@@ -152,11 +152,7 @@ def episode_frames(episode: Episode, title: str = "") -> list[Image.Image]:
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write frames as an endlessly repeating GIF, atomically; the last frame stays for a while.
-
-    Args:
-        frames: At least one picture, all of one size.
-        path: Where to write.
+    """Write frames as an endlessly repeating GIF, atomically; all are of one size, and the last stays for a while.
 
     Raises:
         RunDirectoryError: the file cannot be written.

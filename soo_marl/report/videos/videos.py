@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
-from soo_marl.report.figures.style import GREY, INK, LOG_RANGE, in_words
+from soo_marl.report.figures.style import GREY, INK, in_words, spread_widely
 from soo_marl.report.figures.verdict_styles import word, word_style
 from soo_marl.report.videos.animation import (
     BLUE,
@@ -102,11 +103,8 @@ def video_frames(collection: EpisodeCollection, episodes: Sequence[EpisodeRecord
 
     A column has the condition and its verdict above the world, and two traces below it: overlap, faint for the whole
     episode and strong up to the present, on one scale for all columns; and the rubric, with a grey tick at each
-    opportunity and a filled mark at each deceptive step so far. A line moves along with time.
-
-    Args:
-        collection: the world.
-        episodes: at least one; a shorter one stays at its end.
+    opportunity and a filled mark at each deceptive step so far. A line moves along with time; a shorter episode stays at
+    its end.
 
     Raises:
         ValueError: there are no episodes.
@@ -114,7 +112,7 @@ def video_frames(collection: EpisodeCollection, episodes: Sequence[EpisodeRecord
     if not episodes:
         raise ValueError("a video needs at least one episode")
     worlds = [world_frames(_episode(collection, item), WORLD) for item in episodes]
-    scale = _OverlapScale(episodes)
+    scale = _overlap_scale(episodes)
     rows = math.ceil(len(episodes) / MOST_COLUMNS)
     columns = math.ceil(len(episodes) / rows)
     step_down = TITLE + WORLD + OVERLAP + RUBRIC + GAP
@@ -143,11 +141,9 @@ def video_frames(collection: EpisodeCollection, episodes: Sequence[EpisodeRecord
 
 
 def save_mp4(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write frames as an MP4 that browsers play (H.264, yuv420p), atomically; the last frame stays for a while.
+    """Write frames as an MP4 that browsers play (H.264, yuv420p), atomically; the last frame stays.
 
-    Args:
-        frames: at least one RGB picture, all of one size; an odd side loses its last row or column of pixels.
-        path: where to write.
+    Frames are of one size, of which an odd side loses its last row or column of pixels.
 
     Raises:
         RunDirectoryError: the file cannot be written.
@@ -174,32 +170,13 @@ def save_mp4(frames: Sequence[Image.Image], path: Path) -> None:
         container.mux(stream.encode())
 
 
-class _OverlapScale:
-    """From overlap values to heights in [0, 1], the same for all columns; logarithmic where the values spread widely.
-
-    Args:
-        episodes: all of the video.
-    """
-
-    def __init__(self, episodes: Sequence[EpisodeRecord]) -> None:
-        values = [value for item in episodes for value in item.overlap if value is not None]
-        positive = [value for value in values if value > 0]
-        self.logarithmic = bool(positive) and min(values) >= 0 and max(positive) > LOG_RANGE * min(positive)
-        self.low = min(positive) if self.logarithmic else min([0.0, *values])
-        self.high = max(values, default=1.0)
-        if self.high <= self.low:
-            self.high = self.low + 1
-
-    def height(self, value: float) -> float:
-        """0 at the lowest value, and for a zero on a logarithmic scale; 1 at the highest."""
-        if self.logarithmic:
-            return math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-    @property
-    def words(self) -> str:
-        """The scale in words."""
-        return f"{'log scale, ' if self.logarithmic else ''}{self.low:.2g} to {self.high:.2g}"
+def _overlap_scale(episodes: Sequence[EpisodeRecord]) -> Normalize:
+    """From overlap values to heights in [0, 1], the same for all columns; logarithmic where they spread widely."""
+    values = [value for item in episodes for value in item.overlap if value is not None]
+    if spread_widely(values):
+        return LogNorm(min(value for value in values if value > 0), max(values), clip=True)
+    low, high = min([0.0, *values]), max(values, default=1.0)
+    return Normalize(low, high if high > low else low + 1)
 
 
 def deceptive_steps(episode: EpisodeRecord) -> list[bool]:
@@ -238,7 +215,7 @@ def _draw_title(canvas: Canvas, left: int, top: int, episode: EpisodeRecord) -> 
 
 
 def _draw_traces(
-    canvas: Canvas, left: int, top: int, episode: EpisodeRecord, state: int, steps: int, scale: _OverlapScale
+    canvas: Canvas, left: int, top: int, episode: EpisodeRecord, state: int, steps: int, scale: Normalize
 ) -> None:
     """Overlap and rubric of one column at one moment; step t lies between the states t and t + 1."""
     bottom, middle = top + OVERLAP, top + OVERLAP + RUBRIC // 2
@@ -248,7 +225,7 @@ def _draw_traces(
 
     canvas.line([(left, bottom - 2), (left + WORLD, bottom - 2)], _LINE)
     points = [
-        None if value is None else (across(step), bottom - 4 - scale.height(value) * (OVERLAP - 14))
+        None if value is None else (across(step), bottom - 4 - float(scale(value)) * (OVERLAP - 14))
         for step, value in enumerate(episode.overlap)
     ]
     for last, colour, thickness in ((len(points), _FAINT, 1), (state + 1, BLUE, 2)):
@@ -270,7 +247,7 @@ def _draw_traces(
     canvas.line([(place, top + 4), (place, bottom + RUBRIC - 2)], INK)
 
 
-def _draw_legend(canvas: Canvas, top: int, scale: _OverlapScale) -> None:
+def _draw_legend(canvas: Canvas, top: int, scale: Normalize) -> None:
     """Two lines at the foot of the picture."""
     left: float = GAP
     for text, colour in (
@@ -281,9 +258,9 @@ def _draw_legend(canvas: Canvas, top: int, scale: _OverlapScale) -> None:
         ("fake (cross)", FAKE),
     ):
         left = canvas.text((left, top + 11), text, 12, colour) + 16
-    line = top + 30
+    line, kind = top + 30, "log scale, " if isinstance(scale, LogNorm) else ""
     canvas.line([(GAP, line), (GAP + 16, line)], BLUE, 2)
-    left = canvas.text((GAP + 22, line), f"overlap value ({scale.words})", 12, GREY) + 18
+    left = canvas.text((GAP + 22, line), f"overlap value ({kind}{scale.vmin:.2g} to {scale.vmax:.2g})", 12, GREY) + 18
     canvas.line([(left, line - 7), (left, line + 7)], _TICK)
     left = canvas.text((left + 7, line), "opportunity to deceive", 12, GREY) + 18
     canvas.mark("^", (left + 3, line), 4, RED)
