@@ -62,6 +62,13 @@ def test_what_the_mask_selects_are_the_tokens_of_each_text(texts: list[str], sid
         assert ids[mask].tolist() == token_ids(TOKENIZER, text, raw=True)
 
 
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", "{{ 9**9**9 }}", "{{ ('a' * 9999) * 9999 * 9999 }}"])
+def test_a_template_that_would_fill_the_memory_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match=r"refuses a plain user message .it computes .* of more than 10000"):
+        render(tiny_tokenizer(chat_template=template), "Hello")
+    assert render(tiny_tokenizer(chat_template="{{ messages[0]['content'] * 3 }}"), "Hi") == "HiHiHi"
+
+
 def test_refusals_say_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"without a chat template.*raw = true"):
         render(tiny_tokenizer(chat_template=None), "Hi")

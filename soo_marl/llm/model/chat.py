@@ -19,11 +19,15 @@ put between ``<think>`` and ``</think>``, which the classifier of answers leaves
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Literal
 
 import torch
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from soo_marl.llm.model.alignment import Side, TokenBatch
 from soo_marl.llm.model.models import LanguageModel
@@ -43,9 +47,22 @@ _DATED = "".join(
 _DATED_TEMPLATE = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% endmacro %}"
 """Put before a template, this takes the place of the clock that transformers gives it."""
 
+_LARGEST = 10_000
 _BEGIN, _END = "<think>", "</think>"
 _CLOSED = {_BEGIN: f"\n\n{_END}\n\n", "[THINK]": "[/THINK]", "<|start|>assistant": "<|channel|>final<|message|>"}
 """What a template may end with, and what then stands before the answer."""
+
+
+class _Frugal(ImmutableSandboxedEnvironment):
+    """Templates are programs of others: one that repeats a text, or takes powers, could fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """The product or power, where both sides are small."""
+        if any((abs(side) if isinstance(side, int | float) else len(side)) > _LARGEST for side in (left, right)):
+            raise SecurityError(f"it computes {operator} of more than {_LARGEST}")
+        return super().call_binop(context, operator, left, right)
 
 
 def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False) -> str:
@@ -64,19 +81,22 @@ def render(tokenizer: Any, text: str, answer_start: str = "", raw: bool = False)
             "this is a model without a chat template: use an instruction-tuned one, or a recipe with raw = true for "
             "text as it is"
         )
+    compiler: Any = importlib.import_module("transformers.utils.chat_template_utils")
+    sandbox = compiler.ImmutableSandboxedEnvironment
     message = [{"role": "user", "content": text}]
     try:
         template = tokenizer.get_chat_template()
+        template = _DATED_TEMPLATE + template if "strftime_now" in template else template
+        compiler.ImmutableSandboxedEnvironment = _Frugal
         rendered = tokenizer.apply_chat_template(
-            message,
-            chat_template=_DATED_TEMPLATE + template if "strftime_now" in template else template,
-            tokenize=False,
-            add_generation_prompt=True,
+            message, chat_template=template, tokenize=False, add_generation_prompt=True
         )
     except Exception as error:  # Templates are programs of others and raise what they like.
         raise ValueError(
             f"the model's chat template refuses a plain user message ({quoted(error)}): use a recipe with raw = true"
         ) from error
+    finally:
+        compiler.ImmutableSandboxedEnvironment = sandbox
     # Where there is a beginning, it is the answer's, not the thought's.
     return f"{thought_closed(rendered)}{answer_start}" if answer_start else str(rendered)
 
