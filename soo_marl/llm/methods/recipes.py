@@ -8,14 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.embedded import EMBEDDED
 from soo_marl.llm.prompts.pairs import PairKind
-from soo_marl.llm.prompts.templates import known, own_toml, read_toml
-from soo_marl.storage.files import quoted
+from soo_marl.llm.prompts.templates import known, own_toml, read_toml, validated
 
 
 class Recipe(BaseModel):
@@ -74,6 +73,9 @@ class Recipe(BaseModel):
         return -(-count // (self.batch_size * self.accumulation))
 
 
+_RECIPES = TypeAdapter(dict[str, Recipe])
+
+
 def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
     """All recipes by name: those of the project, and a user's in a TOML file in the form of ``data/recipes.toml``.
 
@@ -83,7 +85,8 @@ def load_recipes(path: Path | None = None) -> Mapping[str, Recipe]:
     """
     if path is None:
         return _own_recipes()
-    return MappingProxyType({**_own_recipes(), **_recipes(read_toml(path), str(path))})
+    mine: dict[str, Recipe] = validated(_RECIPES, read_toml(path), str(path))
+    return MappingProxyType({**_own_recipes(), **mine})
 
 
 def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
@@ -101,13 +104,5 @@ def recipe(name: str, path: Path | None = None, **changes: Any) -> Recipe:
 
 @cache
 def _own_recipes() -> Mapping[str, Recipe]:
-    return MappingProxyType(_recipes(own_toml("recipes.toml"), "recipes.toml"))
-
-
-def _recipes(content: dict[str, Any], where: str) -> dict[str, Recipe]:
-    try:
-        return TypeAdapter(dict[str, Recipe]).validate_python(content)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ValueError(f"{where}: {quoted(place)}: {quoted(fault['msg'])}") from error
+    ours: dict[str, Recipe] = validated(_RECIPES, own_toml("recipes.toml"), "recipes.toml")
+    return MappingProxyType(ours)

@@ -65,12 +65,6 @@ def pairs(kind: PairKind, count: int, seed: int, split: Split = "train") -> list
 
     The kinds in the scenario's form take one fill per pair, in either orientation by turns.
 
-    Args:
-        kind: one of :data:`PAIR_KINDS`.
-        count: how many, at least 1.
-        seed: 0 or above.
-        split: which half of the inventory.
-
     Raises:
         ValueError: the kind or split is unknown, or there are not so many pairs.
     """

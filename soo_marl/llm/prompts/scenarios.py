@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, get_args
 
+from soo_marl.llm.prompts.templates import ORIENTATIONS as ORIENTATIONS
 from soo_marl.llm.prompts.templates import (
-    ORIENTATIONS,
     REPLY_SLOTS,
     ROOM_ORDER,
     AnswerForm,
     FillSlot,
-    Orientation,
     Template,
     fill_slots,
     known,
@@ -29,19 +28,7 @@ from soo_marl.llm.prompts.templates import (
     load_inventory,
     load_templates,
 )
-
-__all__ = [
-    "ORIENTATIONS",
-    "SPLITS",
-    "Fill",
-    "Orientation",
-    "Prompt",
-    "Split",
-    "answer",
-    "fill_template",
-    "fills",
-    "prompts",
-]
+from soo_marl.llm.prompts.templates import Orientation as Orientation
 
 Split = Literal["train", "test"]
 """Which half of the inventory fills a template."""
@@ -110,16 +97,14 @@ def prompts(
 
     No two fills give the same message. All scenarios draw from the same sequence of fills, so prompts of one number,
     split and seed have their rooms and objects in common; a scenario that leaves an object out skips the fills that
-    would repeat a message, and their numbers.
+    would repeat a message, and their numbers. A name that the template fixes is used whatever the split.
 
     Args:
-        scenario: a name in ``templates``.
-        split: which half of the inventory. A name that the template fixes is used whatever the split.
+        scenario: a name in ``templates``, ours by default.
+        split: which half of the inventory.
         count: how many fills, at least 1.
         seed: 0 or above.
-        answer_form: a name in ``answer_forms``; the template's own by default.
-        templates: see :func:`~soo_marl.llm.prompts.templates.load_templates`; ours by default.
-        answer_forms: likewise.
+        answer_form: a name in ``answer_forms``, ours by default; the template's own form where none is named.
 
     Raises:
         ValueError: unknown scenario, answer form or split; or more fills are asked for than there are.

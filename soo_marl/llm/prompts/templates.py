@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from soo_marl.storage.files import quoted, read_text
 
@@ -28,6 +28,7 @@ Orientation = Literal["cheap_first", "mirrored"]
 Side = Literal["cheap", "expensive"]
 FillSlot = Literal["cheap_object", "expensive_object", "name"]
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
@@ -205,14 +206,19 @@ def _own_scenarios() -> _Scenarios:
 def _checked(content: Mapping[str, Any], where: str) -> _Scenarios:
     if unknown := sorted(content.keys() - _Scenarios.model_fields.keys()):
         raise ValueError(f"{where}: table {unknown[0]!r} is unknown; there are scenarios and answer_forms")
+    for table, entries in content.items():
+        if not isinstance(entries, dict):
+            raise ValueError(f"{where}: {table} must be a table of tables, [{table}.NAME]")
+    return validated(TypeAdapter(_Scenarios), content, where)
+
+
+def validated(adapter: TypeAdapter[T], content: Any, where: str) -> T:
+    """The content of a user's file as what it is to be. Raises ValueError: it does not fit; names where and why."""
     try:
-        return _Scenarios.model_validate(content)
+        return adapter.validate_python(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = [str(part) for part in fault["loc"]]
-        if len(place) < 2:
-            raise ValueError(f"{where}: {place[0]} must be a table of tables, [{place[0]}.NAME]") from error
-        why = ": ".join([".".join(place[:2]), *place[2:], fault["msg"].removeprefix("Value error, ")])
+        why = f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
         raise ValueError(f"{where}: {quoted(why)}") from error
 
 
