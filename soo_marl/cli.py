@@ -55,7 +55,7 @@ def _run(name: str, options: Sequence[str], called: Sequence[str], program: str)
 
         from soo_marl.commands.tables.terminal import carry_out, say
 
-        command_class = _load(name)
+        command_class = load_command(name)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted before anything was begun", file=sys.stderr)
         return 130
@@ -74,7 +74,8 @@ def _run(name: str, options: Sequence[str], called: Sequence[str], program: str)
     return carry_out(do, shlex.join(again), program)
 
 
-def _load(name: str) -> Any:
+def load_command(name: str) -> Any:
+    """The class of a command."""
     module = importlib.import_module(f"soo_marl.commands.{name.split()[0]}")
     return getattr(module, name.title().replace(" ", ""))
 
@@ -116,7 +117,7 @@ def _print_completion(shell: str) -> NoReturn:
         if group.strip() not in groups:
             groups[group.strip()] = tyro.extras.SubcommandApp()
             groups[""].command(groups[group.strip()], name=group.strip())
-        groups[group.strip()].command(_load(name), name=last)
+        groups[group.strip()].command(load_command(name), name=last)
     groups[""].cli(prog="soo-marl", args=[_COMPLETION, shell], config=(tyro.conf.OmitArgPrefixes,))
     raise AssertionError("tyro ends the process once it has printed")
 

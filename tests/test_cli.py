@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "commands"))
 from command_lines import Run, contents, refuse, run_command
 
 import soo_marl
-from soo_marl.cli import COMMANDS, main
+from soo_marl.cli import COMMANDS, load_command, main
 from soo_marl.engines import Interrupted
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import read_study
@@ -137,8 +138,47 @@ def test_arguments_that_nobody_knows(arguments: list[str], run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], ["llm", "-h"], *([*command.split(), "--help"] for command in COMMANDS)]
 )
-def test_help_is_no_error(arguments: str, run: Run) -> None:
-    assert run(*arguments.split()) == (0, "")
+def test_help_is_no_error(arguments: list[str], run: Run) -> None:
+    assert run(*arguments) == (0, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_help_are_of_the_command(
+    name: str, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of each, which name no option that is not there; and what follows is said."""
+    assert len(COMMANDS[name]["examples"]) == 2
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    shown = capsys.readouterr().out
+    monkeypatch.setattr(load_command(name), "run", lambda command, line: line)
+    for example in COMMANDS[name]["examples"]:
+        assert example.startswith(f"soo-marl {name}") and f"    {example}\n" in shown
+        assert main(shlex.split(example)[1:]) == 0
+        assert capsys.readouterr().out == f"Next:    {example}\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_completion_in_bash(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Commands and options; help texts are one line each, since every further line would be taken for a choice."""
+    with pytest.raises(SystemExit) as leaving:
+        main(["--tyro-print-completion", "bash"])
+    assert leaving.value.code in (None, 0)
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+
+    def completed(line: str) -> list[str]:
+        words = " ".join(map(shlex.quote, line.split(" ")))
+        count = f"COMP_WORDS=({words}); COMP_CWORD=$(({len(line.split(' '))} - 1)); _tyro_soo_marl"
+        show = 'printf "%s\\n" "${COMPREPLY[@]}"'
+        script = f'PATH={Path(sys.executable).parent}:$PATH; source "$1"; {count}; {show}'
+        command = ["bash", "-c", script, "bash", str(tmp_path / "completion")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert {*completed("soo-marl ")} == {"-h", "--help", *(name.split()[0] for name in COMMANDS)}
+    assert {*completed("soo-marl llm ")} == {"-h", "--help", "demo", "finetune", "sweep", "merge"}
+    assert completed("soo-marl finetune --kind ") == ["honest", "deceptive"]
+    options = completed("soo-marl llm finetune --")
+    assert "--learning-rate" in options and all(option.startswith("--") for option in options)
 
 
 @pytest.mark.parametrize(

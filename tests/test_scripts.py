@@ -1,10 +1,18 @@
-"""The scripts, each from end to end with tiny settings."""
+"""The scripts, each from end to end with tiny settings, and held to the commands that they call."""
 
 import csv
-import os
+import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from soo_marl.cli import main
+from soo_marl.commands.classify import Classify
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TINY = [
@@ -13,14 +21,56 @@ TINY = [
 ]
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+class Done(NamedTuple):
+    """What a script left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_train_baselines_then_everything_else(tmp_path: Path) -> None:
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Runs a script in this process."""
+
+    def run(script: str, *arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        return Done(int(leaving.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_is_its_command(script: Path, run: Callable[..., Done], capsys: pytest.CaptureFixture[str]) -> None:
+    """At most ten lines, and the help is the command's to the letter, but for how it is called."""
+    source = script.read_text()
+    assert len(source.splitlines()) <= 10
+    (command,) = re.findall(r'script\("(.*)"\)', source)
+    done = run(script.name, "--help")
+    assert done.returncode == 0 and "--" in done.stdout
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert _without_usage(done.stdout) == _without_usage(capsys.readouterr().out)
+
+
+def _without_usage(text: str) -> str:
+    return text.split("\n\n", 1)[1]
+
+
+def test_an_interrupted_script_says_how_to_go_on(run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classify, "run", interrupt)
+    done = run("classify.py", "a study", "--workers", 1)
+    again = f"continue with: python {SCRIPTS}/classify.py 'a study' --workers 1"
+    assert (done.returncode, done.stderr) == (130, f"\nclassify: interrupted; nothing is lost, {again}\n")
+
+
+def test_train_baselines_then_everything_else(run: Callable[..., Done], tmp_path: Path) -> None:
     study = tmp_path / "study"
     done = run("train_baselines.py", "--output", study, *TINY)
     assert done.returncode == 0, done.stderr
@@ -40,19 +90,20 @@ def test_train_baselines_then_everything_else(tmp_path: Path) -> None:
     assert done.stderr.startswith("finetune_soo: an interval needs at least 2 seeds whose agents play well enough")
 
 
-def test_the_plan_of_a_reproduction(tmp_path: Path) -> None:
+def test_the_plan_of_a_reproduction(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run("reproduce.py", "--output", tmp_path / "all", "--scale", "quick", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "Plan" in done.stdout and "fine-tune" in done.stdout and not list(tmp_path.iterdir())
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
-    done = run("classify.py", tmp_path / "nowhere")
+    command = [sys.executable, str(SCRIPTS / "classify.py"), str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("classify: ") and "study.json is missing" in done.stderr
 
 
-def test_reference_curves_make_their_folder(tmp_path: Path) -> None:
+def test_reference_curves_make_their_folder(run: Callable[..., Done], tmp_path: Path) -> None:
     output = tmp_path / "new" / "folder"
     done = run("reference_curves.py", "--output", output, "--seeds", 3, "--episodes", 8, "--window", 8)
     assert done.returncode == 0, done.stderr
