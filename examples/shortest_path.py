@@ -33,7 +33,8 @@ def measure(agents: AgentNetworks, game: PhysicalDeceptionConfig) -> list[float]
     blue, observations, sums = agents.actors[BLUE_AGENT], worlds.observe(), list[EpisodeSums]()
     for _ in range(game.episode_length):
         # What blue sees where it sees no red, and the same with red somewhere in sight.
-        pairs = pairs_of(*observations, random)
+        red_sees, blue_sees = observations
+        pairs = pairs_of(red_sees, blue_sees, random)
         own, other = activations_of(blue, HIDDEN_LAYERS, pairs.self_observation, pairs.other_observation)
         sums.append(episode_sums(own, other, pairs.valid, episode_dims=2))
         observations = worlds.step(agents.act(observations)).observations
