@@ -41,24 +41,21 @@ class DivergenceWatch:
             updates: how many are done.
             values: mean value of the policies ``[R, learning agents]`` since the last look.
         """
-        sound = self._finite() & (values.abs() <= self._largest_value()[:, None]).all(dim=1)
+        optimisers = (*self.maddpg.actor_optimisers, *self.maddpg.critic_optimisers)
+        # A sum is finite only where all its terms are.
+        sums = torch.stack([optimiser.parameters.sum(dim=1) for optimiser in optimisers])
+        sound = sums.isfinite().all(dim=0) & (values.abs() <= self._largest_value()[:, None]).all(dim=1)
         broken = ~sound.cpu() & (self.stopped < 0)
         self.stopped[broken] = self.good_updates
-        if bool((self.stopped >= 0).any()):
-            self._put_back()
-        self.good, self.good_updates = self.maddpg.networks_state(), updates
-
-    def _put_back(self) -> None:
-        """Freeze the stopped runs in their good state.
-
-        It is done at every look, since target networks move in frozen runs, too.
-        """
         stopped = self.stopped >= 0
-        networks = self.maddpg.networks_state()
-        for name, tensor in networks.items():
-            tensor[stopped] = self.good[name][stopped]
-        self.maddpg.load_networks(networks)
-        self.maddpg.freeze(stopped)
+        if bool(stopped.any()):
+            # At every look, since target networks move in frozen runs, too.
+            networks = self.maddpg.networks_state()
+            for name, tensor in networks.items():
+                tensor[stopped] = self.good[name][stopped]
+            self.maddpg.load_networks(networks)
+            self.maddpg.freeze(stopped)
+        self.good, self.good_updates = self.maddpg.networks_state(), updates
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything needed to continue, as named tensors."""
@@ -76,12 +73,6 @@ class DivergenceWatch:
         self.stopped = torch.empty_like(self.stopped).copy_(state["stopped"])
         self.good_updates = int(state["good_updates"])
         self.maddpg.freeze(self.stopped >= 0)
-
-    def _finite(self) -> Tensor:
-        """Whether all parameters of a run are finite: bool ``[R]``."""
-        optimisers = (*self.maddpg.actor_optimisers, *self.maddpg.critic_optimisers)
-        # A sum is finite only where all its terms are.
-        return torch.stack([optimiser.parameters.sum(dim=1) for optimiser in optimisers]).isfinite().all(dim=0)
 
     def _largest_value(self) -> Tensor:
         """The largest value ``[R]`` that is believed."""

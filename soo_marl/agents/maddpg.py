@@ -44,11 +44,7 @@ class MADDPG:
     """Learns the networks of ``R`` runs of ``A`` agents.
 
     Args:
-        spaces: sizes of the agents' observations and actions.
-        config: settings.
-        seeds: one seed per run; all that is random in a run derives from it.
-        device: where everything lies.
-        stream: prefix of the random streams; learners of one seed with different prefixes start from different weights.
+        spaces, config, seeds, device, stream: as :class:`~soo_marl.agents.agent_networks.AgentNetworks` takes them.
         gradients: how those of both losses are computed: ``by_hand``, or by ``autograd``, several times as slow. They
             agree up to rounding.
 

@@ -65,11 +65,7 @@ def stack_actions(actions: Sequence[Tensor], shape: tuple[int, int], sizes: Sequ
 
 
 def refuse_after_end(steps: int, episode_length: int) -> None:
-    """Raise where an episode has been played to its end.
-
-    Raises:
-        gymnasium.error.ResetNeeded: it has.
-    """
+    """Raise gymnasium.error.ResetNeeded where an episode has been played to its end."""
     if steps >= episode_length:
         raise ResetNeeded(f"the episodes ended after {episode_length} steps: call reset() before step()")
 
@@ -133,12 +129,7 @@ def stored(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
 
 
 def stored_index(state: Mapping[str, Tensor], name: str, like: Tensor, below: int) -> Tensor:
-    """The same for an entry that holds indices from 0 to ``below`` - 1.
-
-    Raises:
-        KeyError: there is no such entry.
-        ValueError: it is of another shape, or holds anything else.
-    """
+    """The same for an entry that holds indices from 0 to ``below`` - 1; ValueError where it holds anything else."""
     index = stored(state, name, like)
     if not bool(((index >= 0) & (index < below)).all()):
         raise ValueError(f"the stored {name} must hold indices from 0 to {below - 1} only")

@@ -96,9 +96,6 @@ def moved_red(sight_radius: float) -> Pairing:
 
     Valid where :func:`imagined_red` is, and drawn in the same way, so that nothing but the self differs. Not in the
     paper.
-
-    Args:
-        sight_radius: how far blue sees, world units.
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
@@ -113,9 +110,6 @@ def every_red(sight_radius: float) -> Pairing:
 
     The self observation is what blue sees with red's field blanked. The other one is what it sees, where it sees red,
     and the same with red imagined as by :func:`imagined_red`, where it does not.
-
-    Args:
-        sight_radius: how far blue sees, world units.
     """
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
@@ -127,11 +121,7 @@ def every_red(sight_radius: float) -> Pairing:
 
 
 def every_red_moved(sight_radius: float) -> Pairing:
-    """The control of :func:`every_red` without a self: its place is taken by red at a point drawn in the sight disc.
-
-    Args:
-        sight_radius: how far blue sees, world units.
-    """
+    """The control of :func:`every_red` without a self: its place is taken by red at a point drawn in the sight disc."""
     pair_with_self = every_red(sight_radius)
 
     def pair(red: Tensor, blue: Tensor, random: RandomStreams) -> ObservationPairs:
@@ -174,12 +164,7 @@ def perspective(zero_flag: bool = False) -> Pairing:
 
 
 def with_red(blue: Tensor, position: Tensor) -> Tensor:
-    """A copy of blue's observations ``[..., 10 or 11]`` in which blue sees red at ``position`` ``[..., 2]``.
-
-    Args:
-        blue: observations.
-        position: relative to blue, world units.
-    """
+    """A copy of blue's observations ``[..., 10 or 11]`` in which it sees red ``position`` ``[..., 2]`` away."""
     seeing = blue.clone()
     seeing[..., BLUE.red_position] = position
     seeing[..., BLUE.visible] = 1.0

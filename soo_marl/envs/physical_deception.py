@@ -284,8 +284,5 @@ class PhysicalDeception(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ig
         return {name: self._game.observe(name) for name in self.possible_agents}
 
 
-def parallel_env(
-    config: PhysicalDeceptionConfig | str = "trackable", render_mode: str | None = None, **changes: Any
-) -> PhysicalDeception:
-    """Return the game with both agents acting at once; the same as :class:`PhysicalDeception`."""
-    return PhysicalDeception(config, render_mode, **changes)
+parallel_env = PhysicalDeception
+"""The same under the name by which PettingZoo's tools look for it."""

@@ -400,6 +400,8 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         MADDPGConfig(contexts=2, context_weights=(1.0,))
     with pytest.raises(ValidationError, match="at least 0"):
         MADDPGConfig(contexts=1, context_weights=(-1.0,))
+    with pytest.raises(ValidationError, match="normalisation"):
+        MADDPGConfig(normalisation="batch")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="gama"):
         MADDPGConfig(gama=0.9)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="one of each per agent"):

@@ -33,6 +33,12 @@ REWARDS = {"trap_reward": 10.0, "goal_reward_untrapped": 2.0, "red_distance_rewa
 STARTS = {"alone_share": 0.2, "trapped_start_share": 0.2}
 
 
+def at_landmark(worlds: BatchedPhysicalDeception, agent: int, landmark: Tensor) -> Tensor:
+    """Whether an agent, also an absent one, is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
+    apart = torch.hypot(*(worlds.position[..., agent, :] - landmark).unbind(dim=-1))
+    return apart < worlds.config.landmark_radius
+
+
 def to_batched(states: Sequence[PhysicalDeceptionState], shape: tuple[int, int], steps: int = 0) -> dict[str, Tensor]:
     """States of single worlds as the state of batched ones."""
 
@@ -163,10 +169,10 @@ def flags(worlds: BatchedPhysicalDeception) -> dict[str, Tensor]:
     return {
         "red_in_sight": worlds.red_in_sight,
         "blue_in_sight": worlds.blue_in_sight,
-        "red_at_goal": worlds.at_landmark(RED_AGENT, worlds.goal_position) & present,
-        "red_at_fake": worlds.at_landmark(RED_AGENT, worlds.fake_position) & present,
-        "blue_at_goal": worlds.at_landmark(BLUE_AGENT, worlds.goal_position),
-        "blue_at_fake": worlds.at_landmark(BLUE_AGENT, worlds.fake_position),
+        "red_at_goal": at_landmark(worlds, RED_AGENT, worlds.goal_position) & present,
+        "red_at_fake": at_landmark(worlds, RED_AGENT, worlds.fake_position) & present,
+        "blue_at_goal": at_landmark(worlds, BLUE_AGENT, worlds.goal_position),
+        "blue_at_fake": at_landmark(worlds, BLUE_AGENT, worlds.fake_position),
         "trapped": worlds.trapped,
         "alone": worlds.alone,
     }
@@ -340,7 +346,7 @@ def test_starts_have_the_distribution_of_the_single_environment(name: str) -> No
 def test_a_red_drawn_at_the_fake_is_trapped_at_once_where_the_game_says_so(name: str, at_start: bool) -> None:
     config = preset(name).replace(trap_at_start=at_start, trap_bonus=7.0, alone_share=0.2, red_policy="learnt")
     batched = BatchedPhysicalDeception(config, (0,), 2000, dtype=torch.float64)
-    at_fake = batched.at_landmark(RED_AGENT, batched.fake_position) & ~batched.alone
+    at_fake = at_landmark(batched, RED_AGENT, batched.fake_position) & ~batched.alone
     assert 0.015 < float(at_fake.double().mean()) < 0.03
     assert torch.equal(batched.trapped, at_fake & at_start) and torch.equal(
         batched.observe()[1][..., BLUE.trapped].bool().all(-1), batched.trapped

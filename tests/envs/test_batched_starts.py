@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from soo_marl.envs import BatchedPhysicalDeception, preset
-from soo_marl.envs.batched_starts import pause_schedule, second_landmark
+from soo_marl.envs.batched import pause_schedule, second_landmark
 from soo_marl.random_streams import RandomStreams
 
 

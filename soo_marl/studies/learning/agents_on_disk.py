@@ -140,11 +140,7 @@ def load_learner(
     config: MADDPGConfig,
     device: torch.device | str = "cpu",
 ) -> MADDPG:
-    """Read the agents of several seeds into one stack, with their targets, to learn on.
-
-    Raises:
-        RunDirectoryError: a file is missing, damaged, or of another configuration or run.
-    """
+    """The same as a learner, with their targets, to train them on."""
     learner = MADDPG(agent_spaces(game), config, seeds, device)
     learner.load_networks(_read_networks(learner.networks, directory, condition))
     return learner

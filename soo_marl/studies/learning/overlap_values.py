@@ -27,7 +27,7 @@ from soo_marl.agents.agent_networks import AgentNetworks, mean_action
 from soo_marl.agents.networks import HIDDEN_LAYERS
 from soo_marl.envs.batched import BatchedPhysicalDeception
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
-from soo_marl.envs.observations import BLUE_AGENT, Pairing, imagined_red, perspective, red_unseen, untrapped
+from soo_marl.envs.observations import BLUE_AGENT, imagined_red, perspective, red_unseen, untrapped
 from soo_marl.overlap import EpisodeSums, OverlapForm, activations_of, episode_sums
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.learning.rollout import greedy_steps
@@ -123,20 +123,18 @@ def measure_overlap(
             collected.setdefault(key, []).append(of_seed)
         report(evaluation_seed + 1)
     return {
-        key: OverlapSums(*(torch.stack(field, dim=1).double().cpu().numpy() for field in _fields(of_key)))
+        key: OverlapSums(_stacked([sums.total for sums in of_key]), _stacked([sums.weight for sums in of_key]))
         for key, of_key in collected.items()
     }
 
 
 @torch.no_grad()
-def sample_activations(
-    agents: AgentNetworks, game: PhysicalDeceptionConfig, count: int, stream: str = "classification/probe"
-) -> NDArray[np.float64]:
+def sample_activations(agents: AgentNetworks, game: PhysicalDeceptionConfig, count: int) -> NDArray[np.float64]:
     """Hidden activations of blue ``[A, count, units]`` at self steps with red untrapped, for a linear probe.
 
     Agents with fewer such steps have NaN in the remaining rows.
     """
-    worlds = BatchedPhysicalDeception(game, agents.seeds, count, agents.device, stream=stream)
+    worlds = BatchedPhysicalDeception(game, agents.seeds, count, agents.device, stream="classification/probe")
     kept: list[list[Tensor]] = [[] for _ in agents.seeds]
     for number, step in enumerate(greedy_steps(agents, worlds)):
         # Neighbouring steps of one episode are nearly copies of one another.
@@ -174,7 +172,10 @@ def _sums_of_step(
         for zero_flag in (False, True):
             # Both variants imagine red at the same points.
             random.counter = counter
-            pairs = _pairing(name, zero_flag, game)(red, blue, random)
+            pairing = (
+                imagined_red(game.blue_sight_radius, zero_flag) if name == "imagined_red" else perspective(zero_flag)
+            )
+            pairs = pairing(red, blue, random)
             other_activations = _activations(agents, pairs.other_observation)
             for form, settings in FORMS.items():
                 if settings.zero_flag != zero_flag:
@@ -192,15 +193,12 @@ def _sums_of_step(
     return sums
 
 
-def _pairing(name: str, zero_flag: bool, game: PhysicalDeceptionConfig) -> Pairing:
-    return imagined_red(game.blue_sight_radius, zero_flag) if name == "imagined_red" else perspective(zero_flag)
-
-
 def _activations(agents: AgentNetworks, observations: Tensor) -> dict[str, Tensor]:
     """Blue's activations by layer ``[A, N, units]``; the action is a force, or the probabilities of discrete moves."""
     (layers,) = activations_of(agents.actors[BLUE_AGENT], (*HIDDEN_LAYERS, "output"), observations)
     return layers | {ACTION: mean_action(layers["output"], agents.spaces.discrete)}
 
 
-def _fields(sums: list[EpisodeSums]) -> tuple[list[Tensor], list[Tensor]]:
-    return [item.total for item in sums], [item.weight for item in sums]
+def _stacked(of_seeds: list[Tensor]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = torch.stack(of_seeds, dim=1).double().cpu().numpy()
+    return found
