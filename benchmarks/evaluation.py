@@ -21,7 +21,7 @@ from soo_marl.studies.baselines.classification import ClassificationConfig
 from soo_marl.studies.baselines.study import classify, open_study, train_and_evaluate, write_results
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
 from soo_marl.studies.learning.overlap_values import PAIRINGS, measure_overlap
-from soo_marl.studies.learning.recipes import STAGED_MADDPG, STAGED_STAGES, baseline_config, scaled
+from soo_marl.studies.learning.recipes import baseline_config, scaled
 
 AGENTS = 5
 EPISODES = 500
@@ -36,7 +36,7 @@ def measure_evaluation(settings: Settings) -> list[Measurement]:
     """Self/other pairs through what a classification computes, on untrained agents, the games they play included."""
     game = preset("trackable")
     agents, episodes = (1, 2) if settings.quick else (AGENTS, EPISODES)
-    learner = MADDPG(agent_spaces(game), STAGED_MADDPG, range(agents))
+    learner = MADDPG(agent_spaces(game), baseline_config().maddpg, range(agents))
 
     def evaluate() -> float:
         measure_overlap(learner, game, evaluation_seeds=1, episodes=episodes)
@@ -61,7 +61,7 @@ class _Silent:
 def measure_report(settings: Settings) -> list[Measurement]:
     """Figures and page of a study of a few hardly trained agents."""
     seeds = (0, 1) if settings.quick else tuple(range(10))
-    config = baseline_config(seeds=seeds, stages=scaled(STAGED_STAGES, 0.001), evaluation_episodes=20)
+    config = baseline_config(seeds=seeds, stages=scaled(baseline_config().stages, 0.001), evaluation_episodes=20)
     classification = ClassificationConfig(evaluation_seeds=2, episodes=(1, 10))
     here = Compute(workers=0)
     with tempfile.TemporaryDirectory(dir=settings.scratch) as folder:

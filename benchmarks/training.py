@@ -28,7 +28,7 @@ from soo_marl.studies.baselines.training import train_shard
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
 from soo_marl.studies.learning.checkpoints import ShardCheckpoint
 from soo_marl.studies.learning.curves import StageCurves
-from soo_marl.studies.learning.recipes import JOINT_STAGES, BaselineConfig, baseline_config
+from soo_marl.studies.learning.recipes import BaselineConfig, baseline_config
 
 STACK = 20
 STOCK_TRAINING = TrainingConfig(
@@ -140,7 +140,7 @@ def _timed(work: Callable[[], float]) -> tuple[float, float]:
 
 def paper_baseline(quick: bool) -> BaselineConfig:
     """The paper's baseline over 20 seeds: 2 million environment steps per seed, both agents learning throughout."""
-    (stage,) = JOINT_STAGES
+    (stage,) = baseline_config("paper", "joint").stages
     training = _small(stage.training) if quick else stage.training
     updates = round(PAPER_STEPS / (training.worlds * training.steps_per_update))
     training = training.model_copy(update={"updates": updates})

@@ -17,7 +17,7 @@ from soo_marl.agents.replay import ReplayBuffer, Transitions
 from soo_marl.envs.configuration import preset
 from soo_marl.random_streams import RandomStreams
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
-from soo_marl.studies.learning.recipes import JOINT_MADDPG
+from soo_marl.studies.learning.recipes import baseline_config
 
 SPACES = agent_spaces(preset("paper"))
 """Two agents with observations of 6 and 10 numbers and actions of 2."""
@@ -32,6 +32,8 @@ SQUARE = 1_024
 _CAPACITY = 100_000
 """Transitions in the replay buffer, as in a study."""
 _FILL = 1_000
+
+JOINT_MADDPG = baseline_config("paper", "joint").maddpg
 
 
 def cases(quick: bool) -> list[Case]:

@@ -12,8 +12,6 @@ from soo_marl.envs.configuration import DECEPTIVE_TRAP_REWARD
 from soo_marl.studies.baselines import training
 from soo_marl.studies.learning.recipes import (
     BLUE,
-    JOINT_STAGES,
-    STAGED_STAGES,
     BaselineConfig,
     Stage,
     baseline_config,
@@ -23,6 +21,8 @@ from soo_marl.studies.learning.recipes import (
 )
 
 Tiny = Callable[..., BaselineConfig]
+
+STAGED_STAGES = baseline_config().stages
 
 
 def stage(name: str) -> Stage:
@@ -44,7 +44,7 @@ def test_deceptive_blues_are_paid_as_the_stage_says() -> None:
     assert lure.untrapped_goal_reward == 0.0
     settle = stage("settle").game(preset("trackable"), "deceptive")
     assert settle.untrapped_goal_reward == settle.goal_reward == 5.0
-    joint = JOINT_STAGES[0].game(preset("paper"), "deceptive")
+    joint = baseline_config("paper", "joint").stages[0].game(preset("paper"), "deceptive")
     assert joint.alone_share == 0.0
     assert joint.blue_sight_radius == 0.125
 
