@@ -103,10 +103,7 @@ class ShardCheckpoint:
         write_tensors(self.path, state, {"owner": self.owner, "phase": str(phase), "updates": str(updates)})
 
     def read(self, phases: Sequence[int]) -> StoredState | None:
-        """The checkpoint, or None where there is none.
-
-        Args:
-            phases: updates of every phase of the shard.
+        """The checkpoint, or None where there is none; ``phases`` are the updates of every phase of the shard.
 
         Raises:
             RunDirectoryError: the file is damaged, or of another configuration, other seeds or another version.

@@ -284,3 +284,8 @@ def _parts(branch: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in pairs:
         yield f"{prefix}{key}", value
         yield from _parts(value, f"{prefix}{key}.")
+
+
+_STAGED, _JOINT = baseline_config("trackable", "staged"), baseline_config("paper", "joint")
+STAGED_MADDPG, STAGED_STAGES = _STAGED.maddpg, _STAGED.stages
+JOINT_MADDPG, JOINT_STAGES = _JOINT.maddpg, _JOINT.stages

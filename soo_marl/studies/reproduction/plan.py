@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 
 from soo_marl.engines import Compute, usable_cores
 from soo_marl.envs.configuration import PRESETS
-from soo_marl.storage.study_directory import FINETUNING_FOLDER, MANIFEST_NAME, RunDirectoryError, StudyDirectory
+from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.study_directory import FINETUNING_FOLDER, MANIFEST_NAME, StudyDirectory
 from soo_marl.studies.baselines.classification import ClassificationConfig
 from soo_marl.studies.baselines.study import DEMO_CLASSIFICATION
 from soo_marl.studies.finetuning.configuration import FinetuneConfig, Treatment
