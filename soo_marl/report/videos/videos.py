@@ -103,8 +103,8 @@ def video_frames(collection: EpisodeCollection, episodes: Sequence[EpisodeRecord
 
     A column has the condition and its verdict above the world, and two traces below it: overlap, faint for the whole
     episode and strong up to the present, on one scale for all columns; and the rubric, with a grey tick at each
-    opportunity and a filled mark at each deceptive step so far. A line moves along with time; a shorter episode stays at
-    its end.
+    opportunity and a filled mark at each deceptive step so far. A line moves along with time; a shorter episode stays
+    at its end.
 
     Raises:
         ValueError: there are no episodes.
