@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from importlib.resources import as_file
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
@@ -47,8 +46,7 @@ PALE = "#BDBDBD"
 LOG_RANGE = 20.0
 """Positive values that spread over more than this factor are drawn on a logarithmic axis."""
 
-with as_file(TEMPLATES / "figures.mplstyle") as _file:
-    STYLE: dict[str, Any] = dict(matplotlib.rc_params_from_file(_file, use_default_template=False))
+STYLE = Path(str(TEMPLATES)) / "figures.mplstyle"
 """What differs from matplotlib's default style."""
 
 Arguments = ParamSpec("Arguments")
