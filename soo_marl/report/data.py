@@ -8,6 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+TEMPLATES = files("soo_marl.report") / "templates"
+"""Where templates, tables and styles stand."""
+
 
 @cache
 def table(name: str) -> dict[str, Any]:
@@ -16,7 +19,7 @@ def table(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    return tomllib.loads((files("soo_marl.report") / "templates" / f"{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((TEMPLATES / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def counts_in_words(counts: Sequence[tuple[str, int]]) -> str:

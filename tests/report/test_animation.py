@@ -1,10 +1,14 @@
 from pathlib import Path
 
 import numpy as np
+import pygame
 import pytest
 from PIL import Image
 
+from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.rendering import CAMERA_HALF_WIDTH as VIEW
+from soo_marl.envs.rendering import draw
+from soo_marl.envs.state import PhysicalDeceptionState
 from soo_marl.report.videos.animation import HEADER, LEGEND, SIZE, Episode, episode_frames, save_gif
 
 
@@ -73,3 +77,13 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Episode(np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), 2, np.zeros(2), False, 0.3)
     with pytest.raises(ValueError, match="at least one frame"):
         save_gif([], tmp_path / "x.gif")
+
+
+def test_surfaces_of_both_depths_show_the_same() -> None:
+    state = PhysicalDeceptionState(np.zeros((2, 2)), np.zeros((2, 2)), np.array([[0.5, 0.5], [-0.5, 0.5]]), 0)
+    pictures = []
+    for depth in (24, 32):
+        surface = pygame.Surface((97, 97), depth=depth)
+        draw(surface, state, PhysicalDeceptionConfig())
+        pictures.append(pygame.image.tobytes(surface, "RGB"))
+    assert pictures[0] == pictures[1]

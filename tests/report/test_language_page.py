@@ -7,11 +7,11 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from html_page import Page
 from language_samples import COMMAND, MODELS, examples, summary, write_study
 
 from soo_marl.commands.tables import terminal
@@ -28,41 +28,7 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
 
-VOID = {"meta", "img", "br", "link", "input"}
 FILES = ("models", "examples", "summary", "figures")
-
-
-class Page(HTMLParser):
-    """The page's text, and whether every element is closed in order and every link leads somewhere."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.identifiers: list[str] = []
-        self.words: list[str] = []
-        self.feed(content)
-        self.close()
-        assert not self.open
-        assert len(set(self.identifiers)) == len(self.identifiers)
-        assert {link.removeprefix("#") for link in self.links} <= set(self.identifiers)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self.links += [value or "" for name, value in attrs if name == "href"]
-        self.identifiers += [value or "" for name, value in attrs if name == "id"]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
 
 
 @pytest.fixture(scope="module")
@@ -242,36 +208,6 @@ def test_a_treatments_pairs_are_said_as_they_are() -> None:
 # The page in a browser --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium, of the extra dev")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next((path for path in map(shutil.which, names) if path), None)
-    driver_path = shutil.which("chromedriver")
-    if binary is None or driver_path is None:
-        lacking = " or ".join(names) if binary is None else "chromedriver"
-        pytest.skip(f"the browser tests need {lacking} on the PATH; Debian's packages are chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver_path))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 class Responses:
     """The part of the page where answers are browsed."""
 
@@ -302,13 +238,13 @@ class Responses:
 
 
 @pytest.fixture
-def responses(chromium: "Chrome", study: StudyDirectory) -> Iterator[Responses]:
+def responses(chromium_driver: "Chrome", study: StudyDirectory) -> Iterator[Responses]:
     """The page, opened, and at the end nothing that the console complains of."""
     write_language_report(study.path)
-    page = Responses(chromium)
+    page = Responses(chromium_driver)
     page.open(study.report)
     yield page
-    assert not chromium.get_log("browser")  # type: ignore[no-untyped-call]
+    assert not chromium_driver.get_log("browser")  # type: ignore[no-untyped-call]
 
 
 def test_before_and_after_stand_side_by_side(responses: Responses) -> None:

@@ -1,7 +1,6 @@
 """The player of episodes: its data, and the page in a headless Chromium where there is one."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -259,35 +258,8 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium, of the extra dev")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next((path for path in map(shutil.which, names) if path), None)
-    driver_path = shutil.which("chromedriver")
-    if binary is None or driver_path is None:
-        lacking = " or ".join(names) if binary is None else "chromedriver"
-        pytest.skip(f"the browser tests need {lacking} on the PATH; Debian's packages are chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver_path))
-    try:
-        yield Browser(driver)
-    finally:
-        driver.quit()
+def chromium(chromium_driver: "Chrome") -> Browser:
+    return Browser(chromium_driver)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter
 from numpy.typing import NDArray
 
-from soo_marl.report.data import table
+from soo_marl.report.data import TEMPLATES, table
 from soo_marl.storage.files import plain, write_bytes
 from soo_marl.storage.records import FigureRecord, read_list, write_list
 
@@ -46,27 +46,7 @@ PALE = "#BDBDBD"
 LOG_RANGE = 20.0
 """Positive values that spread over more than this factor are drawn on a logarithmic axis."""
 
-STYLE: Mapping[str, Any] = {
-    "figure.constrained_layout.use": True,
-    "figure.titlesize": 12,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#E5E5E5",
-    "grid.linewidth": 0.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "savefig.dpi": 130,
-    "savefig.bbox": "tight",
-    "savefig.facecolor": "white",
-    # Without a salt, names inside an SVG are random, and the same figure is another file every time.
-    "svg.hashsalt": "soo-marl",
-}
+STYLE = Path(str(TEMPLATES)) / "figures.mplstyle"
 """What differs from matplotlib's default style."""
 
 Arguments = ParamSpec("Arguments")
@@ -87,7 +67,7 @@ def in_own_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figur
     @wraps(draw)
     def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         # A dollar sign in a name begins no formula.
-        with matplotlib.style.context(["default", {**STYLE, "text.parse_math": False}]):
+        with matplotlib.style.context(["default", STYLE, {"text.parse_math": False}]):
             figure = draw(*args, **kwargs)
             for text in figure.findobj(Text):
                 if isinstance(text, Text):
@@ -204,7 +184,7 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     """
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         buffer = io.BytesIO()
-        with matplotlib.style.context(["default", dict(STYLE)]), warnings.catch_warnings():
+        with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
             # Of names in scripts that the font has no letters for; they are boxes then.
             warnings.filterwarnings("ignore", r"Glyph \d+")
             figure.savefig(buffer, format=suffix[1:], metadata=metadata)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from soo_marl.llm.measures.answers import LABELS
-from soo_marl.llm.measures.rates import Rate
 from soo_marl.llm.study.configuration import HONESTY
 from soo_marl.report.language.content import (
     COLUMNS,
@@ -52,18 +51,4 @@ def write_language_report(study_directory: Path) -> Path:
         pairs_in_words=pairs_in_words,
         prompts_in_words=prompts_in_words,
         seeds_text=seeds_text,
-        share=_share,
-        share_range=_share_range,
     )
-
-
-def _share(rate: Rate | None) -> str:
-    """A rate in whole per cent without the sign, or a dash."""
-    return "–" if rate is None or rate.estimate is None else f"{100 * rate.estimate:.0f}"
-
-
-def _share_range(rate: Rate | None) -> str:
-    """Its interval, ``[31, 60]``, or nothing."""
-    if rate is None or rate.low is None or rate.high is None:
-        return ""
-    return f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]"

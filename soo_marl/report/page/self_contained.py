@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -30,14 +30,11 @@ _ANEW = "draw it anew with: soo-marl report"
 Content = TypeVar("Content")
 
 
-@dataclass(frozen=True)
-class EmbeddedFigure:
-    """A figure inside the page."""
+class EmbeddedFigure(NamedTuple):
+    """A figure inside the page: its data URI, and what it shows."""
 
     source: str
-    """Data URI."""
     caption: str
-    """What it shows."""
 
 
 @dataclass(frozen=True)

@@ -34,30 +34,25 @@ BLUE, RED, GREEN, FAKE = *COLOURS[:3], "#6E6E6E"
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened in one episode of T steps; T + 1 states.
+    """What happened in one episode of T steps, T + 1 states, in world units.
+
+    Positions are ``[T+1, 2]``, red's are ignored where blue is alone; the two landmarks are ``[2, 2]``, of which the
+    goal is number 0 or 1 and the other one the fake. ``trapped`` is ``[T+1]``, true from the state on in which red is
+    trapped. The sight radius is how far blue sees, the other radii are those of bodies as drawn.
 
     Raises:
         ValueError: the arrays' shapes do not fit together, or the goal is not 0 or 1.
     """
 
     blue_position: ArrayLike
-    """[T+1, 2], world units."""
     red_position: ArrayLike
-    """[T+1, 2], world units; ignored where blue is alone."""
     landmarks: ArrayLike
-    """[2, 2], world units."""
     goal: int
-    """Which landmark is the goal: 0 or 1; the other is the fake."""
     trapped: ArrayLike
-    """[T+1], true from the state on in which red is trapped."""
     alone: bool
-    """Whether blue is alone, so that red is not drawn."""
     sight_radius: float
-    """How far blue sees, world units."""
     agent_radius: float = 0.15
-    """Of both agents, world units."""
     landmark_radius: float = 0.08
-    """Of both landmarks as drawn, world units."""
 
     def __post_init__(self) -> None:
         states = np.shape(self.blue_position)[0]
