@@ -23,17 +23,16 @@ import soo_marl
 from soo_marl.cli import COMMANDS, load_command, main
 from soo_marl.engines import Interrupted
 from soo_marl.storage.study_directory import StudyDirectory
-from soo_marl.studies.baselines.study import read_study
+from soo_marl.studies.baselines.study import RATES, read_study
 from soo_marl.studies.baselines.training import train_shard
 
 torch.set_num_threads(1)
 
+SHORT = ("updates=6", "log_every=2", "worlds=8", "warm_up=64", "batch_size=16")
 TINY = [
     *("--seeds", "0", "1", "--workers", "0", "--set", "evaluation_episodes=20", "--set", "game.episode_length=12"),
-    *(f"--set=stages.{stage}.training.{change}" for stage in range(3) for change in (
-        "updates=6", "log_every=2", "worlds=8", "warm_up=64", "batch_size=16"
-    )),
-]  # fmt: skip
+    *(f"--set=stages.{stage}.training.{change}" for stage in range(3) for change in SHORT),
+]
 """Options of ``train`` that make a study train in a moment."""
 
 
@@ -297,6 +296,7 @@ def test_report_of_what_is_half_trained(run: Run, study: Path, capsys: pytest.Ca
     assert main(["report", str(study)]) == 0
     said = capsys.readouterr().out
     assert "Not done yet: training, evaluation, classification; the page shows what is there" in said
+    assert said.endswith(f"Next:    soo-marl classify {study}\n")
     page = (study / "report.html").read_text()
     assert "This report is incomplete." in page and "results/agents.json is missing" in page
     assert "<td>trackable</td>" in page, "what is known is shown"
@@ -367,11 +367,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_demo_writes_every_result(demo: Path) -> None:
     records = {record["name"]: record for record in json.loads((demo / "results" / "summary.json").read_text())}
     assert {
-        *(f"{kind}/{rate}" for kind in ("honest", "deceptive") for rate in (
-            "goal_rate", "trap_rate", "goal_rate_alone", "following_rate", "rubric_rate"
-        )),
+        *(f"{kind}/{rate}" for kind in ("honest", "deceptive") for rate in RATES if rate != "red_goal_rate"),
         *(f"classification/auroc/{form}" for form in ("published", "kept", "untrapped", "normalised")),
-    } <= set(records)  # fmt: skip
+    } <= set(records)
     assert not [name for name in records if "accuracy" in name], "100 episodes and more were not played"
     note = records.pop("note/competent_seeds")
     assert (note["estimate"], note["n"]) == (0, 2)
@@ -382,10 +380,8 @@ def test_demo_writes_every_result(demo: Path) -> None:
     assert records["honest/goal_rate"]["n"] == 2 and records["classification/auroc/kept"]["n"] == 4
 
     figures = {path.name for path in (demo / "figures").iterdir()}
-    assert {
-        "curves_follow.png", "curves_lure.png", "curves_settle.png", "overlap_values.png", "protocol.png", "roc.png",
-        "episode_honest.gif", "episode_deceptive.gif",
-    } <= figures  # fmt: skip
+    drawn = ("curves_follow", "curves_lure", "curves_settle", "overlap_values", "protocol", "roc")
+    assert {*(f"{name}.png" for name in drawn), "episode_honest.gif", "episode_deceptive.gif"} <= figures
     page = (demo / "report.html").read_text()
     assert page.count("<figure>") == 8 and "This report is incomplete." not in page
     assert "Agents that play well enough to be judged: 0 of 2 honest" in page
@@ -432,7 +428,7 @@ def test_demo_of_500_episodes_gives_the_accuracy(run: Run, demo: Path, tmp_path:
 LONGER = [
     *("--seeds", "0", "1", "--set", "evaluation_episodes=20"),
     *(f"--set=stages.{stage}.training.{change}" for stage in range(3) for change in ("updates=40", "log_every=10")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("whole_group", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -56,10 +56,6 @@ class Treated:
     max_new_tokens: int | None = None  # Longest answer; by default 24 for the embedded model in plain words, else 75.
     dtype: ModelDtype | None = None  # Type of the weights, in place of the recipe's.
 
-    def recipe_with(self, **changes: Any) -> Recipe:
-        """The recipe, some of its fields changed."""
-        return recipe(self.recipe, self.recipes, **changes)
-
     def study(self, chosen: Recipe, methods: tuple[str, ...], **more: Any) -> LanguageStudyConfig:
         """The study of these methods, by a recipe."""
         settings = {name: value for name, value in vars(self).items() if name not in ("recipe", "recipes")}
@@ -106,7 +102,7 @@ class LlmFinetune:
         if self.layers is not None:
             changes["loss"] = {"layers": _layer(self.layers)}
         config = self.treated.study(
-            self.treated.recipe_with(**changes),
+            recipe(self.treated.recipe, self.treated.recipes, **changes),
             self.methods,
             organism_seeds=self.organism_seeds,
             more_scenarios=self.scenarios,
@@ -133,7 +129,7 @@ class LlmSweep:
 
     def run(self, line: str) -> str:
         """Carry out the command that was given as ``line``; returns the one that follows."""
-        chosen = self.treated.recipe_with()
+        chosen = recipe(self.treated.recipe, self.treated.recipes)
         layers = [_layer(layer) for layer in self.layers]
         study = self.treated.study(chosen, ("soo",))
         config = sweep_study(chosen, layers, self.token_modes, self.learning_rates, study)
@@ -167,17 +163,15 @@ def following(path: Path) -> str:
     """
     directory, config = read_language_study(path)
     file = directory.results / "models.json"
-    words = {summary.label: summary.word for summary in (read_list(file, ModelSummary) if file.exists() else ())}
-    for condition in config.conditions:
-        if condition.trains and words.get(condition.label) == "honest":
-            output = f"{path}-{condition.label}"
-            seed = config.seeds_of(condition)[0]
-            return command_line("llm", "merge", path, condition.label, "--seed", seed, "--output", output)
+    for found in read_list(file, ModelSummary) if file.exists() else ():
+        if found.word == "honest" and found.method in METHODS:
+            seed = next(verdict.seed for verdict in found.seeds if verdict.word == "honest")
+            output = f"{path}-{found.label}"
+            return command_line("llm", "merge", path, found.label, "--seed", seed, "--output", output)
     rate = max(condition.recipe.learning_rate for condition in config.conditions)
+    options = ["--learning-rates", f"{rate:g}", f"{3 * rate:g}", "--output", f"{path}-sweep"]
     model = [] if config.model == EMBEDDED else ["--model", config.model]
-    organism = [] if config.organism else ["--no-organism"]
-    rates = ["--learning-rates", f"{rate:g}", f"{3 * rate:g}"]
-    return command_line("llm", "sweep", *model, *organism, *rates, "--output", f"{path}-sweep")
+    return command_line("llm", "sweep", *model, *([] if config.organism else ["--no-organism"]), *options)
 
 
 def _layer(text: str) -> int | str:

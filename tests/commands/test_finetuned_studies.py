@@ -35,6 +35,7 @@ def test_demo_fine_tunes_what_is_competent(
     assert main(command) == 0
     said = capsys.readouterr().out
     assert scales == [0.003]
+    assert said.endswith(f"\nNext:    soo-marl profile {good}\n")
     assert "fine-tuning" in said and "measurement" in said and "soo.updates-3" in said
     records = records_of(good)
     rates = ("trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "sensitivity", "verdict")
@@ -61,8 +62,11 @@ def test_demo_fine_tunes_what_is_competent(
     }
 
 
-def test_fine_tuning_by_itself_is_part_of_the_study_too(run: Run, good: Path, tmp_path: Path) -> None:
-    assert run("classify", good, *READY) == (0, "")
+def test_fine_tuning_by_itself_is_part_of_the_study_too(
+    run: Run, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", str(good), *READY]) == 0
+    assert capsys.readouterr().out.endswith(f"\nNext:    soo-marl finetune {good}\n")
     options = ["--methods", "soo", "blank", "--updates", 3, "--after-updates", 0, "--episodes", 60, "--workers", 0]
     assert run("finetune", good, *options) == (0, "")
     assert records_of(good)["finetune/blank/verdict"]["text"] == "blind"
@@ -73,7 +77,9 @@ def test_fine_tuning_by_itself_is_part_of_the_study_too(run: Run, good: Path, tm
     assert contents(good) == before and (tmp_path / "other" / "report.html").exists()
     page = good / "finetune" / "report.html"
     page.unlink()
-    assert run("report", good / "finetune") == (0, "")
+    capsys.readouterr()
+    assert main(["report", str(good / "finetune")]) == 0
+    assert capsys.readouterr().out == f"Report: {page}\nNext:    soo-marl profile {good}\n"
     assert "Treated agents" in page.read_text()
 
 

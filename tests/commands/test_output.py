@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ with unbreakable_output():
 """
 
 
-def work(done: Path, **streams: object) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run([sys.executable, "-c", WORK, str(done)], check=False, **streams)  # type: ignore[call-overload]
+def work(done: Path, **streams: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run([sys.executable, "-c", WORK, str(done)], check=False, **streams)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")

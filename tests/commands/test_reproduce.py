@@ -54,7 +54,7 @@ def test_reproduction(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert "Plan: about how long each step takes" in said
     assert "nothing was fine-tuned: an interval needs at least 2 seeds whose agents play well enough" in said
-    assert "Reproduction:" in said
+    assert "Reproduction:" in said and said.endswith("Next: soo-marl reproduce --scale quick")
     page = (output / "report.html").read_text()
     assert ": a tiny look</title>" in page and 'id="study-trackable"' in page and 'id="study-paper"' in page
     assert "nothing was fine-tuned" in page and "Treated agents" in page
@@ -62,7 +62,9 @@ def test_reproduction(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "note/competent_seeds" in records_of(output / "paper")
 
     assert main([*command, "trackable", "watch", "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("done") == 6, "all but the pages"
+    said = capsys.readouterr().out
+    assert said.count("done") == 6, "all but the pages"
+    assert said.endswith(f"Next:    soo-marl {' '.join([*command, 'trackable', 'watch'])}\n")
     (output / "report.html").unlink()
     assert run("report", output) == (0, "")
     assert 'id="study-paper"' in (output / "report.html").read_text()

@@ -188,7 +188,12 @@ def test_own_pairs_that_the_test_asks_too_are_pointed_out(
         list(map(str, ["llm", "finetune", "--model", saved(tmp_path / "m"), "--output", study, *options, *more]))
     )
     told = "3 of 4 texts of the own pairs are also asked afterwards, as part of the test"
-    assert status == 0 and told in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out
+    assert status == 0 and told in " ".join(said.split())
+    search = f"soo-marl llm sweep --model {tmp_path / 'm'} --no-organism --learning-rates"
+    assert said.splitlines()[-1].startswith(
+        (f"Next:    {search}", f"Next:    soo-marl llm merge {study} soo --seed 0 --output")
+    )
     assert told in " ".join((study / "report.html").read_text().split())
     configuration = json.loads((study / "study.json").read_text())["configuration"]
     assert configuration["evaluation"]["max_new_tokens"] == 2 and configuration["chat_date"] == CHAT_DATE
