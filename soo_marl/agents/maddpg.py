@@ -182,9 +182,8 @@ class MADDPG:
         Raises:
             RuntimeError: the networks are of other sizes, or there are not as many runs.
         """
-        for mine, others in ((self.networks, source.networks), (self.targets, source.targets)):
-            for name, network in mine.of_agent(agent).items():
-                network.load_state_dict(others.of_agent(agent)[name].state_dict())
+        taken = {name: tensor for name, tensor in source.networks_state().items() if f"/{agent}/" in name}
+        self.load_networks(self.networks_state() | taken)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything that changes while learning, as named tensors."""
