@@ -97,16 +97,11 @@ class AgentNetworks:
         twin.critics = [copy.deepcopy(critic).requires_grad_(False) for critic in self.critics]
         return twin
 
-    def of_agent(self, agent: int) -> dict[str, nn.Module]:
-        """The networks of one agent by name."""
-        return {"actor": self.actors[agent], "critic": self.critics[agent]}
-
     def state(self) -> dict[str, Tensor]:
         """Return copies of all networks, as named tensors with a leading axis of runs."""
         return {
-            f"{name}/{agent}/{key}": tensor.clone()
-            for agent in range(len(self.actors))
-            for name, network in self.of_agent(agent).items()
+            f"{name}/{key}": tensor.clone()
+            for name, network in self._networks().items()
             for key, tensor in network.state_dict().items()
         }
 
@@ -116,9 +111,12 @@ class AgentNetworks:
         Raises:
             RuntimeError: the state is of another configuration.
         """
-        for agent in range(len(self.actors)):
-            for name, network in self.of_agent(agent).items():
-                network.load_state_dict(below(state, f"{name}/{agent}/"))
+        for name, network in self._networks().items():
+            network.load_state_dict(below(state, f"{name}/"))
+
+    def _networks(self) -> dict[str, nn.Module]:
+        actors, critics = enumerate(self.actors), enumerate(self.critics)
+        return {f"actor/{i}": actor for i, actor in actors} | {f"critic/{i}": critic for i, critic in critics}
 
 
 def mean_action(output: Tensor, discrete: bool) -> Tensor:

@@ -45,11 +45,11 @@ class MADDPG:
 
     Args:
         spaces, config, seeds, device, stream: as :class:`~soo_marl.agents.agent_networks.AgentNetworks` takes them.
-        gradients: how those of both losses are computed: ``by_hand``, or by ``autograd``, several times as slow. They
-            agree up to rounding.
+        gradients: how those of both losses are computed: ``by_hand``, or by ``autograd``, which is the same up to
+            rounding and takes longer.
 
     Raises:
-        ValueError: there is no seed, or one is given twice.
+        ValueError: there is no seed, one is given twice, or gradients are computed in neither way.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class MADDPG:
         stream: str = "maddpg",
         gradients: Literal["by_hand", "autograd"] = "by_hand",
     ) -> None:
+        if gradients not in ("by_hand", "autograd"):
+            raise ValueError(f"gradients are computed by_hand or by autograd, not {gradients!r}")
         self.config, self.gradients = config, gradients
         self.networks = AgentNetworks(spaces, config, seeds, device, stream)
         """Actors and critics that learn."""
@@ -182,9 +184,8 @@ class MADDPG:
         Raises:
             RuntimeError: the networks are of other sizes, or there are not as many runs.
         """
-        for mine, others in ((self.networks, source.networks), (self.targets, source.targets)):
-            for name, network in mine.of_agent(agent).items():
-                network.load_state_dict(others.of_agent(agent)[name].state_dict())
+        taken = {name: tensor for name, tensor in source.networks_state().items() if f"/{agent}/" in name}
+        self.load_networks(self.networks_state() | taken)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything that changes while learning, as named tensors."""

@@ -312,16 +312,6 @@ class BatchedPhysicalDeception:
         """Whether red is absent: bool ``[R, E]``."""
         return self._alone.clone()
 
-    @property
-    def goal_position(self) -> Tensor:
-        """``[R, E, 2]``."""
-        return as_rows(self._places[_GOAL])
-
-    @property
-    def fake_position(self) -> Tensor:
-        """``[R, E, 2]``."""
-        return as_rows(self._places[_FAKE])
-
     def context(self) -> Tensor:
         """The context of every world ``[R, E]``: 0 while red is in play, 1 while it is absent or trapped."""
         return (self._alone | self._trapped).long()

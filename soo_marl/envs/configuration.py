@@ -152,15 +152,11 @@ class PhysicalDeceptionConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _fields_fit(self) -> Self:
         if self.alone_share + self.trapped_start_share > 1:
             raise ValueError(
                 "alone_share and trapped_start_share are shares of the same episodes: together they must not exceed 1"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _landmarks_fit(self) -> Self:
         # From the centre of the start square its corners are the farthest places, half a diagonal away.
         most = math.sqrt(2.0) * (1.0 - self.start_margin)
         if self.landmark_separation and not self.landmark_separation < most:
@@ -168,10 +164,6 @@ class PhysicalDeceptionConfig(BaseModel):
                 f"landmark_separation must be less than {most:g}, half the diagonal of the square that landmarks start "
                 "in, or else a second landmark may find no place"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _red_can_move_and_pause(self) -> Self:
         if self.red_speed_range is not None:
             low, high = self.red_speed_range
             if not 0 < low <= high:
@@ -209,15 +201,10 @@ PRESETS: dict[str, PhysicalDeceptionConfig] = {
         preset="watch",
         episode_length=70,
         landmark_separation=0.4,
-        red_sight_radius=0.35,
         blue_sight_radius=0.7,
-        start_distance=0.35,
-        blue_speed_limit=1.2,
         red_policy="scripted",
         red_speed_range=(0.3, 0.9),
         red_pause_chance=0.05,
-        red_pause_steps=(4, 12),
-        goal_reward=5.0,
         guide_reward=15.0,
     ),
 }

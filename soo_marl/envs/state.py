@@ -13,8 +13,7 @@ from soo_marl.envs.configuration import PhysicalDeceptionConfig
 
 
 class StateFields(NamedTuple):
-    """Where each field lies in the state vector (16 numbers, or 18 where red's speed limit or pauses are drawn;
-    positions relative to the centre of the world)."""
+    """Where each field lies in the state vector of 16 or 18 numbers; ``physical_deception`` says what they mean."""
 
     red_position: slice = slice(0, 2)
     blue_position: slice = slice(2, 4)
@@ -23,15 +22,10 @@ class StateFields(NamedTuple):
     landmark_0: slice = slice(8, 10)
     landmark_1: slice = slice(10, 12)
     goal: slice = slice(12, 14)
-    """One-hot: which landmark is the goal."""
     trapped: slice = slice(14, 15)
-    """1 while red is trapped, else 0."""
     alone: slice = slice(15, 16)
-    """1 while red is absent, else 0."""
     red_speed_limit: slice = slice(16, 17)
-    """Red's speed limit in this episode where the game draws it, else 0. Only in a vector of 18."""
     pause_left: slice = slice(17, 18)
-    """For how many steps from now on red pauses, 0 where it may move in the next one. Only in a vector of 18."""
     size: int = 16
     """Of the vector in games that draw neither; see :func:`state_size`."""
 

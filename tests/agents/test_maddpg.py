@@ -413,3 +413,5 @@ def test_settings_that_do_not_fit_are_refused() -> None:
             AgentSpaces((1, 2), (1, 1), discrete=discrete)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="each seed once"):
         make(seeds=(1, 1))
+    with pytest.raises(ValueError, match="by_hand or by autograd, not 'by_magic'"):
+        MADDPG(SPACES, MADDPGConfig(), SEEDS, gradients="by_magic")  # type: ignore[arg-type]

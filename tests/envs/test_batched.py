@@ -33,6 +33,12 @@ REWARDS = {"trap_reward": 10.0, "goal_reward_untrapped": 2.0, "red_distance_rewa
 STARTS = {"alone_share": 0.2, "trapped_start_share": 0.2}
 
 
+def goal_position(worlds: BatchedPhysicalDeception, of: int = 0) -> Tensor:
+    """Where the goal is, or with ``of=1`` the fake: ``[R, E, 2]``."""
+    index = (worlds.goal + of) % 2
+    return worlds.landmarks.gather(2, index[..., None, None].expand(*worlds.shape, 1, 2))[..., 0, :]
+
+
 def at_landmark(worlds: BatchedPhysicalDeception, agent: int, landmark: Tensor) -> Tensor:
     """Whether an agent, also an absent one, is at a landmark ``[R, E, 2]``: bool ``[R, E]``."""
     apart = torch.hypot(*(worlds.position[..., agent, :] - landmark).unbind(dim=-1))
@@ -169,10 +175,10 @@ def flags(worlds: BatchedPhysicalDeception) -> dict[str, Tensor]:
     return {
         "red_in_sight": worlds.red_in_sight,
         "blue_in_sight": worlds.blue_in_sight,
-        "red_at_goal": at_landmark(worlds, RED_AGENT, worlds.goal_position) & present,
-        "red_at_fake": at_landmark(worlds, RED_AGENT, worlds.fake_position) & present,
-        "blue_at_goal": at_landmark(worlds, BLUE_AGENT, worlds.goal_position),
-        "blue_at_fake": at_landmark(worlds, BLUE_AGENT, worlds.fake_position),
+        "red_at_goal": at_landmark(worlds, RED_AGENT, goal_position(worlds)) & present,
+        "red_at_fake": at_landmark(worlds, RED_AGENT, goal_position(worlds, of=1)) & present,
+        "blue_at_goal": at_landmark(worlds, BLUE_AGENT, goal_position(worlds)),
+        "blue_at_fake": at_landmark(worlds, BLUE_AGENT, goal_position(worlds, of=1)),
         "trapped": worlds.trapped,
         "alone": worlds.alone,
     }
@@ -269,7 +275,7 @@ def test_one_step_in_single_precision(config: PhysicalDeceptionConfig) -> None:
         thresholds = [(apart, config.red_sight_radius) for apart in (before, exact.distance)]
         thresholds.append((exact.distance, config.blue_sight_radius))
         for agent in (RED_AGENT, BLUE_AGENT):
-            for landmark in (exact.goal_position, exact.fake_position):
+            for landmark in (goal_position(exact), goal_position(exact, of=1)):
                 apart = (exact.position[..., agent, :] - landmark).norm(dim=-1)
                 thresholds.append((apart, config.landmark_radius))
         for apart, threshold in thresholds:
@@ -346,7 +352,7 @@ def test_starts_have_the_distribution_of_the_single_environment(name: str) -> No
 def test_a_red_drawn_at_the_fake_is_trapped_at_once_where_the_game_says_so(name: str, at_start: bool) -> None:
     config = preset(name).replace(trap_at_start=at_start, trap_bonus=7.0, alone_share=0.2, red_policy="learnt")
     batched = BatchedPhysicalDeception(config, (0,), 2000, dtype=torch.float64)
-    at_fake = at_landmark(batched, RED_AGENT, batched.fake_position) & ~batched.alone
+    at_fake = at_landmark(batched, RED_AGENT, goal_position(batched, of=1)) & ~batched.alone
     assert 0.015 < float(at_fake.double().mean()) < 0.03
     assert torch.equal(batched.trapped, at_fake & at_start) and torch.equal(
         batched.observe()[1][..., BLUE.trapped].bool().all(-1), batched.trapped
@@ -360,12 +366,12 @@ def test_a_red_drawn_at_the_fake_is_trapped_at_once_where_the_game_says_so(name:
         env.reset(seed=0, options={"state": state})
         assert env.state()[14] == at_start
     few.load_state(to_batched([env.get_state() for env in singles], few.shape))
-    away = few.position[..., RED_AGENT, :] - few.fake_position
+    away = few.position[..., RED_AGENT, :] - goal_position(few, of=1)
     push = away / away.abs().amax(-1, keepdim=True)
     worlds = Lockstep(few, singles)
     for _ in range(3):
         worlds.step((push, torch.zeros_like(push)))
-    stays = (few.position[..., RED_AGENT, :] - few.fake_position - away).abs().amax(-1) < 1e-12
+    stays = (few.position[..., RED_AGENT, :] - goal_position(few, of=1) - away).abs().amax(-1) < 1e-12
     assert bool(stays.all()) if at_start else not bool(stays.all())
     # The bonus is for trapping red, which nobody did.
     assert not at_start or float(few.rewards()[..., BLUE_AGENT].max()) <= 5.0 + config.guide_reward

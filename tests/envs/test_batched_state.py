@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from soo_marl.envs import BatchedPhysicalDeception, BatchedSimpleAdversary, SimpleAdversaryConfig, preset
+from soo_marl.envs import BLUE, BatchedPhysicalDeception, BatchedSimpleAdversary, SimpleAdversaryConfig, preset
 
 Worlds = BatchedPhysicalDeception | BatchedSimpleAdversary
 Make = Callable[..., Worlds]
 
 SHAPES = [(1, 1), (1, 3), (2, 4)]
-PROPERTIES = ("position", "velocity", "landmarks", "goal", "trapped", "alone", "goal_position", "fake_position")
+PROPERTIES = ("position", "velocity", "landmarks", "goal", "trapped", "alone")
 
 
 def physical_deception(runs: int, worlds: int, seed: int = 0, **changes: Any) -> BatchedPhysicalDeception:
@@ -123,7 +123,8 @@ def test_changed_entries_of_a_state_take_effect_at_once() -> None:
 
     worlds.load_state({**state, "goal": 1 - state["goal"]})
     first, second = worlds.landmarks.unbind(dim=2)
-    assert torch.equal(worlds.goal_position, torch.where(state["goal"][..., None] == 1, first, second))
+    goal = worlds.position[:, :, 1] + worlds.observe()[1][..., BLUE.goal]
+    torch.testing.assert_close(goal, torch.where(state["goal"][..., None] == 1, first, second))
 
     # Landmarks under both agents' feet: red is at goal and fake alike, and trapped by the next step.
     at_red = state["position"][:, :, :1].expand(-1, -1, 2, -1)
@@ -153,7 +154,7 @@ def test_an_absent_red_is_gone_also_where_the_configuration_knows_none_until_the
 def test_blue_is_paid_at_the_goal_before_the_trap_even_where_it_is_paid_nothing_there_later() -> None:
     worlds = physical_deception(1, 2, goal_reward=0.0, goal_reward_untrapped=3.0)
     state = worlds.state()
-    state["position"][:, :, 1] = worlds.goal_position
+    state["position"][:, :, 1] += worlds.observe()[1][..., BLUE.goal]
     state["trapped"] = torch.tensor([[False, True]])
     worlds.load_state(state)
     assert worlds.rewards()[..., 1].tolist() == [[3.0, 10.0]]

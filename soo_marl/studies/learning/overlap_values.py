@@ -117,7 +117,8 @@ def measure_overlap(
         sums: dict[ValueKey, EpisodeSums] = {}
         for step in greedy_steps(agents, worlds):
             red, blue = step.observations
-            for key, of_step in _sums_of_step(agents, red, blue, game, random, pairings, layer_sets).items():
+            found = _sums_of_step(agents, red, blue, game.blue_sight_radius, random, pairings, layer_sets)
+            for key, of_step in found.items():
                 sums[key] = sums[key] + of_step if key in sums else of_step
         for key, of_seed in sums.items():
             collected.setdefault(key, []).append(of_seed)
@@ -158,7 +159,7 @@ def _sums_of_step(
     agents: AgentNetworks,
     red: Tensor,
     blue: Tensor,
-    game: PhysicalDeceptionConfig,
+    sight_radius: float,
     random: RandomStreams,
     pairings: Sequence[str],
     layer_sets: Sequence[str],
@@ -172,9 +173,7 @@ def _sums_of_step(
         for zero_flag in (False, True):
             # Both variants imagine red at the same points.
             random.counter = counter
-            pairing = (
-                imagined_red(game.blue_sight_radius, zero_flag) if name == "imagined_red" else perspective(zero_flag)
-            )
+            pairing = perspective(zero_flag) if name == "perspective" else imagined_red(sight_radius, zero_flag)
             pairs = pairing(red, blue, random)
             other_activations = _activations(agents, pairs.other_observation)
             for form, settings in FORMS.items():
