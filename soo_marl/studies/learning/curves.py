@@ -69,7 +69,7 @@ def gathered_curves(
         first, last = per_seed[0], per_seed[-1]
         if last.keys() != first.keys() or last.get("updates") != first.get("updates"):
             raise RunDirectoryError(
-                f"{file} does not fit to that of seed {seeds[0]}: {stage} has other metrics or updates; {DELETE}"
+                f"{file} does not fit: {stage} has other metrics or updates there than with seed {seeds[0]}; {DELETE}"
             )
     updates = np.array(per_seed[0].get("updates", ()), dtype=np.int64).tolist()
     return [

@@ -437,7 +437,7 @@ def test_curves_that_do_not_belong_together_are_named(finished: Finished, tmp_pa
     content = json.loads(file.read_text())
     content["finetune"] = {name: values[:-1] for name, values in content["finetune"].items()}
     file.write_text(json.dumps(content))
-    with pytest.raises(RunDirectoryError, match=r"seed_1/curves\.json does not fit to that of seed 0: .*; delete it"):
+    with pytest.raises(RunDirectoryError, match=r"seed_1/curves\.json does not fit: finetune .* seed 0; delete it"):
         write_finetuning_results(config, copy, "again")
 
 
