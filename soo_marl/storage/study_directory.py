@@ -470,6 +470,10 @@ def _read_manifest(path: Path) -> StudyManifest:
     manifest = validate(MANIFEST_ADAPTER, content, path, way_out)
     if _deeper_than(_DEEPEST_CONFIGURATION, manifest.configuration):
         raise RunDirectoryError(f"{path} does not fit: configuration is nested too deep; {way_out}")
+    try:
+        _plain(manifest)
+    except UnicodeEncodeError as error:  # of a field's name
+        raise RunDirectoryError(f"{path} does not fit: it holds a name that is no Unicode; {way_out}") from error
     return manifest
 
 

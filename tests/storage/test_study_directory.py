@@ -334,3 +334,14 @@ def test_names_that_are_not_utf_8_are_refused_before_anything_is_written(tmp_pat
     with pytest.raises(RunDirectoryError, match=r"\\udcff is no UTF-8 name; name another output folder"):
         StudyDirectory.open(tmp_path / "a\udcff", "classify", CONFIGURATION, [0])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study"
+    StudyDirectory.open(path, "baselines", {"game": {"dt": 0.1}}, [0])
+    content = json.loads((path / "study.json").read_text())
+    content["configuration"]["game"]["\ud800"] = 1
+    (path / "study.json").write_text(json.dumps(content))
+    for use in (lambda: StudyDirectory.read(path), lambda: StudyDirectory.open(path, "baselines", {}, [0])):
+        with pytest.raises(RunDirectoryError, match=r"study\.json does not fit: it holds a name that is no Unicode"):
+            use()
