@@ -16,6 +16,7 @@ from soo_marl.llm.measures.records import ModelSummary, ResponseExample
 from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.study.study import STUDY_KIND
 from soo_marl.report.figures.style import in_words
 from soo_marl.report.figures.verdict_styles import words_that_occur
 from soo_marl.report.language.published import HEADLINE_SCENARIOS, PUBLISHED, Column, PublishedResult
@@ -24,9 +25,6 @@ from soo_marl.report.page.self_contained import EmbeddedFigure, Reader, seeds_te
 from soo_marl.storage.files import validate
 from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import StudyDirectory, StudyManifest
-
-LANGUAGE_KIND = "language"
-"""How a language study's ``study.json`` calls itself."""
 
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
@@ -114,8 +112,8 @@ def read_language_content(directory: Path) -> LanguageContent:
     file = reader.directory / "study.json"
     manifest = reader.manifest()
     config = None
-    if manifest is not None and manifest.kind != LANGUAGE_KIND:
-        reader.missing.append(f"{file} is of a study of kind {manifest.kind}, not {LANGUAGE_KIND}")
+    if manifest is not None and manifest.kind != STUDY_KIND:
+        reader.missing.append(f"{file} is of a study of kind {manifest.kind}, not {STUDY_KIND}")
     elif manifest is not None:
         configuration, adapter = manifest.configuration, TypeAdapter(LanguageStudyConfig)
         way_out = "the settings below are as they stand there"

@@ -10,11 +10,9 @@ from soo_marl.report.page.self_contained import EmbeddedFigure, Reader, flattene
 from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import FINETUNING_FOLDER, StudyManifest
 from soo_marl.studies.finetuning.records import Claim, ConditionSummary, EpisodeCollection, TreatedAgent
+from soo_marl.studies.finetuning.study import FINETUNED
 from soo_marl.studies.learning.recipes import same_recipe
 from soo_marl.studies.learning.records import AgentRecord, Classification
-
-FINETUNING_KIND = "finetune"
-"""How a fine-tuning study's ``study.json`` calls itself."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def setting(manifest: StudyManifest) -> list[tuple[str, str]]:
 
 def _is_finetuning(directory: Path, manifest: StudyManifest | None) -> bool:
     if manifest is not None:
-        return manifest.kind == FINETUNING_KIND
+        return manifest.kind == FINETUNED.name
     files = ("conditions.json", "treated_agents.json", "claims.json")
     return any((directory / "results" / file).exists() for file in files)
 
