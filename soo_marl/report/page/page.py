@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from soo_marl.report.data import table
 from soo_marl.report.page.player import player_data
 from soo_marl.report.page.self_contained import (
     EmbeddedFigure,
@@ -61,25 +62,8 @@ class FinetuningContent:
         return self.conditions or self.records
 
 
-_SECTIONS = (
-    ("findings", "Findings", "Findings of the baselines", "baselines.classification.findings"),
-    ("summary", "Results", "Results of the baselines", "baselines.records"),
-    ("classification", "Classification", "Classification", "baselines.classification.rows"),
-    ("finetuning", "Fine-tuning", "Fine-tuning", "finetuning.results"),
-    ("figures", "Figures", "Figures of the baselines", "baselines.figures"),
-    ("finetuning_figures", "Figures of the fine-tuning", "Figures of the fine-tuning", "finetuning.figures"),
-    ("agents", "Agents", "Baseline agents", "baselines.agents"),
-    ("finetuning_agents", "Treated agents", "Treated agents", "finetuning.treated"),
-    ("setting", "Setting", "Setting", "manifests"),
-    ("commands", "Commands", "Commands", "commands"),
-    ("versions", "Versions", "Versions", "manifests"),
-)
-"""In order: the template's part, the heading where a study has baselines or fine-tuning alone, the heading where it has
-both, and what there must be to show."""
-
-
 class Section(NamedTuple):
-    """A section of the page about one study: name of the template's part, where links lead to, and the heading."""
+    """A section of the page about one study, of ``templates/sections.toml``: template's part, link, and heading."""
 
     part: str
     identifier: str
@@ -127,7 +111,7 @@ class StudyContent:
         prefix = f"{slug(self.name)}-" if self.name else ""
         return [
             Section(part, prefix + slug(part), beside if several else alone)
-            for part, alone, beside, needed in _SECTIONS
+            for part, alone, beside, needed in table("sections")["sections"]
             if self._has(needed)
         ]
 
