@@ -1,4 +1,4 @@
-"""Tables of words beside the templates, lists of records, counts as words; no figure is needed for them."""
+"""Tables of words beside the templates, lists of records, names and counts in words; no figure is needed for them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def list_if_there(path: Path, model: type[Model]) -> list[Model]:
         RunDirectoryError: the file is unreadable, or does not fit the model.
     """
     return read_list(path, model) if path.exists() else []
+
+
+def in_words(name: str) -> str:
+    """A name of a condition, a metric or a form in words."""
+    return name.replace("_", " ")
 
 
 def counts_in_words(counts: Sequence[tuple[str, int]]) -> str:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soo_marl.report.data import list_if_there
+from soo_marl.report.data import in_words, list_if_there
 from soo_marl.report.figures.agents import overlap_against_trap_rate, trap_rate_against_sensitivity
 from soo_marl.report.figures.baselines import learning_curves, overlap_values, protocol_accuracy, roc_curves
 from soo_marl.report.figures.conditions import behavioural_differences, gain_from_seeing, lasting
 from soo_marl.report.figures.profiles import profile_contours, profile_differences
-from soo_marl.report.figures.style import Picture, draw_pictures, in_words, mean_of_present, picture
+from soo_marl.report.figures.style import Picture, draw_pictures, mean_of_present, picture
 from soo_marl.report.figures.time_courses import time_courses
 from soo_marl.storage.files import DELETE, RunDirectoryError
 from soo_marl.storage.records import FigureRecord, read_one

@@ -160,11 +160,6 @@ def scale_axis(panel: Axes, values: Sequence[float]) -> None:
         panel.set_yscale("symlog", linthresh=min(value for value in values if value > 0), linscale=0.5)
 
 
-def in_words(name: str) -> str:
-    """A name of a condition, a metric or a form in words."""
-    return name.replace("_", " ")
-
-
 def picture(section: str, name: str, draw: Callable[[], Figure], part: str = "", **fields: str) -> Picture:
     """A figure, with its caption from a section of ``templates/captions.toml``, whose fields are filled in.
 

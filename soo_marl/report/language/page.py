@@ -17,7 +17,7 @@ from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.study import STUDY_KIND
-from soo_marl.report.figures.style import in_words
+from soo_marl.report.data import in_words
 from soo_marl.report.figures.verdict_styles import words_that_occur
 from soo_marl.report.language.published import HEADLINE_SCENARIOS, PUBLISHED, Column, PublishedResult
 from soo_marl.report.language.styles import ORIENTATION_NAMES, words_of_seeds
