@@ -8,7 +8,6 @@ processor's cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -42,8 +41,7 @@ class MLPBlock:
     ``y = W_3 h_2 + b_3``. Below, ``g_y`` is the gradient of the loss with respect to ``y``, and so on.
 
     Args:
-        network: the whole stack. Its parameters and their ``grad`` may change, but must
-            stay where they are.
+        network: the whole stack. Its parameters and their ``grad`` may change, but must stay where they are.
         runs: which runs of it.
     """
 
@@ -140,15 +138,17 @@ class CriticBlock:
         return (gradient if len(self.networks) == 1 else gradient * (context == number))[..., None]
 
 
-@dataclass(frozen=True)
 class RunBlock:
-    """All networks of some runs."""
+    """All networks of some runs, and their targets."""
 
-    runs: slice
-    actors: list[MLPBlock]
-    target_actors: list[MLPBlock]
-    critics: list[CriticBlock]
-    target_critics: list[CriticBlock]
+    def __init__(self, networks: AgentNetworks, targets: AgentNetworks, runs: slice) -> None:
+        self.runs = runs
+        self.actors, self.target_actors = (
+            [MLPBlock(actor, runs) for actor in each.actors] for each in (networks, targets)
+        )
+        self.critics, self.target_critics = (
+            [CriticBlock(critic, runs) for critic in each.critics] for each in (networks, targets)
+        )
 
 
 class GradientsByHand:
@@ -175,17 +175,8 @@ class GradientsByHand:
             if self.networks.device.type == "cpu":
                 in_block = max(1, _NUMBERS_PER_LAYER // (batch_size * self.config.hidden_units))
             parts = [slice(first, min(first + in_block, runs)) for first in range(0, runs, in_block)]
-            self._blocks[batch_size] = [self._block(part) for part in parts]
+            self._blocks[batch_size] = [RunBlock(self.networks, self.targets, part) for part in parts]
         return self._blocks[batch_size]
-
-    def _block(self, runs: slice) -> RunBlock:
-        return RunBlock(
-            runs,
-            [MLPBlock(actor, runs) for actor in self.networks.actors],
-            [MLPBlock(actor, runs) for actor in self.targets.actors],
-            [CriticBlock(critic, runs) for critic in self.networks.critics],
-            [CriticBlock(critic, runs) for critic in self.targets.critics],
-        )
 
 
 class BatchGradients:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,15 +33,11 @@ class Transitions:
 
     def of_runs(self, runs: slice) -> Transitions:
         """The transitions of some runs, as views."""
-        return Transitions(
-            observations=tuple(observation[runs] for observation in self.observations),
-            actions=tuple(action[runs] for action in self.actions),
-            rewards=self.rewards[runs],
-            next_observations=tuple(observation[runs] for observation in self.next_observations),
-            terminated=self.terminated[runs],
-            context=self.context[runs],
-            next_context=self.next_context[runs],
-        )
+        parts: dict[str, Any] = {
+            name: tuple(part[runs] for part in field) if isinstance(field, tuple) else field[runs]
+            for name, field in vars(self).items()
+        }
+        return Transitions(**parts)
 
 
 class ReplayBuffer:

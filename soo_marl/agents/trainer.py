@@ -40,17 +40,12 @@ class Step(Protocol):
 class Worlds(Protocol):
     """Worlds ``[R, E]`` that a trainer can learn in; all episodes start and end together."""
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``R`` runs and ``E`` worlds of each."""
-
-    @property
-    def observation_sizes(self) -> tuple[int, ...]:
-        """Features of each agent's observation."""
-
-    @property
-    def action_sizes(self) -> tuple[int, ...]:
-        """Numbers in each agent's action."""
+    shape: tuple[int, int]
+    """``R`` runs and ``E`` worlds of each."""
+    observation_sizes: tuple[int, ...]
+    """Features of each agent's observation."""
+    action_sizes: tuple[int, ...]
+    """Numbers in each agent's action."""
 
     def reset(self) -> tuple[Tensor, ...]:
         """Start an episode in every world and return each agent's observation ``[R, E, size]``."""

@@ -164,12 +164,7 @@ class BatchedPhysicalDeception:
             if self.config.trap_bonus:
                 rewards[BLUE_AGENT].add_(self._trapped & ~before, alpha=self.config.trap_bonus)
         self.steps += 1
-        return BatchedStep(
-            observations=tuple(as_rows(own) for own in observations),
-            rewards=as_rows(rewards),
-            terminated=torch.zeros(self.shape, dtype=torch.bool, device=self._position.device),
-            truncated=self.steps >= self.config.episode_length,
-        )
+        return BatchedStep.of_planes(observations, rewards, truncated=self.steps >= self.config.episode_length)
 
     def _move(self, direction: Tensor) -> None:
         """Move both agents, who push in directions ``[2, 2, R, E]``."""

@@ -31,6 +31,12 @@ class BatchedStep:
     truncated: bool
     """The episode's time is over, in all worlds at once; call ``reset`` next."""
 
+    @classmethod
+    def of_planes(cls, observations: Sequence[Tensor], rewards: Tensor, truncated: bool) -> BatchedStep:
+        """Copies of planes ``[..., R, E]``, in a game whose episodes never terminate."""
+        terminated = torch.zeros(rewards.shape[-2:], dtype=torch.bool, device=rewards.device)
+        return cls(tuple(as_rows(own) for own in observations), as_rows(rewards), terminated, truncated)
+
 
 def as_planes(points: Tensor) -> Tensor:
     """Points of every world ``[R, E, n, 2]`` as contiguous planes ``[n, 2, R, E]``."""

@@ -132,12 +132,7 @@ class BatchedSimpleAdversary:
             relative = self._relative()
             rewards, observations = self._rewards(relative), self._observations(relative)
         self.steps += 1
-        return BatchedStep(
-            observations=tuple(as_rows(own) for own in observations),
-            rewards=as_rows(rewards),
-            terminated=torch.zeros(self.shape, dtype=torch.bool, device=self._position.device),
-            truncated=self.steps >= config.episode_length,
-        )
+        return BatchedStep.of_planes(observations, rewards, truncated=self.steps >= config.episode_length)
 
     def rewards(self) -> Tensor:
         """Rewards ``[R, E, agents]`` of the present state.

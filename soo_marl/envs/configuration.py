@@ -208,10 +208,9 @@ PRESETS: dict[str, PhysicalDeceptionConfig] = {
         guide_reward=15.0,
     ),
 }
-"""``paper``: as the authors' code. ``trackable``: sight 0.35 and blue's speed limit 1.2, so that red can follow at all
-(at the paper's settings blue covers 0.2 per step, more than red's sight radius of 0.125); a red drawn at the fake may
-leave it in the first step there, as when its agents and records were made. ``watch``: our own game, in which an honest
-blue is paid most for leading a slow, pausing red to the goal, and so has to watch it."""
+"""``paper`` is as the authors' code; ``trackable`` lets red follow, and get away from the fake at the start, as when
+its agents and records were made; in ``watch``, our own game, an honest blue has to look. The page of
+:mod:`soo_marl.envs.physical_deception` says why, and has them side by side."""
 
 LANDMARK_CANDIDATES = 16
 """So many places are drawn for the second landmark until one is ``landmark_separation`` away from the first; after that

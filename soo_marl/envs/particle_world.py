@@ -2,8 +2,7 @@
 
 mpe2 moves the bodies, takes the actions and runs the episode; what is added here are the four walls, the order of
 integration, the trap, a red that moves by itself or pauses, and a scenario with two landmarks though there is one good
-agent. These classes of mpe2 are not
-part of its public interface: its version is bounded in the package's dependencies for that reason.
+agent. These classes are not part of mpe2's public interface, which is why its version is bounded in the dependencies.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Pictures of Physical Deception, drawn with pygame on any surface; no display is needed.
 
 The camera is fixed. Colours are from the palette of Okabe and Ito, which colour-blind readers can tell apart, and every
-role has a shape as well: the goal a green disc with a star, the fake a grey disc with a cross, blue a disc with a dot,
-red a disc with a triangle, or with two small upright bars where it pauses in the coming step; a trapped red has bars
-all across it. A thin ring around an agent is its sight radius (a blind blue has none), one around a landmark the radius
-within which an agent is at it. An absent red is not drawn.
+role has a shape as well (:mod:`soo_marl.envs.physical_deception` lists them). A thin ring around an agent is its sight
+radius, one around a landmark the radius within which an agent is at it. An absent red is not drawn.
 """
 
 from __future__ import annotations

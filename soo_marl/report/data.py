@@ -1,4 +1,4 @@
-"""Tables of words beside the templates, and counts as words; no figure is needed for them."""
+"""Tables of words beside the templates, lists of records, names and counts in words; no figure is needed for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from soo_marl.storage.records import Model, read_list
 
 TEMPLATES = files("soo_marl.report") / "templates"
 """Where templates, tables and styles stand."""
@@ -20,6 +23,20 @@ def table(name: str) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
     """
     return tomllib.loads((TEMPLATES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def list_if_there(path: Path, model: type[Model]) -> list[Model]:
+    """Return the list of records in a file, empty where there is none.
+
+    Raises:
+        RunDirectoryError: the file is unreadable, or does not fit the model.
+    """
+    return read_list(path, model) if path.exists() else []
+
+
+def in_words(name: str) -> str:
+    """A name of a condition, a metric or a form in words."""
+    return name.replace("_", " ")
 
 
 def counts_in_words(counts: Sequence[tuple[str, int]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from soo_marl.llm.study import study as language
 from soo_marl.report.figures.drawing import draw_figures, draw_finetuning, draw_profiles
+from soo_marl.report.figures.style import list_figures
 from soo_marl.report.figures.sweep import draw_sweep
 from soo_marl.report.language.drawing import draw_language
 from soo_marl.report.language.page import write_language_report
@@ -15,7 +16,7 @@ from soo_marl.report.page.page import TITLE, write_report, write_reproduction
 from soo_marl.report.videos.animation import Episode, episode_frames, save_gif
 from soo_marl.report.videos.videos import save_videos
 from soo_marl.storage.files import DELETE, RunDirectoryError
-from soo_marl.storage.records import FigureRecord, read_list, read_one, write_list
+from soo_marl.storage.records import FigureRecord, read_one
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.storage.tensor_files import read_tensors
 from soo_marl.studies.baselines.evaluation import EPISODES_FILE, FILMED
@@ -121,7 +122,7 @@ def film_baselines(directory: StudyDirectory) -> None:
         save_gif(episode_frames(episode, f"{kind} blue"), directory.figures / f"episode_{kind}.gif")
         caption = f"One greedy episode of a {kind} blue agent; the ring is its sight radius."
         films.append(FigureRecord(file=f"episode_{kind}.gif", caption=caption))
-    _list(directory, films)
+    list_figures(directory.path, films)
 
 
 def film_finetuning(directory: StudyDirectory) -> None:
@@ -147,11 +148,4 @@ def film_finetuning(directory: StudyDirectory) -> None:
         + ", ".join(f"{name} ({words.get(name) or 'no verdict'})" for name in chosen)
         + ". Below each its overlap and what the rubric counts, step by step."
     )
-    _list(directory, [FigureRecord(file=gif.name, caption=caption)])
-
-
-def _list(directory: StudyDirectory, films: list[FigureRecord]) -> None:
-    """Put films at the head of ``results/figures.json``; what else stands there stays, and figures go before them."""
-    file, names = directory.results / "figures.json", {film.file for film in films}
-    listed = read_list(file, FigureRecord) if file.exists() else []
-    write_list(file, [*films, *(item for item in listed if item.file not in names)])
+    list_figures(directory.path, [FigureRecord(file=gif.name, caption=caption)])

@@ -17,9 +17,14 @@ from language_samples import COMMAND, MODELS, examples, summary, write_study
 from soo_marl.commands.tables import terminal
 from soo_marl.commands.tables.language import print_models
 from soo_marl.llm.methods.recipes import recipe
-from soo_marl.report.language.content import compared, examples_data, pairs_in_words, read_language_content
 from soo_marl.report.language.drawing import draw_language
-from soo_marl.report.language.page import write_language_report
+from soo_marl.report.language.page import (
+    compared,
+    examples_data,
+    pairs_in_words,
+    read_language_content,
+    write_language_report,
+)
 from soo_marl.report.language.published import PUBLISHED
 from soo_marl.storage.records import write_list
 from soo_marl.storage.study_directory import RunDirectoryError, StudyDirectory

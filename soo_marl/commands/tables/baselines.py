@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soo_marl.commands.tables.terminal import numbers, say, say_places, say_points, show, table, words
+from soo_marl.report.data import in_words
 from soo_marl.storage.records import Record
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.findings import interval_text, number_text
@@ -70,10 +71,10 @@ def print_classification(found: Classification) -> None:
     rows = []
     for heading, members in groups.items():
         if members:
-            rows += [[_spaced(heading)], *map(_cells, members)]
+            rows += [[in_words(heading)], *map(_cells, members)]
     columns = words("value", "AUROC", "leave-one-out", "recall, 5 % FPR")
     show(table("Honest or deceptive? Separation across independently trained agents", columns, rows))
-    missing = [f"{row.form} ({_spaced(row.pairing)}) {row.missing}" for row in of_pairings if row.missing]
+    missing = [f"{row.form} ({in_words(row.pairing)}) {row.missing}" for row in of_pairings if row.missing]
     if missing:
         say(f"Agents without a value: {', '.join(missing)}.", wrap=True)
     say("The report and results/classification.json have all rows, single layers among them.\n")
@@ -88,7 +89,3 @@ def print_records(records: Sequence[Record]) -> None:
 def _cells(row: ClassificationRow) -> list[str]:
     intervals = (row.auroc, row.leave_one_out, row.recall_at_5_percent)
     return [f"  {row.form}", *(interval_text(interval) for interval in intervals)]
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")

@@ -16,8 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
+from soo_marl.report.data import in_words
 from soo_marl.report.figures.label_placement import place_labels
-from soo_marl.report.figures.style import GREY, INK, NothingToDraw, in_own_style, in_words, mark, one_panel, scale_axis
+from soo_marl.report.figures.style import GREY, INK, NothingToDraw, in_own_style, mark, one_panel, scale_axis
 from soo_marl.report.figures.verdict_styles import (
     DECEPTIVE,
     GROUPS,

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from soo_marl.report.data import in_words
 from soo_marl.report.figures.style import (
     COLOURS,
     GREY,
@@ -17,7 +18,6 @@ from soo_marl.report.figures.style import (
     MARKERS,
     NothingToDraw,
     in_own_style,
-    in_words,
     labelled,
     legend_below,
     numbers,

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from soo_marl.report.data import in_words
 from soo_marl.report.figures.style import (
     GREY,
     INK,
     PALE,
     NothingToDraw,
     in_own_style,
-    in_words,
     legend_below,
     mark,
     numbers,

@@ -1,4 +1,8 @@
-"""From the results of a study of agents to its figures: what can be drawn is drawn, and listed with captions."""
+"""From the results of a study of agents to its figures: what can be drawn is drawn, and listed with captions.
+
+Each function reads the files of ``results/`` that are there, draws into ``figures/`` as PNG and SVG, and returns the
+new list in ``results/figures.json``, in which other pictures and films stay.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from soo_marl.report.data import in_words, list_if_there
 from soo_marl.report.figures.agents import overlap_against_trap_rate, trap_rate_against_sensitivity
 from soo_marl.report.figures.baselines import learning_curves, overlap_values, protocol_accuracy, roc_curves
 from soo_marl.report.figures.conditions import behavioural_differences, gain_from_seeing, lasting
 from soo_marl.report.figures.profiles import profile_contours, profile_differences
-from soo_marl.report.figures.style import Picture, draw_pictures, in_words, mean_of_present, picture
+from soo_marl.report.figures.style import Picture, draw_pictures, mean_of_present, picture
 from soo_marl.report.figures.time_courses import time_courses
 from soo_marl.storage.files import DELETE, RunDirectoryError
-from soo_marl.storage.records import FigureRecord, Model, read_list, read_one
+from soo_marl.storage.records import FigureRecord, read_one
 from soo_marl.storage.tensor_files import read_tensors
 from soo_marl.studies.finetuning.records import ConditionSummary, TreatedAgent
 from soo_marl.studies.learning.records import Classification, LearningCurve
@@ -28,10 +33,7 @@ Grid = NDArray[np.float64]
 
 
 def draw_figures(study_directory: Path) -> list[FigureRecord]:
-    """Draw every figure that ``results/curves.json`` and ``results/classification.json`` give rise to.
-
-    Writes them into ``figures/`` and lists them in ``results/figures.json``; what else stands in that list (animations,
-    a study's own pictures) stays, after them. Returns the new list. A results file that is absent is passed over.
+    """Draw every figure that ``curves.json`` and ``classification.json`` of a study of baselines give rise to.
 
     Raises:
         RunDirectoryError: a results file is unreadable, or a figure cannot be written.
@@ -45,7 +47,7 @@ def draw_figures(study_directory: Path) -> list[FigureRecord]:
         picture("baselines", "roc", lambda: roc_curves(found.roc)),
         picture("baselines", "protocol", lambda: protocol_accuracy(found.protocol)),
     ]
-    curves = _read(results / "curves.json", LearningCurve)
+    curves = list_if_there(results / "curves.json", LearningCurve)
     for stage in dict.fromkeys(curve.stage for curve in curves):
         of_stage, words = [curve for curve in curves if curve.stage == stage], in_words(stage)
         draw = partial(learning_curves, of_stage, f"Learning curves: {words}")
@@ -54,10 +56,9 @@ def draw_figures(study_directory: Path) -> list[FigureRecord]:
 
 
 def draw_profiles(study_directory: Path) -> list[FigureRecord]:
-    """Draw the profiles of a study's baselines from ``results/profiles.safetensors``, and list them for the page.
+    """Draw the profiles of a study's baselines from ``profiles.safetensors``; listed after all other pictures.
 
-    Writes PNG and SVG into ``figures/``; what else stands in ``results/figures.json`` stays, before them. Returns the
-    new list. The profiles of fine-tuned agents are among the pictures of their own study.
+    The profiles of fine-tuned agents are among the pictures of their own study.
 
     Raises:
         RunDirectoryError: a results file is unreadable or does not fit, or a figure cannot be written.
@@ -77,19 +78,17 @@ def draw_profiles(study_directory: Path) -> list[FigureRecord]:
 
 
 def draw_finetuning(study_directory: Path) -> list[FigureRecord]:
-    """Draw every figure that a fine-tuning study's results give rise to.
+    """Draw every figure that a fine-tuning study gives rise to.
 
-    Reads ``treated_agents.json``, ``conditions.json``, ``curves.json`` and ``profiles.safetensors`` in ``results/``;
-    what is absent is passed over. Writes PNG and SVG into ``figures/`` and lists the PNGs in ``results/figures.json``;
-    what else stands in that list (animations, a study's own pictures) stays, after them. Returns the new list.
+    From ``treated_agents.json``, ``conditions.json``, ``curves.json`` and ``profiles.safetensors``.
 
     Raises:
         RunDirectoryError: a results file is unreadable or does not fit, or a figure cannot be written.
     """
     results = Path(study_directory) / "results"
-    agents = _read(results / "treated_agents.json", TreatedAgent)
-    conditions = _read(results / "conditions.json", ConditionSummary)
-    curves = _read(results / "curves.json", LearningCurve)
+    agents = list_if_there(results / "treated_agents.json", TreatedAgent)
+    conditions = list_if_there(results / "conditions.json", ConditionSummary)
+    curves = list_if_there(results / "curves.json", LearningCurve)
     finetuning = partial(picture, "finetuning")
     moved = partial(trap_rate_against_sensitivity, agents, "sensitivity_moved")
     pictures = [
@@ -117,10 +116,6 @@ def _profile_pictures(
         picture(section, "profiles", lambda: profile_contours(rates, x, y, verdicts)),
         picture(section, "profile_differences", lambda: profile_differences(rates, x, y, verdicts)),
     ]
-
-
-def _read(path: Path, model: type[Model]) -> list[Model]:
-    return read_list(path, model) if path.exists() else []
 
 
 def _read_profiles(path: Path, conditions: Sequence[ConditionSummary]) -> tuple[dict[str, Grid], Grid, Grid] | None:

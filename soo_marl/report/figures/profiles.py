@@ -20,7 +20,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from soo_marl.report.figures.style import GREY, NothingToDraw, in_own_style, in_words, new_figure
+from soo_marl.report.data import in_words
+from soo_marl.report.figures.style import GREY, NothingToDraw, in_own_style, new_figure
 from soo_marl.report.figures.verdict_styles import DECEPTIVE, HONEST, glyph_and_word, word_style
 
 LEVELS = 12

@@ -24,9 +24,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter
 from numpy.typing import NDArray
 
-from soo_marl.report.data import TEMPLATES, table
+from soo_marl.report.data import TEMPLATES, list_if_there, table
 from soo_marl.storage.files import plain, write_bytes
-from soo_marl.storage.records import FigureRecord, read_list, write_list
+from soo_marl.storage.records import FigureRecord, write_list
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -160,11 +160,6 @@ def scale_axis(panel: Axes, values: Sequence[float]) -> None:
         panel.set_yscale("symlog", linthresh=min(value for value in values if value > 0), linscale=0.5)
 
 
-def in_words(name: str) -> str:
-    """A name of a condition, a metric or a form in words."""
-    return name.replace("_", " ")
-
-
 def picture(section: str, name: str, draw: Callable[[], Figure], part: str = "", **fields: str) -> Picture:
     """A figure, with its caption from a section of ``templates/captions.toml``, whose fields are filled in.
 
@@ -195,15 +190,9 @@ def save_figure(figure: Figure, stem: Path) -> Path:
 def draw_pictures(
     study_directory: Path, pictures: Iterable[Picture], *, before_others: bool = True
 ) -> list[FigureRecord]:
-    """Draw what there is into ``figures/`` as PNG and SVG, and list the PNGs in ``results/figures.json``.
+    """Draw what there is into ``figures/`` as PNG and SVG, and list the PNGs as :func:`list_figures` does.
 
-    Returns the new list.
-
-    Args:
-        study_directory: the study's directory.
-        pictures: in their order; one that raises :class:`NothingToDraw` is left out.
-        before_others: whether they stand before what else is in that list (animations, a study's own pictures), which
-            stays.
+    A picture that raises :class:`NothingToDraw` is left out.
 
     Raises:
         RunDirectoryError: the list is unreadable, or a file cannot be written.
@@ -216,9 +205,19 @@ def draw_pictures(
             continue
         file = save_figure(figure, study_directory / "figures" / name).name
         drawn.append(FigureRecord(file=file, caption=text))
-    path = study_directory / "results" / "figures.json"
-    names = {record.file for record in drawn}
-    others = [r for r in (read_list(path, FigureRecord) if path.exists() else []) if r.file not in names]
+    return list_figures(study_directory, drawn, before_others=before_others)
+
+
+def list_figures(
+    study_directory: Path, drawn: Sequence[FigureRecord], *, before_others: bool = True
+) -> list[FigureRecord]:
+    """List what was drawn in ``results/figures.json``, before or after what else stands there; returns the new list.
+
+    Raises:
+        RunDirectoryError: the list cannot be read or written.
+    """
+    path, names = study_directory / "results" / "figures.json", {record.file for record in drawn}
+    others = [record for record in list_if_there(path, FigureRecord) if record.file not in names]
     records = [*drawn, *others] if before_others else [*others, *drawn]
     write_list(path, records)
     return records

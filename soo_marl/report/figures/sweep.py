@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from soo_marl.report.figures.style import COLOURS, GREY, in_own_style, save_figure
+from soo_marl.report.figures.style import COLOURS, GREY, in_own_style, save_figure, several_panels
 from soo_marl.studies.sweep.axes import Axis, ListedAxis, value_text
 from soo_marl.studies.sweep.records import AxisRecord, PointRecord, SweepResult
 
@@ -43,21 +42,14 @@ def what_mattered(result: SweepResult, axes: Sequence[Axis], metric: str) -> Fig
     """
     records = [record for record in result.axes if record.metric == metric]
     by_field = {axis.field: axis for axis in axes}
-    columns = min(len(records), 3)
-    rows = math.ceil(len(records) / columns)
-    figure = Figure(figsize=(3.4 * columns, 3.1 * rows), layout="constrained")
-    figure.suptitle(f"What mattered for {metric}", fontsize=11, fontweight="bold")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for panel, record in zip(panels, records, strict=False):
+    columns = 3
+    figure, panels = several_panels(len(records), 3.4, 3.1, f"What mattered for {metric}", columns=columns, sharey=True)
+    for panel, record in zip(panels, records, strict=True):
         _draw_axis(panel, by_field[record.field], record, result.points)
         panel.set_title(f"{record.field}\n{verdict(record)}", fontsize=9)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(True, axis="y", color="#E5E5E5", linewidth=0.6)
-        panel.tick_params(labelsize=8)
-    for panel in panels[len(records) :]:
-        panel.set_axis_off()
-    for row in range(rows):
-        panels[row * columns].set_ylabel(metric, fontsize=9)
+        panel.grid(axis="y")
+    for panel in panels[::columns]:
+        panel.set_ylabel(metric)
     return figure
 
 

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from soo_marl.report.data import in_words
 from soo_marl.report.figures.style import (
     COLOURS,
     INK,
     LINES,
     NothingToDraw,
     in_own_style,
-    in_words,
     legend_below,
     mean_of_present,
     new_figure,

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from soo_marl.llm.measures.records import LatentRecord, ModelSummary
+from soo_marl.report.data import list_if_there
 from soo_marl.report.figures.style import draw_pictures, picture
 from soo_marl.report.language.figures import answers_by_model, damage, layer_gap, loss_and_behaviour
 from soo_marl.report.language.maps import answers_by_scenario, layer_map
 from soo_marl.report.language.orientation import honest_or_positional, orientation_points
-from soo_marl.storage.records import FigureRecord, read_list
+from soo_marl.storage.records import FigureRecord
 
 
 def draw_language(study_directory: Path) -> list[FigureRecord]:
-    """Draw every figure that ``results/models.json`` of a language study gives rise to.
+    """Draw every figure that a language study gives rise to, as in :mod:`soo_marl.report.figures.drawing`.
 
-    Writes PNG and SVG into ``figures/`` and lists the PNGs in ``results/figures.json``; what else stands in that list
-    stays, after them. Without ``models.json`` nothing is drawn. Returns the new list.
+    From ``models.json``, without which nothing is drawn, and ``latent.json``.
 
     Raises:
         RunDirectoryError: a results file is unreadable, or a figure cannot be written.
     """
     results = Path(study_directory) / "results"
-    summaries = read_list(results / "models.json", ModelSummary) if (results / "models.json").exists() else []
-    latent = read_list(results / "latent.json", LatentRecord) if (results / "latent.json").exists() else []
+    summaries = list_if_there(results / "models.json", ModelSummary)
+    latent = list_if_there(results / "latent.json", LatentRecord)
     figures = {
         "honest_or_positional": lambda: honest_or_positional(orientation_points(summaries)),
         "answers_by_model": lambda: answers_by_model(summaries),

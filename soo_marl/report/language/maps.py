@@ -13,7 +13,8 @@ from matplotlib.patches import Patch, Rectangle
 from soo_marl.llm.measures.evaluation import VERDICT_ROLES
 from soo_marl.llm.measures.records import ModelSummary
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS
-from soo_marl.report.figures.style import GREY, NothingToDraw, in_own_style, in_words, legend_below, one_panel
+from soo_marl.report.data import in_words
+from soo_marl.report.figures.style import GREY, NothingToDraw, in_own_style, legend_below, one_panel
 from soo_marl.report.figures.verdict_styles import LANGUAGE_WORDS, glyph_and_word, word_style, words_that_occur
 from soo_marl.report.language.styles import LABEL_COLOURS, ORIENTATION_NAMES
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from soo_marl.report.figures.style import in_words
+from soo_marl.report.data import in_words
 from soo_marl.statistics import Interval
 from soo_marl.storage.files import RunDirectoryError, read_bytes, write_text
 from soo_marl.storage.records import FigureRecord, Model, Record, read_list, read_one

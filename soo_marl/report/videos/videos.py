@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
-from soo_marl.report.figures.style import GREY, INK, in_words, spread_widely
+from soo_marl.report.data import in_words
+from soo_marl.report.figures.style import GREY, INK, spread_widely
 from soo_marl.report.figures.verdict_styles import word, word_style
 from soo_marl.report.videos.animation import (
     BLUE,

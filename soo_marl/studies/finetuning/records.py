@@ -7,7 +7,7 @@ file in ``results/``                content
 ``treated_agents.json``             list of :class:`TreatedAgent`
 ``conditions.json``                 list of :class:`ConditionSummary`, in the order of tables and pictures
 ``claims.json``                     list of :class:`Claim`
-``curves.json``                     list of :class:`soo_marl.storage.records.LearningCurve`
+``curves.json``                     list of :class:`soo_marl.studies.learning.records.LearningCurve`
 ``episodes.json``                   one :class:`EpisodeCollection`
 the first three lists as ``.csv``    one line per record
 ``profiles.safetensors``            per condition ``rates/<condition>`` ``[R, X, Y]`` float32; ``projection_thresholds``

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from soo_marl.agents import MADDPGConfig
 from soo_marl.engines import Compute
-from soo_marl.report.page.content import read_content
+from soo_marl.report.page.page import read_content
 from soo_marl.report.refresh import film_finetuning, refresh
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.records import Record, read_list, read_one, write_list
