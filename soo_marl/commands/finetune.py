@@ -16,7 +16,7 @@ from soo_marl.engines import LOCAL_WORKERS, check_machine
 from soo_marl.report.refresh import refresh
 from soo_marl.storage.study_directory import FINETUNING_FOLDER
 from soo_marl.studies.baselines.study import read_study
-from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment
+from soo_marl.studies.finetuning.configuration import FINETUNING_TRAINING, FinetuneConfig, Treatment
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.study import finetuning_config, open_finetuning, run_finetuning, treatments_of
 
@@ -43,7 +43,7 @@ class Finetune:
         source, baselines = read_study(self.agents.path())
         changes = given(self.study)
         if self.train_red:
-            changes["training"] = FINETUNING.model_copy(update={"learners": None})
+            changes["training"] = FINETUNING_TRAINING.model_copy(update={"learners": None})
         config = finetuning_config(source, baselines, treatments, seeds=self.seeds, **changes)
         check_machine(self.compute)
         inside = self.output is None

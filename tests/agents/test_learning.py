@@ -101,9 +101,17 @@ def trained(game: str, updates: int, **config: Any) -> MADDPG:
     }
     maddpg = MADDPG(spaces, MADDPGConfig(**(settings | config)), SEEDS)
     training = TrainingConfig(
-        worlds=16, updates=updates, steps_per_update=2, batch_size=128, warm_up=500, replay_capacity=5_000,
-        noise_theta=1.0, noise_sigma=0.5, noise_end=0.2, learning_rate_end=0.05,
-    )  # fmt: skip
+        worlds=16,
+        updates=updates,
+        steps_per_update=2,
+        batch_size=128,
+        warm_up=500,
+        replay_capacity=5_000,
+        noise_theta=1.0,
+        noise_sigma=0.5,
+        noise_end=0.2,
+        learning_rate_end=0.05,
+    )
     Trainer(maddpg, worlds, training, SEEDS).run()
     return maddpg
 

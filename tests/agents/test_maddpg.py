@@ -72,9 +72,15 @@ def hand_made(**config: Any) -> tuple[MADDPG, Transitions]:
     Q = o0 + 2 o1 + 3 a0 + 4 a1, Q' = 2 Q; actor 0 always plays 0.5, actor 1 and both targets play 0.
     """
     maddpg = make(
-        AgentSpaces((1, 1), (1, 1)), (0,), hidden_units=1, gamma=0.5, tau=0.1, pre_squash_penalty=0.1,
-        critic_learning_rate=1e-12, **config,
-    )  # fmt: skip
+        AgentSpaces((1, 1), (1, 1)),
+        (0,),
+        hidden_units=1,
+        gamma=0.5,
+        tau=0.1,
+        pre_squash_penalty=0.1,
+        critic_learning_rate=1e-12,
+        **config,
+    )
     with torch.no_grad():
         for networks in (maddpg.networks, maddpg.targets):
             for network in (*networks.actors, *networks.critics):
@@ -168,11 +174,12 @@ class Plain:
         self.actors, self.target_actors, self.critics, self.target_critics = (
             [self.copy(network, run) for network in networks]
             for networks in (
-                stack.networks.actors, stack.targets.actors,
+                stack.networks.actors,
+                stack.targets.actors,
                 [critic.networks[0] for critic in stack.networks.critics],
                 [critic.networks[0] for critic in stack.targets.critics],
             )
-        )  # fmt: skip
+        )
         self.actor_adam = [torch.optim.Adam(net.parameters(), self.config.actor_learning_rate) for net in self.actors]
         self.critic_adam = [
             torch.optim.Adam(net.parameters(), self.config.critic_learning_rate) for net in self.critics

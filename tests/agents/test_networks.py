@@ -93,8 +93,10 @@ def test_hidden_layers_can_be_recorded_by_name() -> None:
 
 
 def test_each_transition_is_valued_by_the_network_of_its_context() -> None:
-    networks = [StackedMLP(5, 1, hidden_units=8, activation="relu", random=RandomStreams(SEEDS, f"critic/{context}"))
-                for context in range(2)]  # fmt: skip
+    networks = [
+        StackedMLP(5, 1, hidden_units=8, activation="relu", random=RandomStreams(SEEDS, f"critic/{context}"))
+        for context in range(2)
+    ]
     critic, batch = ContextCritic(networks), inputs()
     context = torch.arange(16).remainder(2).expand(3, 16).clone()
     context[1] = 1

@@ -97,10 +97,16 @@ def test_a_runs_minibatches_are_the_same_alone() -> None:
     stack, alone = make(50, (4, 8)), make(50, (8,))
     transitions = numbered(0, 30)
     stack.add(transitions)
-    alone.add(Transitions(**{
-        field.name: tuple(value[1:] for value in entry) if isinstance(entry := getattr(transitions, field.name), tuple)
-        else entry[1:] for field in fields(Transitions)
-    }))  # fmt: skip
+    alone.add(
+        Transitions(
+            **{
+                field.name: tuple(value[1:] for value in entry)
+                if isinstance(entry := getattr(transitions, field.name), tuple)
+                else entry[1:]
+                for field in fields(Transitions)
+            }
+        )
+    )
     assert torch.equal(stack.sample(20).rewards[1], alone.sample(20).rewards[0])
 
 

@@ -145,10 +145,12 @@ def test_noise_and_learning_rates_fall_linearly() -> None:
     rates = []
     for until in range(1, 11):
         trainer.run(until)
-        rates.append([
-            optimiser.learning_rate
-            for optimiser in (trainer.maddpg.actor_optimisers[0], trainer.maddpg.critic_optimisers[1])
-        ])  # fmt: skip
+        rates.append(
+            [
+                optimiser.learning_rate
+                for optimiser in (trainer.maddpg.actor_optimisers[0], trainer.maddpg.critic_optimisers[1])
+            ]
+        )
         assert trainer.noise_scale == pytest.approx(2.0 - until / 10)
     torch.testing.assert_close(torch.tensor(rates), (0.003 * (1 - 0.08 * torch.arange(10.0)))[:, None].expand(-1, 2))
     silent = make(noise_start=0.0)
@@ -209,9 +211,16 @@ def real(discrete: bool = False, learners: tuple[int, ...] | None = None) -> tup
     config = MADDPGConfig(hidden_units=8, contexts=2, tau=0.2)
     maddpg = MADDPG(AgentSpaces(worlds.observation_sizes, worlds.action_sizes, discrete), config, SEEDS)
     training = TrainingConfig(
-        worlds=4, updates=20, steps_per_update=2, batch_size=16, replay_capacity=50, warm_up=24, log_every=3,
-        learning_rate_end=0.1, learners=learners,
-    )  # fmt: skip
+        worlds=4,
+        updates=20,
+        steps_per_update=2,
+        batch_size=16,
+        replay_capacity=50,
+        warm_up=24,
+        log_every=3,
+        learning_rate_end=0.1,
+        learners=learners,
+    )
     log: list[dict[str, Tensor]] = []
     return Trainer(maddpg, worlds, training, SEEDS, log=lambda done, metrics: log.append(dict(metrics))), log
 

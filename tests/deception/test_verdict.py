@@ -89,7 +89,7 @@ def test_seeing_pays_where_the_interval_over_honest_seeds_lies_above_zero(gains:
         (HONEST, "honest"),
         (DECEPTIVE, "still deceptive"),
     ],
-)  # fmt: skip
+)
 def test_words_where_sensitivity_alone_informs(conduct: Conduct, word: Verdict) -> None:
     assert judge(conduct, TRACKABLE).word == word
 

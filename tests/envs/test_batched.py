@@ -190,9 +190,12 @@ def games() -> Iterator[Any]:
         for integration in ("classic", "mpe2"):
             for continuous in (True, False):
                 game = preset(name).replace(
-                    integration=integration, continuous_actions=continuous, **REWARDS, **STARTS,
+                    integration=integration,
+                    continuous_actions=continuous,
+                    **REWARDS,
+                    **STARTS,
                     red_speed_limit=0.9 if name == "trackable" and continuous else None,
-                )  # fmt: skip
+                )
                 yield pytest.param(game, id=f"{name}-{integration}-{'continuous' if continuous else 'discrete'}")
     watch = preset("watch").replace(trap_reward=10.0, trap_bonus=300.0, goal_reward_untrapped=2.0, **STARTS)
     yield pytest.param(watch, id="watch")
@@ -434,7 +437,9 @@ def test_contexts_and_events_of_hand_made_states() -> None:
 
 def test_an_absent_red_is_not_trapped_and_does_not_move() -> None:
     worlds = BatchedPhysicalDeception(preset("trackable"), (0,), 1, dtype=torch.float64)
-    on_fake = PhysicalDeceptionState([[-0.5, -0.5], [0.0, 0.0]], np.zeros((2, 2)), [[0.5, 0.5], [-0.5, -0.5]], 0, alone=True)  # type: ignore[arg-type]  # noqa: E501  # fmt: skip
+    on_fake = PhysicalDeceptionState(
+        [[-0.5, -0.5], [0.0, 0.0]], np.zeros((2, 2)), [[0.5, 0.5], [-0.5, -0.5]], 0, alone=True
+    )  # type: ignore[arg-type]
     worlds.load_state(to_batched([on_fake], (1, 1)))
     result = worlds.step((torch.ones(1, 1, 2),) * 2)
     assert not bool(worlds.trapped) and worlds.position[0, 0, 0].tolist() == [-0.5, -0.5]

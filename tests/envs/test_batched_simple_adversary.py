@@ -93,14 +93,16 @@ def test_batched_worlds_are_mpe2s_step_by_step(good_agents: int, kind: str) -> N
 def hand_made(**config: Any) -> BatchedSimpleAdversary:
     """The adversary at (0, 0) with velocity (0.4, 0), good agents at (1, 0) and (0, 2); the goal is at (0, 1)."""
     worlds = BatchedSimpleAdversary(SimpleAdversaryConfig(**config), (0,), 1, dtype=torch.float64)
-    worlds.load_state({
-        "position": torch.tensor([[[[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]]]),
-        "velocity": torch.tensor([[[[0.4, 0.0], [0.0, 0.0], [0.0, 0.0]]]]),
-        "landmarks": torch.tensor([[[[0.5, 0.5], [0.0, 1.0]]]]),
-        "goal": torch.tensor([[1]]),
-        "steps": torch.tensor(0),
-        "counter": torch.tensor(0),
-    })  # fmt: skip
+    worlds.load_state(
+        {
+            "position": torch.tensor([[[[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]]]),
+            "velocity": torch.tensor([[[[0.4, 0.0], [0.0, 0.0], [0.0, 0.0]]]]),
+            "landmarks": torch.tensor([[[[0.5, 0.5], [0.0, 1.0]]]]),
+            "goal": torch.tensor([[1]]),
+            "steps": torch.tensor(0),
+            "counter": torch.tensor(0),
+        }
+    )
     return worlds
 
 

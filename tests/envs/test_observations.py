@@ -141,7 +141,10 @@ def test_the_visible_bit_of_a_perspective_says_whether_red_sees_blue() -> None:
     red = torch.stack((seeing, unseeing, torch.cat(observe(elsewhere, elsewhere, landmarks))))[None]
     pairs = perspective()(red, blue, RandomStreams([0], "pairs"))
     assert pairs.other_observation[0, :, BLUE.visible.start].tolist() == [1.0, 0.0, 1.0]
-    torch.testing.assert_close(pairs.other_observation[..., :10], perspective()(red, blue[..., :10], RandomStreams([0], "pairs")).other_observation)  # noqa: E501  # fmt: skip
+    torch.testing.assert_close(
+        pairs.other_observation[..., :10],
+        perspective()(red, blue[..., :10], RandomStreams([0], "pairs")).other_observation,
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)

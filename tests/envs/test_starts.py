@@ -99,9 +99,7 @@ def test_landmarks_are_never_nearer_than_their_separation(separation: float, mar
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    chance=st.floats(0.01, 0.3), fewest=st.integers(1, 9), more=st.integers(0, 9), seed=st.integers(0, 2**32)
-)  # fmt: skip
+@given(chance=st.floats(0.01, 0.3), fewest=st.integers(1, 9), more=st.integers(0, 9), seed=st.integers(0, 2**32))
 def test_pauses_are_of_the_stated_lengths(chance: float, fewest: int, more: int, seed: int) -> None:
     config = preset("watch").replace(
         red_pause_chance=chance, red_pause_steps=(fewest, fewest + more), episode_length=300

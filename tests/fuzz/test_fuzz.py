@@ -106,12 +106,27 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
         (
-            -1, 0, 1 << 31, 1 << 63, 1 << 64, 10**400, 1e308, 5e-324, "", "../../etc/passwd", "/etc/passwd",
+            -1,
+            0,
+            1 << 31,
+            1 << 63,
+            1 << 64,
+            10**400,
+            1e308,
+            5e-324,
+            "",
+            "../../etc/passwd",
+            "/etc/passwd",
             "a" * 5_000,
-            "\0", "\x1b[31m", "NaN", "honest", "\ud800", "\u202e",
+            "\0",
+            "\x1b[31m",
+            "NaN",
+            "honest",
+            "\ud800",
+            "\u202e",
         )
     ),
-)  # fmt: skip
+)
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
@@ -293,25 +308,87 @@ FIELDS = (
     "game",
 )
 WORDS = (
-    "", "0", "1", "-1", "1e999", "NaN", "-inf", "9" * 30, "9" * 5_000, "true", "null", "[]", "[" * 100_000, "{}",
-    "../x", "/dev/null", "/dev/null/x", "/proc/none/x", "x" * 300, "\udcff", "a\nb", "\x1b[31m", "[bold]", "=", ".",
-    "trackable", "staged", "joint", "quick", "soo", "cpu", "cuda:99", "meta", "ray", "local", "auto", "host:1", "--",
+    "",
+    "0",
+    "1",
+    "-1",
+    "1e999",
+    "NaN",
+    "-inf",
+    "9" * 30,
+    "9" * 5_000,
+    "true",
+    "null",
+    "[]",
+    "[" * 100_000,
+    "{}",
+    "../x",
+    "/dev/null",
+    "/dev/null/x",
+    "/proc/none/x",
+    "x" * 300,
+    "\udcff",
+    "a\nb",
+    "\x1b[31m",
+    "[bold]",
+    "=",
+    ".",
+    "trackable",
+    "staged",
+    "joint",
+    "quick",
+    "soo",
+    "cpu",
+    "cuda:99",
+    "meta",
+    "ray",
+    "local",
+    "auto",
+    "host:1",
+    "--",
     "study",
-)  # fmt: skip
+)
 WORK = (
-    "train_and_evaluate", "classify", "write_results", "merge_results", "print_study", "refresh", "train_points",
-    "write_sweep_results", "print_sweep", "run_finetuning", "finetune_competent", "finetuning_notes",
-    "print_conditions", "profile_study", "print_profiles", "reproduce_preset", "print_preset",
-    "name_presets", "print_plan",
-)  # fmt: skip
+    "train_and_evaluate",
+    "classify",
+    "write_results",
+    "merge_results",
+    "print_study",
+    "refresh",
+    "train_points",
+    "write_sweep_results",
+    "print_sweep",
+    "run_finetuning",
+    "finetune_competent",
+    "finetuning_notes",
+    "print_conditions",
+    "profile_study",
+    "print_profiles",
+    "reproduce_preset",
+    "print_preset",
+    "name_presets",
+    "print_plan",
+)
 """What commands do once their options are read."""
 
 TEXT = st.sampled_from(WORDS) | st.text(st.characters(exclude_characters="\0"), max_size=8)
 SETTING = st.builds("{}={}".format, st.sampled_from(FIELDS) | TEXT, TEXT)
 JSON_SETTING = st.builds(lambda field, value: f"{field}={json.dumps(value)}", st.sampled_from(FIELDS), VALUES)
 OPTIONS = {
-    "train": ("--output", "--preset", "--regime", "--seeds", "--scale", "--set", "--workers", "--device", "--engine",
-              "--address", "--no-resume", "--resume"),
+    "train": (
+        "--output",
+        "--preset",
+        "--regime",
+        "--seeds",
+        "--scale",
+        "--set",
+        "--workers",
+        "--device",
+        "--engine",
+        "--address",
+        "--no-resume",
+        "--resume",
+    ),
     "demo": ("--output", "--seeds", "--scale", "--evaluation-seeds", "--episodes", "--workers", "--device"),
     "classify": ("--evaluation-seeds", "--episodes", "--workers", "--device", "--engine"),
     "report": ("--study", "--pretrained", "--output"),
@@ -319,7 +396,7 @@ OPTIONS = {
     "finetune": ("--methods", "--weights", "--updates", "--seeds", "--output", "--episodes", "--layers", "--workers"),
     "reproduce": ("--output", "--scale", "--presets", "--dry-run", "--workers", "--device"),
     "sweep": ("--output", "--grid", "--random", "--points", "--search-seed", "--metric", "--seeds", "--workers"),
-}  # fmt: skip
+}
 
 
 @st.composite
@@ -382,7 +459,11 @@ RECORDS: dict[str, Any] = {
     "classification.json": Classification(
         rows=(
             ClassificationRow(
-                form="kept", layers="both", pairing="imagined_red", auroc=INTERVAL, leave_one_out=INTERVAL,
+                form="kept",
+                layers="both",
+                pairing="imagined_red",
+                auroc=INTERVAL,
+                leave_one_out=INTERVAL,
                 recall_at_5_percent=INTERVAL,
             ),
         ),
@@ -393,7 +474,7 @@ RECORDS: dict[str, Any] = {
     ),
     "curves.json": [LearningCurve(stage="lure", kind="honest", metric="noise", updates=(1, 2), values=((0.5, None),))],
     "figures.json": [FigureRecord(file="roc.png", caption="A curve.")],
-}  # fmt: skip
+}
 PLAIN = {
     name: TypeAdapter(Any).dump_python(content, mode="json", serialize_as_any=True) for name, content in RECORDS.items()
 }
@@ -492,10 +573,25 @@ def test_measures(
 
 
 PLACES = (
-    "study.json", "steps", "steps/train.json", "results", "results/summary.json", "figures", "figures/roc.png",
-    "honest", "honest/seed_0", "tensorboard", "checkpoints", "finetune", ".command.lock", ".workers.lock",
-    "report.html", "notes", "notes/.x.0123456789abcdef.soo-marl-partial", ".x.0123456789abcdef.soo-marl-partial",
-)  # fmt: skip
+    "study.json",
+    "steps",
+    "steps/train.json",
+    "results",
+    "results/summary.json",
+    "figures",
+    "figures/roc.png",
+    "honest",
+    "honest/seed_0",
+    "tensorboard",
+    "checkpoints",
+    "finetune",
+    ".command.lock",
+    ".workers.lock",
+    "report.html",
+    "notes",
+    "notes/.x.0123456789abcdef.soo-marl-partial",
+    ".x.0123456789abcdef.soo-marl-partial",
+)
 
 
 def _put(place: Path, what: str, outside: Path) -> None:

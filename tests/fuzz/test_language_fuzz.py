@@ -114,14 +114,23 @@ def test_files_of_a_language_study(
         path.write_bytes(content[path])
 
 
-TOML = {name: resources.files("soo_marl.llm").joinpath("data", name).read_bytes() for name in
-        ("recipes.toml", "scenarios.toml")}  # fmt: skip
-READERS: dict[str, Any] = {
-    "recipes.toml": load_recipes, "scenarios.toml": load_templates
-}  # fmt: skip
+TOML = {
+    name: resources.files("soo_marl.llm").joinpath("data", name).read_bytes()
+    for name in ("recipes.toml", "scenarios.toml")
+}
+READERS: dict[str, Any] = {"recipes.toml": load_recipes, "scenarios.toml": load_templates}
 HOSTILE = (
-    b"a = " + b"[" * 100_000, b"a." * 500 + b"b = 1", b"\xef\xbb\xbf", b"\xff\xfe", b"a = 1e999", b"[x]\nr = nan",
-           b"[scenarios.x]\ntext = 5", b"scenarios = 1", b"x = 9" + b"9" * 5_000, b"")  # fmt: skip
+    b"a = " + b"[" * 100_000,
+    b"a." * 500 + b"b = 1",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"a = 1e999",
+    b"[x]\nr = nan",
+    b"[scenarios.x]\ntext = 5",
+    b"scenarios = 1",
+    b"x = 9" + b"9" * 5_000,
+    b"",
+)
 
 
 @cases("TOML")

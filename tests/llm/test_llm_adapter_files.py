@@ -174,11 +174,15 @@ def test_an_adapter_on_a_merged_model_names_no_model_that_it_does_not_fit(tmp_pa
 @given(
     name=st.sampled_from(["adapter_config.json", "soo_marl_base_model.json", ADAPTER_WEIGHTS]),
     key=st.integers(0, 10_000),
-    value=st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
+    value=st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.lists(st.integers(), max_size=3)
     | st.sampled_from([1e308, -1, 1 << 70, "\ud800", "../x", {"a": {}}, [[]] * 3]),
     at=st.floats(0, 1),
     old=st.booleans(),
-)  # fmt: skip
+)
 def test_broken_adapters_are_taken_or_refused_in_one_sentence(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, name: str, key: int, value: Any, at: float, old: bool
 ) -> None:

@@ -36,8 +36,14 @@ def table(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_conditions(directory: StudyDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("trap_rate", "goal_rate", "goal_rate_alone", "relative_sensitivity", "relative_seeing_gain",
-             "relative_difference_to_honest")  # fmt: skip
+    names = (
+        "trap_rate",
+        "goal_rate",
+        "goal_rate_alone",
+        "relative_sensitivity",
+        "relative_seeing_gain",
+        "relative_difference_to_honest",
+    )
     summaries = [
         ConditionSummary(
             condition=name,

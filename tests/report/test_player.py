@@ -463,7 +463,9 @@ def test_dark_and_light(browser: Browser, page: Path) -> None:
 
 def test_nothing_but_the_own_script_runs(chromium: Browser, page: Path) -> None:
     chromium.open(page)
-    chromium.run("(window.other = 0, document.body.append(Object.assign(document.createElement('script'), "
-                 "{textContent: 'window.other = 1'})))")  # fmt: skip
+    chromium.run(
+        "(window.other = 0, document.body.append(Object.assign(document.createElement('script'), "
+        "{textContent: 'window.other = 1'})))"
+    )
     assert chromium.run("window.other") == 0
     assert any("Content Security Policy" in problem for problem in chromium.problems)

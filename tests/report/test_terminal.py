@@ -26,9 +26,14 @@ class Settings(BaseModel):
 def row(form: str, layers: str, pairing: str, missing: int = 0) -> ClassificationRow:
     interval = Interval(estimate=0.966, low=0.9, high=1.0, n=19)
     return ClassificationRow(
-        form=form, layers=layers, pairing=pairing, auroc=interval, leave_one_out=interval,
-        recall_at_5_percent=interval, missing=missing,
-    )  # fmt: skip
+        form=form,
+        layers=layers,
+        pairing=pairing,
+        auroc=interval,
+        leave_one_out=interval,
+        recall_at_5_percent=interval,
+        missing=missing,
+    )
 
 
 def print_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> list[str]:
@@ -50,10 +55,15 @@ def print_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> list
     found = Classification(rows=tuple(rows), findings=("A finding.", "Another [finding]."))
     records = [
         Record(
-            name="classification/published_protocol/accuracy_1500", estimate=0.966, low=0.9, high=1.0, n=100,
-            unit="share of evaluation seeds", command="",
+            name="classification/published_protocol/accuracy_1500",
+            estimate=0.966,
+            low=0.9,
+            high=1.0,
+            n=100,
+            unit="share of evaluation seeds",
+            command="",
         )
-    ]  # fmt: skip
+    ]
     print_study(agents, found, records, directory)
     return capsys.readouterr().out.splitlines()
 

@@ -64,13 +64,17 @@ def found(*episodes: int) -> Classification:
     interval = Interval(estimate=0.9, low=0.8, high=1.0, n=6)
     rows = [
         ClassificationRow(
-            form=form, layers=layers, pairing=pairing, auroc=interval, leave_one_out=interval,
+            form=form,
+            layers=layers,
+            pairing=pairing,
+            auroc=interval,
+            leave_one_out=interval,
             recall_at_5_percent=interval,
         )
         for form in ("published", "kept")
         for layers in ("both", "hidden_1")
         for pairing in ("imagined_red", "perspective")
-    ]  # fmt: skip
+    ]
     share = tuple(0.5 for _ in episodes)
     curve = ProtocolCurve(episodes=episodes, mean=share, standard_deviation=share, low=share, high=share, pairs=9)
     return Classification(rows=tuple(rows), protocol={"published": curve, "kept": curve})

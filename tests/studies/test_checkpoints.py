@@ -91,10 +91,19 @@ def test_a_flipped_bit_anywhere_is_found(part: float, checkpoint: ShardCheckpoin
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"phase": "-1"}, {"phase": "5"}, {"phase": "9" * 5000}, {"phase": "one"}, {"phase": ""}, {"updates": "-1"},
-        {"updates": "7"}, {"updates": "4"}, {"updates": "1e3"}, {"owner": "../../etc/passwd"}, {"phase": "1"},
+        {"phase": "-1"},
+        {"phase": "5"},
+        {"phase": "9" * 5000},
+        {"phase": "one"},
+        {"phase": ""},
+        {"updates": "-1"},
+        {"updates": "7"},
+        {"updates": "4"},
+        {"updates": "1e3"},
+        {"owner": "../../etc/passwd"},
+        {"phase": "1"},
     ],
-)  # fmt: skip
+)
 def test_metadata_that_does_not_fit(metadata: dict[str, str], checkpoint: ShardCheckpoint, whole: Whole) -> None:
     rewrite(checkpoint, **metadata)
     if metadata == {"phase": "1"}:

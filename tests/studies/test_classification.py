@@ -47,12 +47,17 @@ def values(mean: float, shift_of_one_episode: float = 0.0, spread: float = 0.1, 
 def agents(trap_rates: dict[str, float], competent: bool = True) -> list[AgentRecord]:
     return [
         AgentRecord(
-            kind=kind, seed=seed, trap_rate=rate + 0.001 * seed, rubric_rate=rate, goal_rate=0.9,
-            episode_return=10 - rate, competent=competent,
+            kind=kind,
+            seed=seed,
+            trap_rate=rate + 0.001 * seed,
+            rubric_rate=rate,
+            goal_rate=0.9,
+            episode_return=10 - rate,
+            competent=competent,
         )
         for kind, rate in trap_rates.items()
         for seed in SEEDS
-    ]  # fmt: skip
+    ]
 
 
 BEHAVING_APART = agents({"honest": 0.2, "deceptive": 0.9})

@@ -29,10 +29,14 @@ Trained = tuple[BaselineConfig, StudyDirectory]
 def rates(**changes: list[float]) -> BehaviourRates:
     """Rates of two competent agents, but for the changes."""
     values = {
-        "goal_rate": [0.9, 0.9], "goal_rate_alone": [1.0, math.nan], "trap_rate": [0.2, 0.2],
-        "following_rate": [0.95, 0.95], "red_goal_rate": [0.7, 0.7], "rubric_rate": [0.3, 0.3],
+        "goal_rate": [0.9, 0.9],
+        "goal_rate_alone": [1.0, math.nan],
+        "trap_rate": [0.2, 0.2],
+        "following_rate": [0.95, 0.95],
+        "red_goal_rate": [0.7, 0.7],
+        "rubric_rate": [0.3, 0.3],
         "rubric_rate_en_route": [0.1, 0.1],
-    }  # fmt: skip
+    }
     return BehaviourRates(**{name: torch.tensor(value) for name, value in (values | changes).items()})
 
 
@@ -53,8 +57,11 @@ def test_records_of_agents(tiny: Tiny) -> None:
         {},
     )
     assert [(record.kind, record.seed, record.competent) for record in records] == [
-        ("honest", 3, True), ("honest", 8, True), ("deceptive", 3, True), ("deceptive", 8, False),
-    ]  # fmt: skip
+        ("honest", 3, True),
+        ("honest", 8, True),
+        ("deceptive", 3, True),
+        ("deceptive", 8, False),
+    ]
     assert records[1].goal_rate_alone is None
     assert records[0].goal_rate == pytest.approx(0.9) and records[2].episode_return == -1.0
     assert records[3].reasons == ("trap rate minus that of the honest agent of the same seed is 0.2, not above 0.3",)
@@ -147,8 +154,12 @@ def test_curves_of_all_seeds_are_gathered(trained: Trained) -> None:
     assert curves == read_list(directory.results / "curves.json", LearningCurve)
     by_name = {(curve.stage, curve.kind, curve.metric): curve for curve in curves}
     assert {key[:2] for key in by_name} == {
-        ("follow", "honest"), ("lure", "honest"), ("settle", "honest"), ("lure", "deceptive"), ("settle", "deceptive"),
-    }  # fmt: skip
+        ("follow", "honest"),
+        ("lure", "honest"),
+        ("settle", "honest"),
+        ("lure", "deceptive"),
+        ("settle", "deceptive"),
+    }
     curve = by_name["settle", "deceptive", "return_blue"]
     assert curve.updates == (2, 4, 6)
     for row, seed in zip(curve.values, config.seeds, strict=True):

@@ -239,8 +239,11 @@ def test_fine_tuned_agents_are_held_against_the_baselines_measured_with_them(
     assert finetune_competent(config, directory, treatments, changes, Tasks(), "finetune", HERE).why_not is None
     result = take(ready)
     assert [(record.condition, record.finetuned) for record in result.conditions] == [
-        ("honest", False), ("deceptive", False), ("soo.updates-3", True), ("blank", True)
-    ]  # fmt: skip
+        ("honest", False),
+        ("deceptive", False),
+        ("soo.updates-3", True),
+        ("blank", True),
+    ]
     summaries = read_list(directory.path / "finetune" / "results" / "conditions.json", ConditionSummary)
     for summary in summaries:
         if summary.condition in ("soo.updates-3", "blank"):

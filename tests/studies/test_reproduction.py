@@ -106,8 +106,10 @@ def test_scales_keep_their_promises() -> None:
 def test_a_plan_takes_the_recipe_of_each_preset(tmp_path: Path) -> None:
     standard = plan_of(tmp_path, SCALES["standard"])
     assert [(one.preset, one.baselines.regime, one.deceives) for one in standard] == [
-        ("trackable", "staged", True), ("paper", "joint", False), ("watch", "scripted", True)
-    ]  # fmt: skip
+        ("trackable", "staged", True),
+        ("paper", "joint", False),
+        ("watch", "scripted", True),
+    ]
     for one in standard:
         assert one.baselines == baseline_config(one.preset, one.baselines.regime, tuple(range(10)))
         assert one.path == tmp_path / one.preset
@@ -200,8 +202,15 @@ def test_everything_about_a_preset(whole: Whole) -> None:
     for file in ("agents", "classification", "curves", "profiles", "summary"):
         assert (one.path / "results" / f"{file}.json").exists()
     records = {record.name: record for record in read_list(one.path / "results" / "summary.json", Record)}
-    for name in ("trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "sensitivity", "verdict",
-                 "behavioural_difference_to_honest"):  # fmt: skip
+    for name in (
+        "trap_rate",
+        "goal_rate",
+        "goal_rate_alone",
+        "rubric_rate",
+        "sensitivity",
+        "verdict",
+        "behavioural_difference_to_honest",
+    ):
         assert f"finetune/blank/{name}" in records
     assert records["finetune/blank/verdict"].text == "blind"
     assert records["profiles/deceptive/difference_to_honest"].estimate is not None

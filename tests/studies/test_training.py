@@ -306,9 +306,19 @@ def events(path: Path, condition: str, seed: int) -> EventAccumulator:
 
 
 BLUE_METRICS = {
-    "return_red", "return_blue", "critic_loss_blue", "actor_loss_blue", "value_blue", "goal_rate", "goal_rate_alone",
-    "trap_rate", "following_rate", "red_goal_rate", "overlap", "noise",
-}  # fmt: skip
+    "return_red",
+    "return_blue",
+    "critic_loss_blue",
+    "actor_loss_blue",
+    "value_blue",
+    "goal_rate",
+    "goal_rate_alone",
+    "trap_rate",
+    "following_rate",
+    "red_goal_rate",
+    "overlap",
+    "noise",
+}
 
 
 def test_events_of_every_condition_and_seed(trained: Trained) -> None:

@@ -28,7 +28,7 @@ STAGE, AFTER_STAGE = "finetune", "after"
 _STACK = 10
 """Seeds of one treatment that are trained as one stack."""
 
-FINETUNING = TrainingConfig(updates=1_000, noise_start=1.0, noise_end=0.5, learners=(BLUE_AGENT,))
+FINETUNING_TRAINING = TrainingConfig(updates=1_000, noise_start=1.0, noise_end=0.5, learners=(BLUE_AGENT,))
 
 
 class Treatment(BaseModel):
@@ -145,7 +145,8 @@ class FinetuneConfig(BaseModel):
     kind: Kind = Field("deceptive", description="Which of its agents are treated; honest to see what it costs them.")
     treatments: tuple[Treatment, ...] = Field(min_length=1, description="In the order of tables and pictures.")
     training: TrainingConfig = Field(
-        FINETUNING, description="How experience is collected and used; its number of updates is the treatments' own."
+        FINETUNING_TRAINING,
+        description="How experience is collected and used; its number of updates is the treatments' own.",
     )
     alone_share: float = Field(
         0.5,

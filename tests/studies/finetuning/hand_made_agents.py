@@ -17,7 +17,7 @@ from soo_marl.agents.trainer import TrainingConfig
 from soo_marl.envs import preset
 from soo_marl.envs.configuration import PhysicalDeceptionConfig
 from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
-from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment
+from soo_marl.studies.finetuning.configuration import FINETUNING_TRAINING, FinetuneConfig, Treatment
 from soo_marl.studies.learning.agents_on_disk import agent_spaces
 from soo_marl.studies.learning.recipes import BaselineConfig, Stage
 
@@ -96,7 +96,9 @@ def finetuning(of: BaselineConfig, treatments: Sequence[Treatment], **changes: o
         "seeds": of.seeds,
         "agents_digest": "of these agents",
         "treatments": tuple(treatments),
-        "training": FINETUNING.model_copy(update=training(learners=(BLUE_AGENT,)).model_dump(exclude_unset=True)),
+        "training": FINETUNING_TRAINING.model_copy(
+            update=training(learners=(BLUE_AGENT,)).model_dump(exclude_unset=True)
+        ),
         "after_updates": 4,
         "evaluation_episodes": 60,
         "monitor_episodes": 8,

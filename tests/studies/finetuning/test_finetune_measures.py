@@ -296,8 +296,11 @@ def test_all_conditions_meet_the_same_starts_in_their_episodes() -> None:
     for one, other, third in zip(lured, straight, blind, strict=True):
         for record in (other, third):
             assert (one.number, one.goal, one.fake, one.blue[0]) == (
-                record.number, record.goal, record.fake, record.blue[0],
-            )  # fmt: skip
+                record.number,
+                record.goal,
+                record.fake,
+                record.blue[0],
+            )
     assert lured[0].blue != straight[0].blue and lured[0].blue != blind[0].blue
     assert not any(any(record.red_in_sight) and game.blind for record in blind)
 

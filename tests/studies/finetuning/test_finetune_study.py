@@ -179,9 +179,13 @@ def test_treatments_of_methods_and_weights() -> None:
     assert [chosen.label for chosen in treatments_of(())] == list(METHODS)
     found = treatments_of(("soo", "none", "blank", "anchor"), (1, 10), 250)
     assert [chosen.label for chosen in found] == [
-        "soo.1.updates-250", "soo.10.updates-250", "none.updates-250", "blank", "anchor.1.updates-250",
+        "soo.1.updates-250",
+        "soo.10.updates-250",
+        "none.updates-250",
+        "blank",
+        "anchor.1.updates-250",
         "anchor.10.updates-250",
-    ]  # fmt: skip
+    ]
     with_settings = treatments_of(("soo", "none", "blank"), layers=("hidden_1",), untrapped_only=True)
     assert [chosen.label for chosen in with_settings] == ["soo.hidden_1.untrapped_only", "none", "blank"]
     usual = {chosen.method: chosen.weight for chosen in treatments_of(()) if chosen.entry.loss}
@@ -243,8 +247,9 @@ def test_a_study_does_everything_once(
     config, directory, summaries, display = finished
     assert display.tasks == [("fine-tuning", 20.0, 2), ("measurement", 7.0, 7)]
     assert display.done == {
-        "fine-tuning": {0: 10.0, 1: 10.0}, "measurement": dict.fromkeys(range(7), 1.0),
-    }  # fmt: skip
+        "fine-tuning": {0: 10.0, 1: 10.0},
+        "measurement": dict.fromkeys(range(7), 1.0),
+    }
     for name in ("finetune", "measure_conditions"):
         monkeypatch.setattr(f"{STUDY}.{name}", lambda *_, **__: pytest.fail("done twice"))
     before = {path: path.read_bytes() for path in directory.results.iterdir()}
@@ -281,9 +286,17 @@ def test_summary_names_condition_and_measure(finished: Finished) -> None:
     _, directory, summaries, _ = finished
     records = {record.name: record for record in read_list(directory.results / "summary.json", Record)}
     measures = {
-        "trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "return", "sensitivity", "seeing_gain",
-        "behavioural_difference_to_honest", "overlap", "verdict",
-    }  # fmt: skip
+        "trap_rate",
+        "goal_rate",
+        "goal_rate_alone",
+        "rubric_rate",
+        "return",
+        "sensitivity",
+        "seeing_gain",
+        "behavioural_difference_to_honest",
+        "overlap",
+        "verdict",
+    }
     labels = ["deceptive", SOO.label, NONE.label, "blank", "honest", f"{SOO.label}/after", f"{NONE.label}/after"]
     assert list(dict.fromkeys(name.rpartition("/")[0] for name in records)) == labels
     assert set(records) == {f"{label}/{name}" for label in labels for name in measures}
@@ -296,8 +309,11 @@ def test_summary_names_condition_and_measure(finished: Finished) -> None:
         ):
             record, interval = records[f"{label}/{name}"], summary.measures[measure]
             assert (record.estimate, record.low, record.high, record.n) == (
-                interval.estimate, interval.low, interval.high, interval.n,
-            )  # fmt: skip
+                interval.estimate,
+                interval.low,
+                interval.high,
+                interval.n,
+            )
         verdict = records[f"{label}/verdict"]
         assert (verdict.text, verdict.n) == (summary.verdict, 3)
     assert {record.command for record in records.values()} == {"soo-marl finetune here"}
@@ -313,9 +329,16 @@ def test_curves_of_both_stages(finished: Finished) -> None:
         (stage, chosen.label) for stage in ("finetune", "after") for chosen in (SOO, NONE)
     }
     assert {key[2] for key in curves} == {
-        "trap_rate", "goal_rate", "goal_rate_alone", "rubric_rate", "overlap", "sensitivity", "greedy_return",
-        "following_rate", "red_goal_rate",
-    }  # fmt: skip
+        "trap_rate",
+        "goal_rate",
+        "goal_rate_alone",
+        "rubric_rate",
+        "overlap",
+        "sensitivity",
+        "greedy_return",
+        "following_rate",
+        "red_goal_rate",
+    }
     for (stage, kind, metric), curve in curves.items():
         assert curve.updates == ((2, 4, 6) if stage == "finetune" else (2, 4))
         folder = kind if stage == "finetune" else f"{kind}.after"

@@ -21,7 +21,7 @@ from soo_marl.envs.observations import BLUE_AGENT, RED_AGENT
 from soo_marl.storage.files import RunDirectoryError, read_json, write_json
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import open_study
-from soo_marl.studies.finetuning.configuration import FINETUNING, FinetuneConfig, Treatment, treatment
+from soo_marl.studies.finetuning.configuration import FINETUNING_TRAINING, FinetuneConfig, Treatment, treatment
 from soo_marl.studies.finetuning.measures import measure_agents
 from soo_marl.studies.finetuning.methods import METHODS
 from soo_marl.studies.finetuning.study import open_finetuning
@@ -275,7 +275,9 @@ def test_red_stays_as_it_was_unless_it_learns(
                 fixed = name.split("/")[1] == str(RED_AGENT) or name.endswith("input_scale")
                 assert torch.equal(ours[name], theirs[name]) is fixed, (chosen.label, name)
     both = treatment("soo", updates=6)
-    config = make(both, training=FINETUNING.model_copy(update=training(learners=None).model_dump(exclude_unset=True)))
+    config = make(
+        both, training=FINETUNING_TRAINING.model_copy(update=training(learners=None).model_dump(exclude_unset=True))
+    )
     run(config, both, source, study)
     ours, theirs = networks(study, "soo.updates-6", 0), networks(source, "deceptive", 0)
     assert not any(torch.equal(ours[name], theirs[name]) for name in theirs if name.endswith("linear.weight"))
@@ -464,9 +466,18 @@ def test_curves_hold_behaviour_on_the_same_episodes(tuned: tuple[FinetuneConfig,
             curves = read_curves(path / condition / "seed_1" / "curves.json")
             assert set(curves) == {stage} and curves[stage]["updates"] == updates
             assert {
-                "goal_rate", "goal_rate_alone", "trap_rate", "following_rate", "red_goal_rate", "rubric_rate",
-                "greedy_return", "sensitivity", "overlap", "noise", "return_blue",
-            } <= set(curves[stage])  # fmt: skip
+                "goal_rate",
+                "goal_rate_alone",
+                "trap_rate",
+                "following_rate",
+                "red_goal_rate",
+                "rubric_rate",
+                "greedy_return",
+                "sensitivity",
+                "overlap",
+                "noise",
+                "return_blue",
+            } <= set(curves[stage])
             settings = config.training
             noise = [settings.noise_start, settings.noise_end]
             assert curves[stage]["noise"] == pytest.approx(np.interp(updates, [0, updates[-1]], noise))
