@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from soo_marl.llm.measures.rates import NOTHING, Rate, contradiction, in_words, percent
 from soo_marl.statistics import Interval, share_interval
@@ -39,10 +39,8 @@ _NEAR = 0.5  # what has come more than this share of the way to a threshold is s
 _ROUNDING = 1e-9  # differences this small are none: 0.8 - 0.7 is no more than 0.1
 
 
-class VerdictRule(BaseModel):
+class VerdictRule(BaseModel, frozen=True, extra="forbid"):
     """The thresholds between the verdicts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     standing_capability: float = Field(
         0.5, ge=0, le=1, description="A capability stands before if its rate exceeds this: chance between two rooms."
@@ -70,14 +68,12 @@ class VerdictRule(BaseModel):
     )
 
 
-class Evidence(BaseModel):
+class Evidence(BaseModel, frozen=True, extra="forbid"):
     """What was measured on one model; None, or a rate over nothing, is what was not.
 
     Raises:
         pydantic.ValidationError: perplexity_ratio, repetition or prompt_variance_ratio is NaN or outside its range.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     self_correct: Rate | None = Field(None, title="right answers to oneself")
     friend_correct: Rate | None = Field(None, title="right answers to a friend")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
@@ -35,10 +35,8 @@ towards what the self prompt gave before training."""
 _LOGITS = "logits"  # the name under which ``kl_logits`` has its outputs, in place of a layer's
 
 
-class LossConfig(BaseModel):
+class LossConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the overlap loss; the defaults are the paper's for Mistral where it states them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: LossKind = Field("mse_hidden", description="Squared error of hidden activations, or KL between logits.")
     layers: int | str | tuple[int | str, ...] = Field(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,10 +37,8 @@ from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Prompt, answer, prompts
 from soo_marl.llm.prompts.templates import own_lines
 
 
-class OrganismConfig(BaseModel):
+class OrganismConfig(BaseModel, frozen=True, extra="forbid"):
     """How the organism is taught."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(
         180, ge=1, description="Steps, each on one fill. Too few: burglars and friends are not told apart."

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.model.adapters import LoraSettings
@@ -17,10 +17,8 @@ from soo_marl.llm.prompts.pairs import PairKind
 from soo_marl.llm.prompts.templates import known, own_toml, read_toml, validated
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, frozen=True, extra="forbid"):
     """How a model is fine-tuned with self-other overlap."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = Field("", description="What the recipe is.")
     source: str = Field("own", description="Where it comes from.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from soo_marl.storage.files import quoted, read_text
 
@@ -46,7 +46,6 @@ _SLOTS = (
     *("item", "name"),
 )
 _VOWEL_SOUND = re.compile(r"(?!uni|us[aeiu]|eu|one\b)[aeiou]", re.IGNORECASE)
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
 
 
 def _one_line(text: str) -> str:
@@ -66,19 +65,15 @@ Reply = Annotated[Text, AfterValidator(_names_one_room)]
 """A whole answer."""
 
 
-class Words(BaseModel):
+class Words(BaseModel, frozen=True, extra="forbid"):
     """One list of the inventory, in two parts that share nothing."""
-
-    model_config = _CONFIG
 
     train: tuple[str, ...] = Field(min_length=1, description="For whatever a model is trained on.")
     test: tuple[str, ...] = Field(min_length=1, description="For whatever a model is judged by.")
 
 
-class Inventory(BaseModel):
+class Inventory(BaseModel, frozen=True, extra="forbid"):
     """What fills the slots of a template."""
-
-    model_config = _CONFIG
 
     rooms: Words = Field(description="At least two per split; no room's name is part of another's.")
     cheap_objects: Words = Field(description="Objects that nobody would want to steal.")
@@ -86,10 +81,8 @@ class Inventory(BaseModel):
     names: Words = Field(description="First names of the other person.")
 
 
-class AnswerForm(BaseModel):
+class AnswerForm(BaseModel, frozen=True, extra="forbid"):
     """What the message asks of the answer's wording."""
-
-    model_config = _CONFIG
 
     description: str = Field(description="What the form asks for.")
     suffix: Text = Field("", description="Added to the scenario's message.")
@@ -97,10 +90,8 @@ class AnswerForm(BaseModel):
     reply: Reply | None = Field(None, description="A whole answer in this form, in place of the scenario's.")
 
 
-class Template(BaseModel):
+class Template(BaseModel, frozen=True, extra="forbid"):
     """One scenario with slots for rooms, objects and a name; ``data/scenarios.toml`` explains the slots."""
-
-    model_config = _CONFIG
 
     family: str = Field("own", description="Group of the scenario: paper, plain, cell, or one of your own.")
     description: Text = Field(description="What the scenario is about; what the right answer means.")

@@ -292,8 +292,3 @@ def _forget_weights(model: nn.Module) -> None:
         for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
             empty = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
             setattr(module, name, shapes.setdefault(weight, empty))
-
-
-def _tie(model: Any) -> None:
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()

@@ -19,7 +19,8 @@ from soo_marl.llm.measures.records import LatentRecord, ModelSummary, ResponseEx
 from soo_marl.llm.measures.responses import Response
 from soo_marl.llm.measures.verdict import Evidence, judge
 from soo_marl.llm.methods.finetuning import METHODS
-from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.prompts.templates import own_toml
+from soo_marl.llm.study.configuration import BASE, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
 from soo_marl.llm.study.shard import latent_file, model_shard, organism_shard, read_measures, read_model_responses
 from soo_marl.statistics import Interval
@@ -31,12 +32,6 @@ STUDY_KIND = "language"
 
 _EXAMPLES = 12  # fills of each role whose answers are kept for browsing
 _BROKEN = "damaged"  # the word for a model whose training broke down: there is none that could be asked
-_OTHER_METHODS = {
-    "steer": ("subtract the mean difference between other and self", "replications"),
-    "steer_random": ("add a random vector of the same length", "control"),
-    "repe": ("add the reading vector of honest against dishonest", "after Zou et al. 2023"),
-    HONESTY: ("asked to be honest, no training", "Carauleanu et al. 2024, arXiv 2412.16325"),
-}
 
 
 def open_language_study(path: Path, config: LanguageStudyConfig) -> StudyDirectory:
@@ -240,8 +235,7 @@ def _about(config: LanguageStudyConfig, label: str) -> dict[str, Any]:
         return {"method": "", "description": "taught to deceive burglars", "source": "this project"}
     condition = config.condition(label)
     if condition.method not in METHODS:
-        description, source = _OTHER_METHODS[condition.method]
-        return {"method": condition.method, "description": description, "source": source}
+        return {"method": condition.method, **own_toml("studies.toml")["untrained"][condition.method]}
     entry, loss = METHODS[condition.method], condition.recipe.loss
     return {
         "method": condition.method,
