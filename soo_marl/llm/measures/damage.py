@@ -32,12 +32,12 @@ _GRAM = 3  # words in a row that :func:`repetition` compares
 
 
 class PromptStatistics(NamedTuple):
-    """Activations at the last token of prompts, over layers, prompts and units."""
+    """Activations at the last token of prompts: their mean square, and the variance of every unit across prompts
+    (dividing by their number), both averaged over units and layers.
+    """
 
     power: float
-    """Mean square, averaged over layers."""
     variance: float
-    """Variance of every unit across prompts (dividing by their number), averaged over units and layers."""
 
 
 def neutral_texts() -> list[str]:

@@ -159,14 +159,15 @@ def cell_rates(
 
 @dataclass(frozen=True)
 class PositionCheck:
-    """Whether a model's answers follow the rooms' order rather than what is in them."""
+    """Whether the orientations contradict each other: answers follow the rooms' order, not what is in them.
+
+    ``first_room`` is the share of answers, of both orientations, that choose the room named first; ``reason`` is one
+    sentence with the numbers.
+    """
 
     positional: bool
-    """Whether the two orientations contradict each other."""
     first_room: Interval
-    """Share of answers that choose the room that the prompt names first, both orientations together."""
     reason: str
-    """One sentence with the numbers."""
 
 
 def contradiction(cheap_first: Interval, mirrored: Interval) -> str | None:
