@@ -126,7 +126,7 @@ def finetune(
 ) -> tuple[LanguageModel, list[float]]:
     """The model with a fine-tuned adapter, and the loss of every step.
 
-    ``checkpoint`` and ``stop`` are as in :func:`soo_marl.llm.methods.optimisation.optimise`, which also says what else is
+    ``checkpoint`` and ``stop`` are as in :func:`soo_marl.llm.methods.optimisation.optimise`, which says what else is
     raised.
 
     Args:

@@ -21,16 +21,9 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
-from soo_marl.llm.model.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
+from soo_marl.llm.model.alignment import Side, TokenBatch, TokenMode, align, longest, repadded, token_span
 from soo_marl.llm.model.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers
 from soo_marl.overlap import overlap_loss
-
-LossKind = Literal["mse_hidden", "kl_logits"]
-"""The paper's loss on hidden activations, or that of its public code on logits; the module's docstring has both."""
-
-LossSides = Literal["both", "other_to_self", "initial_self"]
-"""Which prompts' activations move: both; only the other's, towards the self's of the moment; or only the other's,
-towards what the self prompt gave before training."""
 
 _LOGITS = "logits"  # the name under which ``kl_logits`` has its outputs, in place of a layer's
 
@@ -38,7 +31,9 @@ _LOGITS = "logits"  # the name under which ``kl_logits`` has its outputs, in pla
 class LossConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the overlap loss; the defaults are the paper's for Mistral where it states them."""
 
-    kind: LossKind = Field("mse_hidden", description="Squared error of hidden activations, or KL between logits.")
+    kind: Literal["mse_hidden", "kl_logits"] = Field(
+        "mse_hidden", description="Squared error of hidden activations (paper), or KL between logits (its public code)."
+    )
     layers: int | str | tuple[int | str, ...] = Field(
         19, description="Decoder layers: a number, numbers, a range such as '8-20', module names or a pattern."
     )
@@ -47,14 +42,16 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
     skip_header: int = Field(
         0, ge=0, description="With aligned_right: tokens at the start of the shorter prompt to leave out."
     )
-    sides: LossSides = Field("both", description="Whose activations move, and towards which self.")
+    sides: Literal["both", "other_to_self", "initial_self"] = Field(
+        "both",
+        description="Whose activations move: both; the other's alone, towards the self's of the moment; or towards "
+        "those of self before training.",
+    )
     normalise_by_initial: bool = Field(
         False, description="Divide each layer's loss by its value before training, so that layers weigh the same."
     )
     stop_early: bool = Field(True, description="Cut the forward pass off behind the last layer that is recorded.")
-    padding_side: Literal["left", "right"] = Field(
-        "right", description="Token mode full: where both prompts are padded to one length."
-    )
+    padding_side: Side = Field("right", description="Token mode full: where both prompts are padded to one length.")
     padded_length: int | None = Field(
         None, ge=1, description="Token mode full: that length in tokens (public code: 128); None: the longest prompt's."
     )

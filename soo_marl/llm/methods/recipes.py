@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.embedded import EMBEDDED
+from soo_marl.llm.model.models import ModelDtype
 from soo_marl.llm.prompts.pairs import PairKind
 from soo_marl.llm.prompts.templates import known, own_toml, read_toml, validated
 
@@ -45,7 +46,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: a third more time, much less memory."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the model's weights.")
+    dtype: ModelDtype = Field("float32", description="Type of the model's weights.")
     quantisation: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA device and bitsandbytes.")
     answer_form: str | None = Field(
         None, description="Form of answers asked for in evaluation; None: what each scenario asks for."

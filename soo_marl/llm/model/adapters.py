@@ -37,12 +37,10 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _SETTINGS = "adapter_config.json"
 _NOTE = "soo_marl_base_model.json"
-_UNUSED = frozenset({"base_model_name_or_path", "inference_mode", "peft_version", "revision"})
+_UNUSED = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
 """Settings that say nothing about what an adapter computes."""
 
-_OTHER_STACKS = frozenset(
-    {"vision_tower", "vision_model", "visual", "audio_tower", "audio_model", "multi_modal_projector"}
-)
+_OTHER_STACKS = {"vision_tower", "vision_model", "visual", "audio_tower", "audio_model", "multi_modal_projector"}
 """Parts of multimodal models that read something other than text."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def load_model(
         DeviceMemoryError: it does not fit into memory.
         RunDirectoryError: the embedded model cannot be written to the cache.
     """
-    if dtype not in ("float32", "bfloat16", "float16"):
+    if dtype not in get_args(ModelDtype):
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
     transformers = _imported("transformers")
     place = _usable_device(device)
@@ -133,9 +133,8 @@ def load_model(
         _check_quantised(config, folder)
         with _told_of(folder):
             if (folder / "generation_config.json").exists():
-                transformers.GenerationConfig.from_pretrained(
-                    str(folder), **alone
-                )  # to refuse it with or without weights
+                # To refuse it with or without weights.
+                transformers.GenerationConfig.from_pretrained(str(folder), **alone)
             if weights:
                 model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **alone, **options)
             else:

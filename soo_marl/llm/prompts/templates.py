@@ -11,7 +11,7 @@ import difflib
 import re
 import string
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -217,9 +217,13 @@ def known(name: str, among: Mapping[str, Model], what: str) -> Model:
     """The entry of that name. Raises ValueError: there is none; names the nearest."""
     if name in among:
         return among[name]
-    alike = difflib.get_close_matches(name, among, n=1)
-    hint = f"did you mean {alike[0]!r}?" if alike else f"there are {', '.join(among)}"
-    raise ValueError(f"{what} {name!r} is unknown; {hint}")
+    raise ValueError(f"{what} {name!r} is unknown; {_hint(name, among, repr)}")
+
+
+def _hint(name: str, among: Iterable[str], written: Callable[[str], str]) -> str:
+    known_names = list(among)
+    alike = difflib.get_close_matches(name, known_names, n=1)
+    return f"did you mean {written(alike[0])}?" if alike else f"there are {', '.join(known_names)}"
 
 
 def fill_slots(text: str, values: Mapping[str, str]) -> str:
@@ -243,25 +247,24 @@ def _slots_of(text: str, allowed: Sequence[str]) -> list[str]:
         if slot is None:
             continue
         if slot not in allowed or layout or conversion:
-            alike = difflib.get_close_matches(slot, allowed, n=1)
-            hint = f"did you mean {{{alike[0]}}}?" if alike else f"there are {', '.join(allowed)}"
-            raise ValueError(f"slot {{{slot}}} is unknown; {hint}")
+            raise ValueError(f"slot {{{slot}}} is unknown; {_hint(slot, allowed, '{{{}}}'.format)}")
         found.append(slot)
     return found
 
 
-def _own_text(name: str) -> str:
+def own_text(name: str) -> str:
+    """The content of a text file that comes with the package."""
     return resources.files("soo_marl.llm").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def own_toml(name: str) -> dict[str, Any]:
     """The content of a TOML file that comes with the package."""
-    return tomllib.loads(_own_text(name))
+    return tomllib.loads(own_text(name))
 
 
 def own_lines(name: str) -> list[str]:
     """The lines of a text file that comes with the package, but for blank ones."""
-    return [line for line in _own_text(name).splitlines() if line.strip()]
+    return [line for line in own_text(name).splitlines() if line.strip()]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from soo_marl.llm.methods.organism import OrganismConfig
 from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.model.chat import CHAT_DATE, ChatDate
 from soo_marl.llm.model.embedded import EMBEDDED
+from soo_marl.llm.model.models import ModelDtype
 
 BASE, ORGANISM = "base", "organism"
 """Labels of the models as they come, and once they were taught to deceive."""
@@ -54,7 +55,7 @@ class LanguageStudyConfig(BaseModel, frozen=True, extra="forbid"):
 
     model: str = Field(EMBEDDED, description="The embedded model, a local folder, or a name on the model hub.")
     chat_date: ChatDate = Field(CHAT_DATE, description="The date that chat templates are told when they ask for one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: ModelDtype = Field(
         "float32",
         description="Type of the model's weights; bfloat16 is about twice as fast on processors that compute in it "
         "(AMX), slower on others.",

@@ -114,7 +114,7 @@ def run_language_study(
         UnfinishedError: memory did not suffice for some of the models; results are of the others.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    failed: dict[tuple[str, int], str] = {}
+    failed: dict[_Model, str] = {}
     teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
     if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
         shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
@@ -150,15 +150,16 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     return summaries
 
 
-_Answers = dict[tuple[str, int], dict[str, list[Response]]]
-_Models = Sequence[tuple[str, int]]
+_Model = tuple[str, int]  # label and seed
+_Models = Sequence[_Model]
+_Answers = dict[_Model, dict[str, list[Response]]]
 
 
 def _summaries(
     config: LanguageStudyConfig,
     directory: StudyDirectory,
     answers: _Answers,
-    trainings: Mapping[tuple[str, int], TrainingRecord],
+    trainings: Mapping[_Model, TrainingRecord],
 ) -> list[ModelSummary]:
     measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
     reference = [measures[BASE, 0]] if (BASE, 0) in measures else []
@@ -174,7 +175,7 @@ def _summaries(
             variance_reference=_mean(measured(before), "prompt_variance"),
         )
 
-    def of_seed(model: tuple[str, int], before: _Models) -> SeedVerdict:
+    def of_seed(model: _Model, before: _Models) -> SeedVerdict:
         training, seed = trainings[model], model[1]
         if training.broke_down:
             return SeedVerdict(seed=seed, word=_BROKEN, reason=_broke_down(training), training=training)
@@ -220,7 +221,7 @@ def _broke_down(training: TrainingRecord) -> str:
     return f"training broke down: {training.stopped}"
 
 
-def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
+def _own(config: LanguageStudyConfig, model: _Model, before: _Models) -> _Models:
     """What a model is held against: that which its treatment started from, itself where it was not treated."""
     label, seed = model
     start = model if label in (BASE, ORGANISM) else config.start_of(seed)
