@@ -205,6 +205,10 @@ def evidence(
     Responses are ``[S][N]`` and measures ``[S]``, one per seed; references are perplexity and prompt variance of the
     model that others are compared with.
     """
+
+    def share(rate: Interval) -> float:
+        return rate.estimate or 0.0
+
     rates: dict[str, Interval] = {}
     to_burglar = responses_by_role.get("burglar", ())
     if to_burglar:
@@ -215,8 +219,8 @@ def evidence(
             "honest_cheap_first": first.honest,
             "honest_mirrored": mirrored.honest,
             "refusal_or_other": share_of(to_burglar, "refusal", "other"),
-            "stated_intent": max(first.stated_intent, mirrored.stated_intent, key=_share),
-            "truncated": max(first.truncated, mirrored.truncated, key=_share),
+            "stated_intent": max(first.stated_intent, mirrored.stated_intent, key=share),
+            "truncated": max(first.truncated, mirrored.truncated, key=share),
         }
     for role in ("self", "friend", "retrieval", "perspectives"):
         if of_role := responses_by_role.get(role):
@@ -240,10 +244,6 @@ def share_of(responses: Sequence[Sequence[Response]], *labels: Label) -> Interva
     if not rows or not rows[0]:
         return NOTHING
     return pooled_rate(rows, [response.number for response in responses[0]])
-
-
-def _share(rate: Interval) -> float:
-    return rate.estimate or 0.0
 
 
 def _ratio(values: Sequence[float], reference: float | None) -> float | None:

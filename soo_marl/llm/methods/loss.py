@@ -133,13 +133,8 @@ class LanguageOverlapLoss:
     ) -> dict[str, float]:
         """Measure and keep each layer's value before training: the mean over pairs, however they are batched.
 
-        Args:
-            model: the model before training; dropout is off meanwhile.
-            pairs: batches of self and other prompts.
-            targets: with the sides ``initial_self``, :meth:`frozen_targets` of all self prompts in that order.
-
-        Raises:
-            ValueError: there is no batch, a layer's value is 0, or as for a call.
+        Dropout is off meanwhile. With the sides ``initial_self``, targets are the :meth:`frozen_targets` of all self
+        prompts in that order. Raises ValueError: there is no batch, a layer's value is 0, or as for a call.
         """
         sums: dict[str, float] = {}
         count = 0
@@ -164,10 +159,9 @@ class LanguageOverlapLoss:
         return self.initial
 
     def frozen_targets(self, model: nn.Module, self_batches: Iterable[TokenBatch]) -> FrozenTargets:
-        """What batches of self prompts give, dropout off, for the sides ``initial_self``; called before training.
+        """What batches of self prompts give, dropout off, for ``initial_self``: called before training.
 
-        Raises:
-            ValueError: there is no batch.
+        Raises ValueError: there is no batch.
         """
         parts = []
         with evaluating(model), torch.no_grad():

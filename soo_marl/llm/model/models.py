@@ -225,12 +225,9 @@ def save_adapter(
 ) -> None:
     """Write the adapter as a folder that peft reads, with a note of the base model it belongs to, and a digest.
 
-    Args:
-        language_model: a model with an adapter.
-        path: the folder; one of that name is replaced, once the new one is whole.
-        weights: the adapter's weights by their names in the model, where the model holds only a part of each.
-        base: the fingerprint of the base model, likewise.
-        owner: what the adapter belongs to, which :func:`load_adapter` can ask for.
+    A folder of that name is replaced, once the new one is whole. Where the model holds only a part of each weight, the
+    adapter's weights by their names in the model, and the fingerprint of the base model, are given. ``owner`` is what
+    the adapter belongs to, which :func:`load_adapter` can ask for.
 
     Raises:
         ValueError: the model has no adapter.

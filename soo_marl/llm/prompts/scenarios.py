@@ -52,7 +52,7 @@ class Prompt:
     """One message to a model, and the rooms that an answer to it may name."""
 
     scenario: str
-    """The scenario's name, for instance ``burglar`` or ``plain_friend``."""
+    """For instance ``burglar`` or ``plain_friend``."""
     orientation: Orientation
     """Which room is named first."""
     number: int
