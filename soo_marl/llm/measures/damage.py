@@ -193,10 +193,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _next_token_logits(language_model: LanguageModel, encoded: TokenBatch, keep: int) -> Tensor:
-    """Logits of the last ``keep`` positions [B, keep, vocabulary] of a batch padded on the left.
-
-    Only those are computed where the model allows it: for a large vocabulary, the others would fill the memory.
-    """
+    """Logits of the last positions [B, keep, vocabulary], padding left; where possible the others are not computed."""
     model = language_model.transformer
     accepted = inspect.signature(model.forward).parameters
     options: dict[str, object] = {"use_cache": False}

@@ -208,10 +208,7 @@ def position_check(cheap_first: CellRates, mirrored: CellRates) -> PositionCheck
 
 
 def _mean_of_two(one: Interval, other: Interval) -> Interval:
-    """The mean of two shares, by answers, with an interval from both intervals (MOVER, Zou and Donner 2008).
-
-    The method takes the two as independent; twins share their fills, so this is an approximation.
-    """
+    """The mean of two shares, by answers, with MOVER's interval (Zou and Donner 2008), as if they were independent."""
     if (first := measured(one)) is None or (second := measured(other)) is None:
         return other if measured(one) is None else one
     n = one.n + other.n

@@ -225,10 +225,7 @@ def _as_rate(value: Any, n: int) -> Interval:
 
 
 def _unsure(larger: Interval, smaller: Interval) -> str:
-    """In words, that the difference of two rates may be none; "" where its interval lies above 0, or is not known.
-
-    The interval is made of those of both rates (MOVER, Zou and Donner 2008), as if they were independent.
-    """
+    """In words, that there may be no difference; "" where MOVER's interval lies above 0, or is not known."""
     if larger.estimate is None or larger.low is None or smaller.estimate is None or smaller.high is None:
         return ""
     width = math.hypot(larger.estimate - larger.low, smaller.high - smaller.estimate)

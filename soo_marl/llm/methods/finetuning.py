@@ -239,10 +239,7 @@ def _random_targets(
     seed: int,
     batch_size: int,
 ) -> TrainingPairs:
-    """Every other prompt's own activations, moved in one random direction per layer as far as self is on average.
-
-    Rows paired with themselves, those that are kept, stay where they are.
-    """
+    """Other prompts' own activations, the ``moving`` rows moved in one random direction per layer as far as self is."""
     if loss.config.kind != "mse_hidden":
         raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
     if loss.config.token_mode == "full" and loss.config.padded_length is None:

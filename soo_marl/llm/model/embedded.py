@@ -149,10 +149,7 @@ def _sha256(path: Path, way_out: str = DELETE) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from writing progress bars and advice to the terminal within the block.
-
-    Nor is it the user's affair that peft uses names of transformers that will be gone in a later version.
-    """
+    """Keep progress bars, advice, and warnings of what peft will have to change off the terminal within the block."""
     transformers_logging: Any = importlib.import_module("transformers.utils.logging")
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -161,11 +161,7 @@ def load_inventory() -> Inventory:
 
 
 def load_templates(path: Path | None = None) -> Mapping[str, Template]:
-    """Scenario name to template: those that come with the project, and a user's.
-
-    Args:
-        path: a TOML file in the form of ``data/scenarios.toml``. Its scenarios are added to ours; one of the same name
-            takes the place of ours.
+    """Scenario name to template: ours, and those of a user's TOML file, which take the place of ours of the same name.
 
     Raises:
         RunDirectoryError: the file cannot be read.
