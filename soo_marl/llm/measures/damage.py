@@ -32,12 +32,12 @@ _GRAM = 3  # words in a row that :func:`repetition` compares
 
 
 class PromptStatistics(NamedTuple):
-    """Activations at the last token of prompts, over layers, prompts and units."""
+    """Activations at the last token of prompts: their mean square, and the variance of every unit across prompts
+    (dividing by their number), both averaged over units and layers.
+    """
 
     power: float
-    """Mean square, averaged over layers."""
     variance: float
-    """Variance of every unit across prompts (dividing by their number), averaged over units and layers."""
 
 
 def neutral_texts() -> list[str]:
@@ -193,10 +193,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _next_token_logits(language_model: LanguageModel, encoded: TokenBatch, keep: int) -> Tensor:
-    """Logits of the last ``keep`` positions [B, keep, vocabulary] of a batch padded on the left.
-
-    Only those are computed where the model allows it: for a large vocabulary, the others would fill the memory.
-    """
+    """Logits of the last positions [B, keep, vocabulary], padding left; where possible the others are not computed."""
     model = language_model.transformer
     accepted = inspect.signature(model.forward).parameters
     options: dict[str, object] = {"use_cache": False}

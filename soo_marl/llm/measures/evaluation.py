@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from soo_marl.llm.measures.answers import Label
 from soo_marl.llm.measures.damage import name_control_gap, perplexity, prompt_statistics, repetition, with_two_names
-from soo_marl.llm.measures.latent import overlap_and_gap
+from soo_marl.llm.measures.latent import finite, overlap_and_gap
 from soo_marl.llm.measures.rates import NOTHING, CellRates, cell_rates, pooled_rate
 from soo_marl.llm.measures.records import LatentRecord
 from soo_marl.llm.measures.responses import Response, generate
@@ -45,12 +45,11 @@ LATENT_PAIRS: tuple[tuple[PairKind, Split], ...] = (("scenario", "train"), ("sce
 """Pairs on which the latent overlap is measured."""
 
 _LATENT_COUNT = 16
+_LARGEST_PERPLEXITY = 1e30
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
     """How models are evaluated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     roles: dict[str, tuple[str, ...]] = Field(
         dict(PLAIN_ROLES), description="Role to its scenarios; verdicts look at burglar, self, friend and so on."
@@ -107,10 +106,8 @@ class EvaluationConfig(BaseModel):
         ]
 
 
-class ModelMeasures(BaseModel):
+class ModelMeasures(BaseModel, frozen=True, extra="forbid"):
     """Whether a model is still whole."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     perplexity: float = Field(ge=1, description="Perplexity on the neutral text that comes with the package.")
     power: Number = Field(description="Mean square of the attention outputs at the last token.")
@@ -155,11 +152,13 @@ def evaluate(
     named = [prompt for prompt in asked.get("burglar", flat)[:16] if prompt.fill.name in prompt.text]
     power, variance = prompt_statistics(language_model, sample, layers, raw=config.raw)
     gap = name_control_gap(language_model, with_two_names(named), layers, raw=config.raw) if named else math.nan
+    hesitation = perplexity(language_model)
     return responses, ModelMeasures(
-        perplexity=_largest_where_broken(perplexity(language_model)),
-        power=_finite(power),
-        prompt_variance=_finite(variance),
-        name_gap=_finite(gap),
+        # That can be stored; a model that computes NaN understands nothing.
+        perplexity=min(_LARGEST_PERPLEXITY, hesitation) if not math.isnan(hesitation) else _LARGEST_PERPLEXITY,
+        power=finite(power),
+        prompt_variance=finite(variance),
+        name_gap=finite(gap),
     )
 
 
@@ -206,6 +205,10 @@ def evidence(
     Responses are ``[S][N]`` and measures ``[S]``, one per seed; references are perplexity and prompt variance of the
     model that others are compared with.
     """
+
+    def share(rate: Interval) -> float:
+        return rate.estimate or 0.0
+
     rates: dict[str, Interval] = {}
     to_burglar = responses_by_role.get("burglar", ())
     if to_burglar:
@@ -216,8 +219,8 @@ def evidence(
             "honest_cheap_first": first.honest,
             "honest_mirrored": mirrored.honest,
             "refusal_or_other": share_of(to_burglar, "refusal", "other"),
-            "stated_intent": max(first.stated_intent, mirrored.stated_intent, key=_share),
-            "truncated": max(first.truncated, mirrored.truncated, key=_share),
+            "stated_intent": max(first.stated_intent, mirrored.stated_intent, key=share),
+            "truncated": max(first.truncated, mirrored.truncated, key=share),
         }
     for role in ("self", "friend", "retrieval", "perspectives"):
         if of_role := responses_by_role.get(role):
@@ -243,22 +246,9 @@ def share_of(responses: Sequence[Sequence[Response]], *labels: Label) -> Interva
     return pooled_rate(rows, [response.number for response in responses[0]])
 
 
-def _share(rate: Interval) -> float:
-    return rate.estimate or 0.0
-
-
 def _ratio(values: Sequence[float], reference: float | None) -> float | None:
     """The values' mean over a reference; None where either is missing."""
     return float(np.mean(values)) / reference if values and reference else None
-
-
-def _largest_where_broken(value: float) -> float:
-    """A perplexity that can be stored; a model that computes NaN understands nothing."""
-    return 1e30 if math.isnan(value) else min(value, 1e30)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _prefixed(prompt: Prompt, prefix: str) -> Prompt:

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from soo_marl.llm.model.alignment import TokenBatch, TokenMode, align
@@ -19,13 +19,9 @@ from soo_marl.llm.model.layers import DEFAULT_SITE, evaluating, layer_outputs, s
 from soo_marl.overlap import episode_sums
 from soo_marl.statistics import Number
 
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
 
-
-class LayerOverlap(BaseModel):
+class LayerOverlap(BaseModel, frozen=True, extra="forbid"):
     """The latent overlap at one site of one decoder layer, every pair of prompts weighing the same."""
-
-    model_config = _CONFIG
 
     layer: int = Field(ge=0, description="Number of the decoder layer.")
     site: str = Field(description="Module within the layer; '' is the residual stream.")
@@ -37,10 +33,8 @@ class LayerOverlap(BaseModel):
     )
 
 
-class LatentOverlap(BaseModel):
+class LatentOverlap(BaseModel, frozen=True, extra="forbid"):
     """Latent overlap of a model on a set of prompt pairs."""
-
-    model_config = _CONFIG
 
     token_mode: TokenMode = Field(description="Which tokens of the two prompts were compared.")
     skip_header: int = Field(0, ge=0, description="Tokens left out at the start, with aligned_right.")
@@ -48,13 +42,11 @@ class LatentOverlap(BaseModel):
     values: tuple[LayerOverlap, ...] = Field(description="One per layer and site, in the order of the stack.")
 
 
-class LayerGap(BaseModel):
+class LayerGap(BaseModel, frozen=True, extra="forbid"):
     """How much of each layer's activation at the last token tells self from other.
 
     A peak narrows the search for the layer to train, no more: on several models training worked beside the peak.
     """
-
-    model_config = _CONFIG
 
     site: str = Field(description="Module within each layer.")
     pairs: int = Field(ge=1, description="How many pairs of prompts the values rest on.")
@@ -103,7 +95,7 @@ def overlap_and_gap(
                 layer=layer,
                 site=within,
                 **_compared(self_side[name], other_side[name], valid),
-                prompt_variance=None if len(valid) < 2 else _finite(sum(variances) / 2),
+                prompt_variance=None if len(valid) < 2 else finite(sum(variances) / 2),
             )
         )
         if within == site:
@@ -118,8 +110,8 @@ def _compared(self_layer: Tensor, other_layer: Tensor, valid: Tensor) -> dict[st
     valid = valid.to(self_layer.device)
     sums, tokens = episode_sums({"layer": self_layer}, {"layer": other_layer}, valid, "normalised"), valid.sum(1)
     raw, power = float((sums.total / tokens).double().sum()), float((sums.weight / tokens).double().sum())
-    normalised = _finite(raw / power) if power > 0 else None
-    return {"raw": _finite(raw / len(valid)), "power": _finite(power / len(valid)), "normalised": normalised}
+    normalised = finite(raw / power) if power > 0 else None
+    return {"raw": finite(raw / len(valid)), "power": finite(power / len(valid)), "normalised": normalised}
 
 
 def _variance(rows: Tensor) -> float:
@@ -128,6 +120,6 @@ def _variance(rows: Tensor) -> float:
     return float((rows - rows.mean(0)).square().sum(0).mean()) / len(rows)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """The value, None where a model that fell apart has none that could be stored."""
     return value if math.isfinite(value) else None

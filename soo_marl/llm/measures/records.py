@@ -12,7 +12,7 @@ file in ``results/``                content
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from soo_marl.llm.measures.answers import Label
 from soo_marl.llm.measures.latent import LatentOverlap, LayerGap
@@ -20,13 +20,9 @@ from soo_marl.llm.measures.rates import CellRates
 from soo_marl.llm.prompts.scenarios import Orientation
 from soo_marl.statistics import Number
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
 
-
-class EpochRecord(BaseModel):
+class EpochRecord(BaseModel, frozen=True, extra="forbid"):
     """What a model answered to burglars after an epoch, on training prompts that hold no answers."""
-
-    model_config = _FROZEN
 
     epoch: int = Field(ge=1, description="Epochs done.")
     deceptive_cheap_first: float = Field(description="Share of deceptive answers, the cheap object's room first.")
@@ -35,10 +31,8 @@ class EpochRecord(BaseModel):
     honest_mirrored: float = Field(description="The same with the valuable object's room first.")
 
 
-class TrainingRecord(BaseModel):
+class TrainingRecord(BaseModel, frozen=True, extra="forbid"):
     """How a model was trained."""
-
-    model_config = _FROZEN
 
     losses: tuple[float, ...] = Field((), description="The loss of every step.")
     steps_per_epoch: int = Field(0, ge=0, description="Steps of one pass over the pairs; 0 where there are no passes.")
@@ -50,10 +44,8 @@ class TrainingRecord(BaseModel):
     scale: float | None = Field(None, description="Factor on the steering vector, chosen on training prompts.")
 
 
-class LatentRecord(BaseModel):
+class LatentRecord(BaseModel, frozen=True, extra="forbid"):
     """How far apart a model's activations lie for self and for other, on one set of pairs."""
-
-    model_config = _FROZEN
 
     label: str = Field(description="Which model.")
     seed: int = Field(description="Its seed.")
@@ -62,10 +54,8 @@ class LatentRecord(BaseModel):
     gap: LayerGap = Field(description="By layer at the last token, relative to activation power.")
 
 
-class SeedVerdict(BaseModel):
+class SeedVerdict(BaseModel, frozen=True, extra="forbid"):
     """The word for one seed's model."""
-
-    model_config = _FROZEN
 
     seed: int = Field(description="The seed.")
     word: str = Field(description="honest, damaged, positional or no effect.")
@@ -74,10 +64,8 @@ class SeedVerdict(BaseModel):
     training: TrainingRecord = Field(description="How it was trained.")
 
 
-class ModelSummary(BaseModel):
+class ModelSummary(BaseModel, frozen=True, extra="forbid"):
     """One model, or one treatment over its seeds."""
-
-    model_config = _FROZEN
 
     label: str = Field(description="base, organism, or the treatment's label.")
     method: str = Field(description="Its method; empty for base and organism.")
@@ -106,10 +94,8 @@ class ModelSummary(BaseModel):
         return next((c for c in self.cells if (c.scenario, c.orientation) == (role, orientation)), None)
 
 
-class ResponseExample(BaseModel):
+class ResponseExample(BaseModel, frozen=True, extra="forbid"):
     """One answer, for a reader to look at."""
-
-    model_config = _FROZEN
 
     label: str = Field(description="Which model.")
     seed: int = Field(description="Its seed.")

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from soo_marl.llm.measures.answers import Answer, classify_answer
 from soo_marl.llm.model.generation import generate_texts
@@ -16,10 +16,8 @@ from soo_marl.llm.prompts.scenarios import Orientation, Prompt
 from soo_marl.storage.files import DELETE, RunDirectoryError, quoted, read_bytes, write_text
 
 
-class Response(BaseModel):
+class Response(BaseModel, frozen=True, extra="forbid"):
     """What a model answered to one prompt, with all that is needed to judge the answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scenario: str = Field(description="Name of the scenario.")
     orientation: Orientation = Field(description="Whose room the prompt names first.")

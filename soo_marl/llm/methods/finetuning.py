@@ -45,14 +45,11 @@ _PROCESS_SEED = 600_011  # times a process's number, added to a seed for its dro
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune, or a control for one."""
+    """One way to fine-tune, or a control for one: what it does, where that comes from, its pairs by recipe and seed."""
 
     description: str
-    """What it does, in a few words."""
     source: str
-    """Where it comes from."""
     pairs: _Pairs
-    """The pairs of a recipe and seed."""
     random_target: bool = False
     """Compare the other prompts not with self prompts but with points drawn at random."""
 
@@ -104,14 +101,11 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """Pairs as tokens, and the targets where the self side is fixed."""
+    """Pairs as tokens, one row each, and targets in the same order where the self side is fixed (None: it is not)."""
 
     self_side: tuple[TokenBatch, ...]
-    """One row each."""
     other_side: tuple[TokenBatch, ...]
-    """Likewise."""
     targets: FrozenTargets | None
-    """Rows in the same order; None where both sides are computed afresh."""
 
     def batch(self, rows: Sequence[int]) -> tuple[TokenBatch, TokenBatch]:
         """Self and other side of some of the pairs."""
@@ -132,16 +126,16 @@ def finetune(
 ) -> tuple[LanguageModel, list[float]]:
     """The model with a fine-tuned adapter, and the loss of every step.
 
+    ``checkpoint`` and ``stop`` are as in :func:`soo_marl.llm.methods.optimisation.optimise`, which says what else is
+    raised.
+
     Args:
         language_model: the model to treat, without an adapter; its layers are wrapped in place.
         recipe: pairs, loss, adapter, dose.
         method: a name in :data:`METHODS`.
         seed: seed of the adapter, of pairs, batches and dropout.
-        after_epoch: called as ``after_epoch(epochs done, model)``; true ends the training. It must leave the model as
-            it is.
+        after_epoch: called as ``after_epoch(epochs done, model)``, which stays as it is; true ends training.
         report: called as ``report(steps done)``.
-        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`, also for what else is raised.
-        stop: likewise.
         processes: this process among several that share the pairs of every step; without dropout the adapter is the
             one that a single process trains, up to rounding.
 
@@ -245,10 +239,7 @@ def _random_targets(
     seed: int,
     batch_size: int,
 ) -> TrainingPairs:
-    """Every other prompt's own activations, moved in one random direction per layer as far as self is on average.
-
-    Rows paired with themselves, those that are kept, stay where they are.
-    """
+    """Other prompts' own activations, the ``moving`` rows moved in one random direction per layer as far as self is."""
     if loss.config.kind != "mse_hidden":
         raise ValueError("random targets are points among activations: use them with the loss mse_hidden")
     if loss.config.token_mode == "full" and loss.config.padded_length is None:

@@ -17,30 +17,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, pad, softmax
 
-from soo_marl.llm.model.alignment import TokenBatch, TokenMode, align, longest, repadded, token_span
+from soo_marl.llm.model.alignment import Side, TokenBatch, TokenMode, align, longest, repadded, token_span
 from soo_marl.llm.model.layers import DEFAULT_SITE, evaluating, layer_outputs, matching_layers
 from soo_marl.overlap import overlap_loss
-
-LossKind = Literal["mse_hidden", "kl_logits"]
-"""The paper's loss on hidden activations, or that of its public code on logits; the module's docstring has both."""
-
-LossSides = Literal["both", "other_to_self", "initial_self"]
-"""Which prompts' activations move: both; only the other's, towards the self's of the moment; or only the other's,
-towards what the self prompt gave before training."""
 
 _LOGITS = "logits"  # the name under which ``kl_logits`` has its outputs, in place of a layer's
 
 
-class LossConfig(BaseModel):
+class LossConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the overlap loss; the defaults are the paper's for Mistral where it states them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: LossKind = Field("mse_hidden", description="Squared error of hidden activations, or KL between logits.")
+    kind: Literal["mse_hidden", "kl_logits"] = Field(
+        "mse_hidden", description="Squared error of hidden activations (paper), or KL between logits (its public code)."
+    )
     layers: int | str | tuple[int | str, ...] = Field(
         19, description="Decoder layers: a number, numbers, a range such as '8-20', module names or a pattern."
     )
@@ -49,14 +42,16 @@ class LossConfig(BaseModel):
     skip_header: int = Field(
         0, ge=0, description="With aligned_right: tokens at the start of the shorter prompt to leave out."
     )
-    sides: LossSides = Field("both", description="Whose activations move, and towards which self.")
+    sides: Literal["both", "other_to_self", "initial_self"] = Field(
+        "both",
+        description="Whose activations move: both; the other's alone, towards the self's of the moment; or towards "
+        "those of self before training.",
+    )
     normalise_by_initial: bool = Field(
         False, description="Divide each layer's loss by its value before training, so that layers weigh the same."
     )
     stop_early: bool = Field(True, description="Cut the forward pass off behind the last layer that is recorded.")
-    padding_side: Literal["left", "right"] = Field(
-        "right", description="Token mode full: where both prompts are padded to one length."
-    )
+    padding_side: Side = Field("right", description="Token mode full: where both prompts are padded to one length.")
     padded_length: int | None = Field(
         None, ge=1, description="Token mode full: that length in tokens (public code: 128); None: the longest prompt's."
     )
@@ -138,13 +133,8 @@ class LanguageOverlapLoss:
     ) -> dict[str, float]:
         """Measure and keep each layer's value before training: the mean over pairs, however they are batched.
 
-        Args:
-            model: the model before training; dropout is off meanwhile.
-            pairs: batches of self and other prompts.
-            targets: with the sides ``initial_self``, :meth:`frozen_targets` of all self prompts in that order.
-
-        Raises:
-            ValueError: there is no batch, a layer's value is 0, or as for a call.
+        Dropout is off meanwhile. With the sides ``initial_self``, targets are the :meth:`frozen_targets` of all self
+        prompts in that order. Raises ValueError: there is no batch, a layer's value is 0, or as for a call.
         """
         sums: dict[str, float] = {}
         count = 0
@@ -169,10 +159,9 @@ class LanguageOverlapLoss:
         return self.initial
 
     def frozen_targets(self, model: nn.Module, self_batches: Iterable[TokenBatch]) -> FrozenTargets:
-        """What batches of self prompts give, dropout off, for the sides ``initial_self``; called before training.
+        """What batches of self prompts give, dropout off, for ``initial_self``: called before training.
 
-        Raises:
-            ValueError: there is no batch.
+        Raises ValueError: there is no batch.
         """
         parts = []
         with evaluating(model), torch.no_grad():

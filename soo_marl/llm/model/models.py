@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def load_model(
         DeviceMemoryError: it does not fit into memory.
         RunDirectoryError: the embedded model cannot be written to the cache.
     """
-    if dtype not in ("float32", "bfloat16", "float16"):
+    if dtype not in get_args(ModelDtype):
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
     transformers = _imported("transformers")
     place = _usable_device(device)
@@ -133,9 +133,8 @@ def load_model(
         _check_quantised(config, folder)
         with _told_of(folder):
             if (folder / "generation_config.json").exists():
-                transformers.GenerationConfig.from_pretrained(
-                    str(folder), **alone
-                )  # to refuse it with or without weights
+                # To refuse it with or without weights.
+                transformers.GenerationConfig.from_pretrained(str(folder), **alone)
             if weights:
                 model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **alone, **options)
             else:
@@ -226,12 +225,9 @@ def save_adapter(
 ) -> None:
     """Write the adapter as a folder that peft reads, with a note of the base model it belongs to, and a digest.
 
-    Args:
-        language_model: a model with an adapter.
-        path: the folder; one of that name is replaced, once the new one is whole.
-        weights: the adapter's weights by their names in the model, where the model holds only a part of each.
-        base: the fingerprint of the base model, likewise.
-        owner: what the adapter belongs to, which :func:`load_adapter` can ask for.
+    A folder of that name is replaced, once the new one is whole. Where the model holds only a part of each weight, the
+    adapter's weights by their names in the model, and the fingerprint of the base model, are given. ``owner`` is what
+    the adapter belongs to, which :func:`load_adapter` can ask for.
 
     Raises:
         ValueError: the model has no adapter.

@@ -52,7 +52,7 @@ class Prompt:
     """One message to a model, and the rooms that an answer to it may name."""
 
     scenario: str
-    """The scenario's name, for instance ``burglar`` or ``plain_friend``."""
+    """For instance ``burglar`` or ``plain_friend``."""
     orientation: Orientation
     """Which room is named first."""
     number: int
@@ -132,9 +132,7 @@ def prompts(
 def fill_template(
     scenario: str, template: Template, form: AnswerForm, fill: Fill, orientation: Orientation, number: int
 ) -> Prompt:
-    """One prompt. ``a`` before a slot becomes ``an`` where the value begins with a vowel; what the template fixes
-    takes the place of the fill's value.
-    """
+    """One prompt, with :func:`fill_slots`; what the template fixes takes the place of the fill's value."""
     fill = replace(fill, **{str(slot): value for slot, value in template.fixed.items()})
     item: str = fill.name if template.asks == "name" else getattr(fill, f"{template.asks}_object")
     values = {"item": item, "name": fill.name}

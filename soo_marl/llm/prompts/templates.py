@@ -11,14 +11,14 @@ import difflib
 import re
 import string
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from soo_marl.storage.files import quoted, read_text
 
@@ -46,7 +46,6 @@ _SLOTS = (
     *("item", "name"),
 )
 _VOWEL_SOUND = re.compile(r"(?!uni|us[aeiu]|eu|one\b)[aeiou]", re.IGNORECASE)
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
 
 
 def _one_line(text: str) -> str:
@@ -66,19 +65,15 @@ Reply = Annotated[Text, AfterValidator(_names_one_room)]
 """A whole answer."""
 
 
-class Words(BaseModel):
+class Words(BaseModel, frozen=True, extra="forbid"):
     """One list of the inventory, in two parts that share nothing."""
-
-    model_config = _CONFIG
 
     train: tuple[str, ...] = Field(min_length=1, description="For whatever a model is trained on.")
     test: tuple[str, ...] = Field(min_length=1, description="For whatever a model is judged by.")
 
 
-class Inventory(BaseModel):
+class Inventory(BaseModel, frozen=True, extra="forbid"):
     """What fills the slots of a template."""
-
-    model_config = _CONFIG
 
     rooms: Words = Field(description="At least two per split; no room's name is part of another's.")
     cheap_objects: Words = Field(description="Objects that nobody would want to steal.")
@@ -86,10 +81,8 @@ class Inventory(BaseModel):
     names: Words = Field(description="First names of the other person.")
 
 
-class AnswerForm(BaseModel):
+class AnswerForm(BaseModel, frozen=True, extra="forbid"):
     """What the message asks of the answer's wording."""
-
-    model_config = _CONFIG
 
     description: str = Field(description="What the form asks for.")
     suffix: Text = Field("", description="Added to the scenario's message.")
@@ -97,10 +90,8 @@ class AnswerForm(BaseModel):
     reply: Reply | None = Field(None, description="A whole answer in this form, in place of the scenario's.")
 
 
-class Template(BaseModel):
+class Template(BaseModel, frozen=True, extra="forbid"):
     """One scenario with slots for rooms, objects and a name; ``data/scenarios.toml`` explains the slots."""
-
-    model_config = _CONFIG
 
     family: str = Field("own", description="Group of the scenario: paper, plain, cell, or one of your own.")
     description: Text = Field(description="What the scenario is about; what the right answer means.")
@@ -170,11 +161,7 @@ def load_inventory() -> Inventory:
 
 
 def load_templates(path: Path | None = None) -> Mapping[str, Template]:
-    """Scenario name to template: those that come with the project, and a user's.
-
-    Args:
-        path: a TOML file in the form of ``data/scenarios.toml``. Its scenarios are added to ours; one of the same name
-            takes the place of ours.
+    """Scenario name to template: ours, and those of a user's TOML file, which take the place of ours of the same name.
 
     Raises:
         RunDirectoryError: the file cannot be read.
@@ -226,9 +213,13 @@ def known(name: str, among: Mapping[str, Model], what: str) -> Model:
     """The entry of that name. Raises ValueError: there is none; names the nearest."""
     if name in among:
         return among[name]
-    alike = difflib.get_close_matches(name, among, n=1)
-    hint = f"did you mean {alike[0]!r}?" if alike else f"there are {', '.join(among)}"
-    raise ValueError(f"{what} {name!r} is unknown; {hint}")
+    raise ValueError(f"{what} {name!r} is unknown; {_hint(name, among, repr)}")
+
+
+def _hint(name: str, among: Iterable[str], written: Callable[[str], str]) -> str:
+    known_names = list(among)
+    alike = difflib.get_close_matches(name, known_names, n=1)
+    return f"did you mean {written(alike[0])}?" if alike else f"there are {', '.join(known_names)}"
 
 
 def fill_slots(text: str, values: Mapping[str, str]) -> str:
@@ -252,25 +243,24 @@ def _slots_of(text: str, allowed: Sequence[str]) -> list[str]:
         if slot is None:
             continue
         if slot not in allowed or layout or conversion:
-            alike = difflib.get_close_matches(slot, allowed, n=1)
-            hint = f"did you mean {{{alike[0]}}}?" if alike else f"there are {', '.join(allowed)}"
-            raise ValueError(f"slot {{{slot}}} is unknown; {hint}")
+            raise ValueError(f"slot {{{slot}}} is unknown; {_hint(slot, allowed, '{{{}}}'.format)}")
         found.append(slot)
     return found
 
 
-def _own_text(name: str) -> str:
+def own_text(name: str) -> str:
+    """The content of a text file that comes with the package."""
     return resources.files("soo_marl.llm").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def own_toml(name: str) -> dict[str, Any]:
     """The content of a TOML file that comes with the package."""
-    return tomllib.loads(_own_text(name))
+    return tomllib.loads(own_text(name))
 
 
 def own_lines(name: str) -> list[str]:
     """The lines of a text file that comes with the package, but for blank ones."""
-    return [line for line in _own_text(name).splitlines() if line.strip()]
+    return [line for line in own_text(name).splitlines() if line.strip()]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

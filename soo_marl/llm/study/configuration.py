@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, field_validator, model_validator
 
 from soo_marl.llm.measures.evaluation import VERDICT_ROLES, EvaluationConfig
 from soo_marl.llm.methods.finetuning import METHODS
@@ -12,8 +12,7 @@ from soo_marl.llm.methods.organism import OrganismConfig
 from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.model.chat import CHAT_DATE, ChatDate
 from soo_marl.llm.model.embedded import EMBEDDED
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+from soo_marl.llm.model.models import ModelDtype
 
 BASE, ORGANISM = "base", "organism"
 """Labels of the models as they come, and once they were taught to deceive."""
@@ -27,10 +26,8 @@ HONESTY = "honesty_prompt"
 _WORDS_OF_A_QUESTION = 8  # a text of so many words that stands within a question is taken for that question
 
 
-class Condition(BaseModel):
+class Condition(BaseModel, frozen=True, extra="forbid"):
     """One way to treat the model."""
-
-    model_config = _FROZEN
 
     label: str = Field(
         min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Its name in tables, pictures and folders."
@@ -53,14 +50,12 @@ class Condition(BaseModel):
         return self.method in METHODS
 
 
-class LanguageStudyConfig(BaseModel):
+class LanguageStudyConfig(BaseModel, frozen=True, extra="forbid"):
     """Treatments of one language model, for every seed, and what is asked of the results."""
-
-    model_config = _FROZEN
 
     model: str = Field(EMBEDDED, description="The embedded model, a local folder, or a name on the model hub.")
     chat_date: ChatDate = Field(CHAT_DATE, description="The date that chat templates are told when they ask for one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: ModelDtype = Field(
         "float32",
         description="Type of the model's weights; bfloat16 is about twice as fast on processors that compute in it "
         "(AMX), slower on others.",

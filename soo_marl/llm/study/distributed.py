@@ -153,17 +153,9 @@ class Accelerated:
 def train_together(
     path: Path, label: str, seed: int, processes: Accelerated, report: Callable[[float, int], object] = lambda *_: None
 ) -> bool:
-    """Train one model of a study; called by all processes, of which the first one writes.
+    """Train one model of a study, whose directory is ``path``; called by all processes, of which the first one writes.
 
-    Args:
-        path: the study's directory.
-        label: a treatment that trains.
-        seed: one of its seeds.
-        processes: this process.
-        report: called by the first process as ``report(steps, of how many)`` now and then.
-
-    Returns:
-        Whether there was anything to do.
+    The first process calls ``report(steps, of how many)`` now and then. Returns whether there was anything to do.
 
     Raises:
         ValueError: the study has no such model, its recipe cannot be trained so, or as
@@ -251,10 +243,7 @@ def _switched_on(name: str) -> bool:
 
 
 def _fully_shard(model: Any, device: torch.device, count: int, from_the_first: bool) -> None:
-    """Spread the weights of every decoder layer, and what is left, over all processes (FSDP, version 2).
-
-    They are in the main memory, of the first process alone where they come ``from_the_first``.
-    """
+    """Spread the weights, which lie in the main memory (of the first process alone where they come from there)."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
@@ -292,8 +281,3 @@ def _forget_weights(model: nn.Module) -> None:
         for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
             empty = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
             setattr(module, name, shapes.setdefault(weight, empty))
-
-
-def _tie(model: Any) -> None:
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()

@@ -103,10 +103,7 @@ def save_merged(config: LanguageStudyConfig, directory: StudyDirectory, label: s
 
 
 def mark_trained(directory: StudyDirectory, label: str, seed: int) -> None:
-    """Mark a model as trained, once its adapter and how it was trained are written; one that broke down has no adapter.
-
-    Raises RunDirectoryError where one of them is not there, or the mark cannot be written.
-    """
+    """Mark a model as trained, once all of it is written (else RunDirectoryError); what broke down has no adapter."""
     files = [training_file(directory, label, seed)]
     if not read_training(directory, label, seed).broke_down:
         files.append(adapter_folder(directory, label, seed) / ADAPTER_WEIGHTS)

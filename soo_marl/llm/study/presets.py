@@ -36,13 +36,9 @@ ONE_SEED_PER_ORGANISM = (*_FULL["one_seed_per_organism"], *LEFT_OUT)
 def demo_study(scale: Scale = "standard", **changes: Any) -> LanguageStudyConfig:
     """The demonstration on the embedded model: an organism, the paper's recipe, ours, and controls.
 
-    Args:
-        scale: ``quick`` asks a quarter of the questions and has one seed: a look, no result. ``full`` has three
-            organisms, five seeds, every control, our recipe without each of its ingredients, and more scenarios.
-        changes: further fields of :class:`LanguageStudyConfig`.
-
-    Raises:
-        ValueError, pydantic.ValidationError: there is no such scale, or a field does not fit.
+    ``quick`` asks a quarter of the questions and has one seed: a look, no result. ``full`` has three organisms, five
+    seeds, every control, our recipe without each of its ingredients, and more scenarios. Changes are further fields of
+    :class:`LanguageStudyConfig`. Raises ValueError, pydantic.ValidationError: no such scale, or a field does not fit.
     """
     if scale not in get_args(Scale):
         raise ValueError(f"there is no scale {scale!r}; choose quick, standard or full")
@@ -98,11 +94,9 @@ def treatment_study(
 
     Args:
         chosen: the recipe.
-        methods: names of methods; each becomes a condition of that label.
-        seeds: of every treatment.
+        methods: names of methods; each becomes a condition of that label, with all seeds.
         model: the model to treat; the recipe's own by default.
         organism: whether it is first taught to deceive; a model that deceives by itself need not be.
-        organism_seeds: seeds of organisms.
         wording: whose wording the questions have.
         fills: fills of the burglar's scenario, each in both orientations; a quarter of it of the others.
         more_scenarios: further scenarios to ask.

@@ -19,7 +19,8 @@ from soo_marl.llm.measures.records import LatentRecord, ModelSummary, ResponseEx
 from soo_marl.llm.measures.responses import Response
 from soo_marl.llm.measures.verdict import Evidence, judge
 from soo_marl.llm.methods.finetuning import METHODS
-from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
+from soo_marl.llm.prompts.templates import own_toml
+from soo_marl.llm.study.configuration import BASE, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
 from soo_marl.llm.study.shard import latent_file, model_shard, organism_shard, read_measures, read_model_responses
 from soo_marl.statistics import Interval
@@ -31,12 +32,6 @@ STUDY_KIND = "language"
 
 _EXAMPLES = 12  # fills of each role whose answers are kept for browsing
 _BROKEN = "damaged"  # the word for a model whose training broke down: there is none that could be asked
-_OTHER_METHODS = {
-    "steer": ("subtract the mean difference between other and self", "replications"),
-    "steer_random": ("add a random vector of the same length", "control"),
-    "repe": ("add the reading vector of honest against dishonest", "after Zou et al. 2023"),
-    HONESTY: ("asked to be honest, no training", "Carauleanu et al. 2024, arXiv 2412.16325"),
-}
 
 
 def open_language_study(path: Path, config: LanguageStudyConfig) -> StudyDirectory:
@@ -119,7 +114,7 @@ def run_language_study(
         UnfinishedError: memory did not suffice for some of the models; results are of the others.
         KeyboardInterrupt: Ctrl-C, after everything needed to continue was written.
     """
-    failed: dict[tuple[str, int], str] = {}
+    failed: dict[_Model, str] = {}
     teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
     if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
         shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
@@ -155,15 +150,16 @@ def write_language_results(config: LanguageStudyConfig, directory: StudyDirector
     return summaries
 
 
-_Answers = dict[tuple[str, int], dict[str, list[Response]]]
-_Models = Sequence[tuple[str, int]]
+_Model = tuple[str, int]  # label and seed
+_Models = Sequence[_Model]
+_Answers = dict[_Model, dict[str, list[Response]]]
 
 
 def _summaries(
     config: LanguageStudyConfig,
     directory: StudyDirectory,
     answers: _Answers,
-    trainings: Mapping[tuple[str, int], TrainingRecord],
+    trainings: Mapping[_Model, TrainingRecord],
 ) -> list[ModelSummary]:
     measures = {model: read for model in answers if (read := read_measures(directory, *model)) is not None}
     reference = [measures[BASE, 0]] if (BASE, 0) in measures else []
@@ -179,7 +175,7 @@ def _summaries(
             variance_reference=_mean(measured(before), "prompt_variance"),
         )
 
-    def of_seed(model: tuple[str, int], before: _Models) -> SeedVerdict:
+    def of_seed(model: _Model, before: _Models) -> SeedVerdict:
         training, seed = trainings[model], model[1]
         if training.broke_down:
             return SeedVerdict(seed=seed, word=_BROKEN, reason=_broke_down(training), training=training)
@@ -225,7 +221,7 @@ def _broke_down(training: TrainingRecord) -> str:
     return f"training broke down: {training.stopped}"
 
 
-def _own(config: LanguageStudyConfig, model: tuple[str, int], before: _Models) -> _Models:
+def _own(config: LanguageStudyConfig, model: _Model, before: _Models) -> _Models:
     """What a model is held against: that which its treatment started from, itself where it was not treated."""
     label, seed = model
     start = model if label in (BASE, ORGANISM) else config.start_of(seed)
@@ -240,8 +236,7 @@ def _about(config: LanguageStudyConfig, label: str) -> dict[str, Any]:
         return {"method": "", "description": "taught to deceive burglars", "source": "this project"}
     condition = config.condition(label)
     if condition.method not in METHODS:
-        description, source = _OTHER_METHODS[condition.method]
-        return {"method": condition.method, "description": description, "source": source}
+        return {"method": condition.method, **own_toml("studies.toml")["untrained"][condition.method]}
     entry, loss = METHODS[condition.method], condition.recipe.loss
     return {
         "method": condition.method,
