@@ -306,7 +306,7 @@ def test_report_of_a_damaged_study(run: Run, study: Path, capsys: pytest.Capture
     (study / "results" / "curves.json").write_text("[{")
     assert main(["report", str(study)]) == 0
     assert "Left out: " in capsys.readouterr().out
-    assert "honest/goal rate" in (study / "report.html").read_text()
+    assert "honest / goal rate" in (study / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -424,7 +424,7 @@ def test_command_lines(
     shutil.rmtree(inner, ignore_errors=True)
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
-    for command in cli.COMMANDS:
+    for command in OPTIONS:
         module = importlib.import_module(f"soo_marl.commands.{command}")
         for name in WORK:
             if hasattr(module, name) and (command, name) != ("report", "refresh"):
