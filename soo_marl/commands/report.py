@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from soo_marl.commands import llm
 from soo_marl.commands.shared import Agents, CopyOutput, command_line, following
 from soo_marl.commands.tables.terminal import say
-from soo_marl.llm.study.study import STUDY_KIND
+from soo_marl.llm.study.study import LANGUAGE
 from soo_marl.report.refresh import refresh, unfinished
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.study_directory import MANIFEST_NAME, StudyDirectory
@@ -30,7 +30,7 @@ class Report:
         if missing := unfinished(path):
             say(f"Not done yet: {', '.join(missing)}; the page shows what is there")
         say(f"Report: {page}")
-        if StudyDirectory.read(path).manifest.kind == STUDY_KIND:
+        if StudyDirectory.read(path).manifest.kind == LANGUAGE.name:
             return llm.following(path)
         for study in (path, path.parent, *(file.parent for file in sorted(path.rglob(MANIFEST_NAME)))):
             with suppress(RunDirectoryError):

@@ -69,7 +69,7 @@ def unfinished(path: Path) -> list[str]:
         RunDirectoryError: there is no study, or the mark of a step is unreadable.
     """
     directory = StudyDirectory.read(path)
-    if directory.manifest.kind == language.STUDY_KIND:
+    if directory.manifest.kind == language.LANGUAGE.name:
         return language.unfinished_models(directory)
     kinds = {kind.name: kind for kind in (BASELINES, FINETUNED)}
     return kinds[name].unfinished(directory) if (name := directory.manifest.kind) in kinds else []
@@ -81,7 +81,7 @@ def _steps(directory: StudyDirectory) -> tuple[list[Callable[[], object]], Calla
     if kind == FINETUNED.name:
         FINETUNED.read(path)
         return [lambda: film_finetuning(directory), lambda: draw_finetuning(path)], lambda: write_report(path)
-    if kind == language.STUDY_KIND:
+    if kind == language.LANGUAGE.name:
         language.read_language_study(path)
         return [lambda: draw_language(path)], lambda: write_language_report(path)
     if kind == SWEEP.name:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
-from soo_marl.engines import LOCAL_WORKERS, Compute, run_shards, threads_per_shard
+from soo_marl.engines import LOCAL_WORKERS, Compute, threads_per_shard
 from soo_marl.engines.progress import Display
 from soo_marl.llm.measures.answers import Label
 from soo_marl.llm.measures.evaluation import ModelMeasures, cells, evidence, share_of
@@ -24,11 +22,13 @@ from soo_marl.llm.study.configuration import BASE, ORGANISM, LanguageStudyConfig
 from soo_marl.llm.study.models_on_disk import organism_done, read_training
 from soo_marl.llm.study.shard import latent_file, model_shard, organism_shard, read_measures, read_model_responses
 from soo_marl.statistics import Interval
-from soo_marl.storage.files import RunDirectoryError, validate
 from soo_marl.storage.records import Record, read_list, write_list
+from soo_marl.storage.study import StudyKind, shown
 from soo_marl.storage.study_directory import StudyDirectory
 
-STUDY_KIND = "language"
+LANGUAGE = StudyKind("language", LanguageStudyConfig)
+
+read_language_study = LANGUAGE.read
 
 _EXAMPLES = 12  # fills of each role whose answers are kept for browsing
 _BROKEN = "damaged"  # the word for a model whose training broke down: there is none that could be asked
@@ -41,24 +41,7 @@ def open_language_study(path: Path, config: LanguageStudyConfig) -> StudyDirecto
         RunDirectoryError: the directory cannot be used, another command is at work there, or it belongs to another
             configuration.
     """
-    return StudyDirectory.open(path, STUDY_KIND, json.loads(config.model_dump_json()), config.seeds)
-
-
-def read_language_study(path: Path) -> tuple[StudyDirectory, LanguageStudyConfig]:
-    """The directory of a study that is there already, and its configuration.
-
-    Raises:
-        RunDirectoryError: there is no study, it is of another kind, or its configuration does not fit this version.
-    """
-    directory = StudyDirectory.read(path)
-    if directory.manifest.kind != STUDY_KIND:
-        raise RunDirectoryError(
-            f"{path} holds a study of kind {directory.manifest.kind}, not of {STUDY_KIND}; name another"
-        )
-    manifest = path / "study.json"
-    return directory, validate(
-        TypeAdapter(LanguageStudyConfig), directory.manifest.configuration, manifest, "name another folder"
-    )
+    return LANGUAGE.open(path, config, config.seeds)
 
 
 def unfinished_models(directory: StudyDirectory) -> list[str]:
@@ -86,8 +69,7 @@ def teach_organisms(
         # With few of them, each has several cores.
         threads = threads_per_shard(compute, len(organisms))
         taught = [(config, seed, directory.path, compute.device, threads) for seed in organisms]
-        with display.task("organism", float(len(taught)), len(taught)) as advance:
-            run_shards(organism_shard, taught, compute, advance)
+        shown(display, "organism", float(len(taught)), organism_shard, taught, compute)
 
 
 class UnfinishedError(ValueError):
@@ -118,8 +100,7 @@ def run_language_study(
     teach_organisms(config, directory, display, compute)  # Every treatment begins with one.
     if not all(directory.done(f"models/{label}/{seed}") for label, seed in config.models):
         shards = [(config, label, seed, directory.path, compute.device) for label, seed in config.models]
-        with display.task("models", float(len(shards)), len(shards)) as advance:
-            found = run_shards(model_shard, shards, compute, advance)
+        found = shown(display, "models", float(len(shards)), model_shard, shards, compute)
         failed = {model: why for model, why in zip(config.models, found, strict=True) if why is not None}
     summaries = write_language_results(config, directory, command)
     if failed:

@@ -16,7 +16,7 @@ from soo_marl.llm.measures.records import ModelSummary, ResponseExample
 from soo_marl.llm.methods.recipes import Recipe
 from soo_marl.llm.prompts.scenarios import ORIENTATIONS, Orientation
 from soo_marl.llm.study.configuration import BASE, HONESTY, ORGANISM, LanguageStudyConfig
-from soo_marl.llm.study.study import STUDY_KIND
+from soo_marl.llm.study.study import LANGUAGE
 from soo_marl.report.data import in_words
 from soo_marl.report.figures.verdict_styles import words_that_occur
 from soo_marl.report.language.published import HEADLINE_SCENARIOS, PUBLISHED, Column, PublishedResult
@@ -147,8 +147,8 @@ def read_language_content(directory: Path) -> LanguageContent:
     file = reader.directory / "study.json"
     manifest = reader.manifest()
     config = None
-    if manifest is not None and manifest.kind != STUDY_KIND:
-        reader.missing.append(f"{file} is of a study of kind {manifest.kind}, not {STUDY_KIND}")
+    if manifest is not None and manifest.kind != LANGUAGE.name:
+        reader.missing.append(f"{file} is of a study of kind {manifest.kind}, not {LANGUAGE.name}")
     elif manifest is not None:
         configuration, adapter = manifest.configuration, TypeAdapter(LanguageStudyConfig)
         way_out = "the settings below are as they stand there"

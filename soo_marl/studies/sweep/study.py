@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from soo_marl.storage.faults import one_sentence
 from soo_marl.storage.files import RunDirectoryError
 from soo_marl.storage.lock import worker_lock
 from soo_marl.storage.records import CONFIG, Record, read_list, write_list, write_one
-from soo_marl.storage.study import StudyKind
+from soo_marl.storage.study import SILENCE, StudyKind
 from soo_marl.storage.study_directory import StudyDirectory
 from soo_marl.studies.baselines.study import RATES, open_study, read_study, summary, train_and_evaluate
 from soo_marl.studies.baselines.training import agent_files, train_shard
@@ -188,7 +187,7 @@ def train_and_measure_shard(
         directory.mark_done(_shard_step(seeds), agent_files(config.model_copy(update={"seeds": seeds}), directory))
         if all(directory.done(_shard_step(others)) for others in config.shards):
             directory.mark_done("train", agent_files(config, directory))
-            agents = train_and_evaluate(config, directory, _Silence(), Compute(device=device))
+            agents = train_and_evaluate(config, directory, SILENCE, Compute(device=device))
             write_list(_summary_file(directory), summary(agents, None, command))
 
 
@@ -304,10 +303,3 @@ def _values(metric: Metric, agents: Sequence[Sequence[AgentRecord]], seeds: Sequ
     """A metric ``[P, S]`` of the agents of every point, seed by seed."""
     rows = [[metric.of([agent for agent in of_point if agent.seed == seed]) for seed in seeds] for of_point in agents]
     return np.array(rows, dtype=np.float64).reshape(len(agents), len(seeds))
-
-
-class _Silence:
-    """A display that shows nothing."""
-
-    def task(self, name: str, total: float, shards: int) -> AbstractContextManager[Callable[[int, float], None]]:
-        return nullcontext(lambda shard, units: None)
