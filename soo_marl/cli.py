@@ -94,7 +94,7 @@ def _overview(arguments: Sequence[str]) -> int:
         print(f"soo-marl: there is no command {wrong!a}; {advice}", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(
-        prog="soo-marl",
+        prog=f"soo-marl {first}" if group else "soo-marl",
         description="Measure deception in learned agents by self-other overlap.",
         epilog="soo-marl COMMAND --help shows the options of a command, and examples.",
     )
@@ -102,7 +102,7 @@ def _overview(arguments: Sequence[str]) -> int:
     parser.add_argument("--version", action="version", version=f"soo-marl {soo_marl.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in group or COMMANDS:
-        commands.add_parser(name, help=COMMANDS[name]["purpose"])
+        commands.add_parser(name.removeprefix(f"{first} "), help=COMMANDS[name]["purpose"])
     parser.parse_args(options)
     return 0
 

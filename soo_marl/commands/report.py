@@ -11,7 +11,10 @@ from soo_marl.commands.tables.terminal import say
 from soo_marl.llm.study.study import LANGUAGE
 from soo_marl.report.refresh import refresh, unfinished
 from soo_marl.storage.files import RunDirectoryError
+from soo_marl.storage.records import read_one
 from soo_marl.storage.study_directory import MANIFEST_NAME, StudyDirectory
+from soo_marl.studies.sweep.records import SweepResult
+from soo_marl.studies.sweep.study import SWEEP
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,13 @@ class Report:
             say(f"Left out: {problem}")
         if missing := unfinished(path):
             say(f"Not done yet: {', '.join(missing)}; the page shows what is there")
-        say(f"Report: {page}")
-        if StudyDirectory.read(path).manifest.kind == LANGUAGE.name:
+        say(f"{'Figures' if page.is_dir() else 'Report'}: {page}")
+        directory = StudyDirectory.read(path)
+        if directory.manifest.kind == LANGUAGE.name:
             return llm.following(path)
+        if directory.manifest.kind == SWEEP.name:
+            for best in read_one(directory.results / "sweep.json", SweepResult).points:
+                return command_line("classify", path / "points" / str(best.number))
         for study in (path, path.parent, *(file.parent for file in sorted(path.rglob(MANIFEST_NAME)))):
             with suppress(RunDirectoryError):
                 return following(study)

@@ -109,7 +109,8 @@ class Agents:
     """The study that a command is about: a directory, or a copy of agents that come with the package."""
 
     study: Annotated[
-        tyro.conf.Positional[Path | None], option("Its directory, as written by train or demo.", ["STUDY"])
+        tyro.conf.Positional[Path | None],
+        tyro.conf.arg(help="Its directory, as written by train or demo.", metavar="STUDY"),
     ] = None
     pretrained: Annotated[str | None, option("Preset whose trained agents come with the package.", PRESETS)] = None
 

@@ -255,7 +255,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     # Another metric is another question about the same agents.
     assert main([*command, "--metric", "honest/goal_rate"]) == 0
     assert "Points by honest/goal_rate" in capsys.readouterr().out
-    assert read_one(tmp_path / "results" / "sweep.json", SweepResult).metrics == ("honest/goal_rate",)
+    result = read_one(tmp_path / "results" / "sweep.json", SweepResult)
+    assert result.metrics == ("honest/goal_rate",)
+    assert main(["report", str(tmp_path)]) == 0
+    best = tmp_path / "points" / str(result.points[0].number)
+    assert capsys.readouterr().out == f"Figures: {tmp_path / 'figures'}\nNext:    soo-marl classify {best}\n"
 
 
 @pytest.mark.parametrize(
